@@ -1,0 +1,1 @@
+"""Pacsteward: the imaging archive and all that its administrator needs around it."""

@@ -1,0 +1,62 @@
+"""Time, as an argument.
+
+Nothing in the house asks the operating system for the time directly: it is given a `Clock`, so
+that a test or a simulated day can hand it another one.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the house needs to know about time."""
+
+    def now(self) -> datetime:
+        """Return the present moment as an aware datetime in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds on a scale that never jumps; only differences mean anything."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    def now(self) -> datetime:
+        """Return the present moment as an aware datetime in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds on a scale that never jumps."""
+        return time.monotonic()
+
+
+class ManualClock:
+    """A clock that moves only when told to; for tests and simulated days.
+
+    Parameters
+    ----------
+    start
+        The first moment, aware.
+    """
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, 7, 0, tzinfo=UTC)) -> None:
+        self._now = start
+        self._elapsed_s = 0.0
+
+    def now(self) -> datetime:
+        """Return the moment it was last moved to."""
+        return self._now
+
+    def monotonic(self) -> float:
+        """Return the seconds it was moved on since it was made."""
+        return self._elapsed_s
+
+    def advance(self, seconds: float) -> None:
+        """Move on by `seconds`."""
+        self._now += timedelta(seconds=seconds)
+        self._elapsed_s += seconds

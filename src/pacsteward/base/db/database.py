@@ -1,0 +1,133 @@
+"""Reading and writing: one transaction is one unit of work.
+
+`Database.read` gives a connection that sees one consistent state; `Database.write` gives one whose
+changes are kept together when the block ends, or not at all. Both block: call them from threads,
+never from an event loop.
+
+On SQLite a writer takes its lock at once (``BEGIN IMMEDIATE``), since a reader that turns into a
+writer half way can only fail (https://sqlite.org/lang_transaction.html).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import QueuePool
+
+from pacsteward.base.errors import Unavailable
+
+BUSY_TIMEOUT_S = 15.0
+"""How long a writer waits for another one before it gives up."""
+
+
+class Database:
+    """An open database; share one in a process.
+
+    Parameters
+    ----------
+    engine
+        Made by `open_database`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection for reading one consistent state."""
+        with self._translated(), self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+            yield connection
+            connection.rollback()
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        """Give a connection whose changes are committed when the block ends without an error.
+
+        Parameters
+        ----------
+        durable
+            False lets the commit come back before it is on the disk, for what can be made again
+            from elsewhere (the index, which the landing log can always rebuild).
+        """
+        with self._translated(), self.engine.connect() as connection:
+            if self.is_sqlite:
+                level = "FULL" if durable else "NORMAL"
+                connection.exec_driver_sql(f"PRAGMA synchronous={level}")
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            elif not durable:
+                connection.execute(text("SET LOCAL synchronous_commit TO off"))
+            yield connection
+            connection.commit()
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            raise Unavailable(
+                "The database did not answer.",
+                why=f"{type(error.orig).__name__}: {error.orig}".strip()[:300],
+                remedy="Try again; if it lasts, see that the database runs and its disk has space.",
+            ) from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise Unavailable(
+                    "The connection to the database was lost.", remedy="Try again."
+                ) from error
+            raise
+
+
+def open_database(url: str | Path) -> Database:
+    """Open the database at `url`.
+
+    Parameters
+    ----------
+    url
+        A path of an SQLite file, which is made if it is missing, or a ``postgresql://…`` URL.
+    """
+    if isinstance(url, Path) or "://" not in url:
+        return Database(_sqlite_engine(Path(url)))
+    if url.startswith("postgresql://"):
+        url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    engine = create_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True)
+    return Database(engine)
+
+
+def _sqlite_engine(path: Path) -> Engine:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=8,
+        max_overflow=24,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: Any) -> None:
+        # The driver would begin transactions of its own, too late and of the wrong kind.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("PRAGMA cache_size=-16000")
+        connection.execute("PRAGMA mmap_size=268435456")
+
+    return engine
