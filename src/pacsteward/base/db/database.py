@@ -11,6 +11,7 @@ writer half way can only fail (https://sqlite.org/lang_transaction.html).
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,7 +107,9 @@ def open_database(url: str | Path) -> Database:
         return Database(_sqlite_engine(Path(url)))
     if url.startswith("postgresql://"):
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
-    engine = create_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True)
+    engine = create_engine(
+        url, pool_size=8, max_overflow=24, pool_pre_ping=True, hide_parameters=True
+    )
     return Database(engine)
 
 
@@ -117,6 +120,8 @@ def _sqlite_engine(path: Path) -> Engine:
         poolclass=QueuePool,
         pool_size=8,
         max_overflow=24,
+        # What an error quotes goes into the log, and parameters may be patient data.
+        hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
     )
 
@@ -124,10 +129,26 @@ def _sqlite_engine(path: Path) -> Engine:
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
         # The driver would begin transactions of its own, too late and of the wrong kind.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
+        _switch_to_wal(connection)
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("PRAGMA cache_size=-16000")
         connection.execute("PRAGMA mmap_size=268435456")
 
     return engine
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Have readers and the writer not wait for each other.
+
+    A new file that several processes open at the same moment cannot be switched by one while
+    another looks at it, and SQLite says so at once instead of waiting as it does elsewhere.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
