@@ -1,0 +1,375 @@
+"""The DICOM JSON model (PS3.18 Annex F).
+
+`to_json` turns a pydicom data set into the model, for metadata; `value` turns one indexed text
+into an attribute object without any data set, for query answers. The way back, `from_json`, is
+in `dicomjson_reader`.
+
+Choices that the standard leaves:
+
+- DS and IS are JSON numbers where a double has exactly the value of the text, up to fifteen
+  digits, else the text, so that "0.143" never becomes 0.142999 (F.2.3);
+- a binary value above a limit is a BulkDataURI, below it InlineBinary; pixel data are never
+  inline, and are left out when there is no URI for them;
+- a number that JSON lacks (NaN, infinity) is the string of F.2.3's footnote;
+- an attribute whose value cannot be read is given as its bytes, in InlineBinary with VR UN: what
+  was sent must not vanish because one device wrote a letter into a number.
+
+JSON text is always Unicode. The character set of the data set stays among the attributes, as
+`ISO_IR 192`, which is what a client that writes the texts down again has to declare (F.2.2).
+
+References
+----------
+PS3.18 Annex F; PS3.5 6.2.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+
+from pacsteward.base.errors import Invalid
+from pacsteward.dicom import charset, vrs
+from pacsteward.dicom.attributes import is_private, vr_of
+from pacsteward.dicom.dicomjson_reader import DEPTH_MAX, GROUPS, Path, bulk_data, from_json
+
+if TYPE_CHECKING:
+    from pydicom.dataelem import DataElement, RawDataElement
+    from pydicom.dataset import Dataset
+
+__all__ = [
+    "INLINE_LIMIT_BYTES", "BulkDataUri", "Json", "Path", "bulk_data", "dumps", "from_json", "key",
+    "to_json", "value",
+]  # fmt: skip
+
+Json: TypeAlias = dict[str, Any]
+
+BulkDataUri: TypeAlias = Callable[[Path], str | None]
+"""Returns where a value can be fetched, None to leave it out or inline."""
+
+INLINE_LIMIT_BYTES: Final = 1024
+
+_SPECIFIC_CHARACTER_SET: Final = 0x00080005
+_PIXEL_DATA: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_RAW_VRS: Final = vrs.TEXT | vrs.BINARY
+"""Representations whose values are bytes or text in themselves."""
+_TEXT_LIMIT_BYTES: Final = 1 << 20
+"""Longer texts become bulk data where there is a URI (F.2.2 allows it for LT, ST, UC, UT)."""
+
+
+# --- one indexed text ----------------------------------------------------------------------------
+
+
+def value(tag: int, text: str, vr: str = "") -> Json:
+    """Return the attribute object of one indexed text.
+
+    Parameters
+    ----------
+    tag
+        Its VR is that of the dictionary unless given.
+    text
+        Decoded, without padding, several values separated by backslashes.
+    """
+    representation = vr or vr_of(tag)
+    if not text:
+        return {"vr": representation}
+    words = [text] if representation in vrs.SINGLE_VALUED else text.split("\\")
+    convert = _CONVERTERS.get(representation, _word)
+    return {"vr": representation, "Value": [convert(word) for word in words]}
+
+
+def key(tag: int) -> str:
+    """Return the name of an attribute in the model: eight upper case hexadecimal digits."""
+    return f"{tag:08X}"
+
+
+def dumps(model: object) -> bytes:
+    """Return JSON text in UTF-8, without spaces."""
+    return json.dumps(model, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
+        "utf-8", "replace"
+    )
+
+
+def _word(text: str) -> str | None:
+    return text or None
+
+
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(\.[0-9]*)?|(\.[0-9]+))([eE][+-]?[0-9]{1,2})?")
+_EXACT_DIGITS: Final = 15
+"""So many significant digits survive the way through a double and back, always."""
+
+
+def _number(text: str) -> int | float | str | None:
+    """Return a JSON number of exactly the same value, else the text."""
+    form = _DECIMAL.fullmatch(text)
+    if form is None or sum(map(str.isdigit, text)) > _EXACT_DIGITS:
+        return text or None
+    return float(text) if any(form.groups()) else int(text)
+
+
+def _integer(text: str) -> int | str | None:
+    try:
+        return int(text)
+    except ValueError:
+        return text or None
+
+
+def _float(text: str) -> float | str | None:
+    try:
+        return _finite(float(text))
+    except ValueError:
+        return text or None
+
+
+def _finite(number: float) -> float | str:
+    """Return a float, or how F.2.3 writes those that JSON lacks."""
+    if math.isfinite(number):
+        return number
+    if math.isnan(number):
+        return "NaN"
+    return "inf" if number > 0 else "-inf"
+
+
+def _person_name(text: str) -> Json | None:
+    groups = {
+        name: group.rstrip("^ ") for name, group in zip(GROUPS, text.split("=", 2), strict=False)
+    }
+    return {name: group for name, group in groups.items() if group} or None
+
+
+def _tag_text(text: str) -> str:
+    return text.upper()
+
+
+_CONVERTERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "PN": _person_name,
+    "DS": _number,
+    "IS": _number,
+    "AT": _tag_text,
+    **dict.fromkeys(vrs.INTEGERS, _integer),
+    **dict.fromkeys(vrs.FLOATS, _float),
+}
+
+
+# --- a data set to JSON --------------------------------------------------------------------------
+
+
+def to_json(
+    dataset: Dataset,
+    *,
+    bulk_data_uri: BulkDataUri,
+    inline_limit_bytes: int = INLINE_LIMIT_BYTES,
+    skip: Iterable[int] = (),
+) -> Json:
+    """Return a data set in the JSON model.
+
+    Parameters
+    ----------
+    dataset
+        As pydicom read it; values that were not looked at yet are converted without it.
+    bulk_data_uri
+        Called for pixel data and for values above the limit, with the path of the attribute.
+    inline_limit_bytes
+        Longest binary value that is given as InlineBinary.
+    skip
+        Tags of the first level that are left out.
+    """
+    writer = _Writer(bulk_data_uri, inline_limit_bytes)
+    left_out = frozenset(skip)
+    model = writer.data_set(dataset, (), _character_sets(dataset, ("",)), left_out)
+    if key(_SPECIFIC_CHARACTER_SET) in model:
+        model[key(_SPECIFIC_CHARACTER_SET)] = {"vr": "CS", "Value": [charset.UTF_8]}
+    return model
+
+
+class _Writer:
+    """One conversion."""
+
+    def __init__(self, bulk_data_uri: BulkDataUri, inline_limit_bytes: int) -> None:
+        self._bulk_data_uri = bulk_data_uri
+        self._inline_limit_bytes = inline_limit_bytes
+        # Imported here: it takes half a second, and query answers need none of it.
+        from pydicom.dataelem import RawDataElement
+        from pydicom.errors import BytesLengthException
+
+        self._raw_type: type = RawDataElement
+        self._refusals = (
+            BytesLengthException, ValueError, TypeError, KeyError, AttributeError,
+            NotImplementedError, OverflowError, struct.error,
+        )  # fmt: skip
+
+    def data_set(
+        self,
+        dataset: Dataset,
+        path: Path,
+        character_sets: tuple[str, ...],
+        left_out: frozenset[int] = frozenset(),
+    ) -> Json:
+        """Return one level, sorted by tag, without group lengths (F.2.2)."""
+        if len(path) > 2 * DEPTH_MAX:
+            raise Invalid(
+                "The data set was not converted to JSON.",
+                why=f"Its sequences are nested more than {DEPTH_MAX} levels deep.",
+            )
+        model: Json = {}
+        for base_tag in sorted(dataset.keys()):
+            tag = int(base_tag)
+            if tag & 0xFFFF == 0 or tag in left_out:
+                continue
+            attribute = self._attribute(dataset, tag, (*path, tag), character_sets)
+            if attribute is not None:
+                model[key(tag)] = attribute
+        return model
+
+    def _attribute(
+        self, dataset: Dataset, tag: int, path: Path, character_sets: tuple[str, ...]
+    ) -> Json | None:
+        raw = dataset.get_item(tag)
+        if tag in _PIXEL_DATA:
+            uri = self._bulk_data_uri(path)
+            return {"vr": str(raw.VR or "OW"), "BulkDataURI": uri} if uri else None
+        fast = self._from_raw(raw, tag, path, character_sets)
+        if fast is not None:
+            return fast
+        try:
+            element = dataset[tag]
+            return self._from_element(element, path, character_sets)
+        except self._refusals:
+            # pydicom refuses values that break their VR. The bytes are still the sender's.
+            content = raw.value if isinstance(raw.value, bytes) else b""
+            return self._binary(content, "UN", path)
+
+    def _from_raw(
+        self,
+        raw: DataElement | RawDataElement,
+        tag: int,
+        path: Path,
+        character_sets: tuple[str, ...],
+    ) -> Json | None:
+        """Convert an element that pydicom has not parsed; None where it has to.
+
+        Parsing costs ten times as much as converting, and most of a header is text.
+        """
+        content = raw.value
+        if type(raw) is not self._raw_type or not isinstance(content, bytes):
+            return None
+        raw = cast("RawDataElement", raw)
+        vr = str(raw.VR or "")
+        if not vr and not is_private(tag):
+            vr = vr_of(tag)
+        # Of words in implicit VR other attributes decide, and UN may be known to the registry.
+        if (
+            vr not in _RAW_VRS
+            or (not raw.VR and vr == "OW")
+            or (vr == "UN" and not is_private(tag))
+        ):
+            return None
+        if not content:
+            return {"vr": vr}
+        if vr in vrs.BINARY:
+            return self._binary(content, vr, path, is_little_endian=raw.is_little_endian)
+        if vr in _LONG_TEXTS and len(content) > _TEXT_LIMIT_BYTES:
+            uri = self._bulk_data_uri(path)
+            if uri:
+                return {"vr": vr, "BulkDataURI": uri}
+        text = charset.decode(content, character_sets, is_person_name=vr == "PN")
+        return value(tag, _strip(text, vr), vr)
+
+    def _from_element(
+        self, element: DataElement, path: Path, character_sets: tuple[str, ...]
+    ) -> Json:
+        vr = _single_vr(str(element.VR))
+        content = element.value
+        if vr == "SQ":
+            items = [
+                self.data_set(item, (*path, number), _character_sets(item, character_sets))
+                for number, item in enumerate(content)
+            ]
+            return {"vr": vr, "Value": items} if items else {"vr": vr}
+        if content is None or content == "" or (isinstance(content, list) and not content):
+            return {"vr": vr}
+        if vr in vrs.BINARY:
+            return self._binary(_as_bytes(content), vr, path)
+        values = list(content) if element.VM > 1 else [content]
+        if not values:
+            return {"vr": vr}
+        return {"vr": vr, "Value": [_parsed(one, vr) for one in values]}
+
+    def _binary(
+        self, content: bytes, vr: str, path: Path, *, is_little_endian: bool = True
+    ) -> Json:
+        if not content:
+            return {"vr": vr}
+        if len(content) > self._inline_limit_bytes and (uri := self._bulk_data_uri(path)):
+            return {"vr": vr, "BulkDataURI": uri}
+        if not is_little_endian and vr in _WORD_BYTES:
+            content = _swap_bytes(content, _WORD_BYTES[vr])
+        return {"vr": vr, "InlineBinary": base64.b64encode(content).decode("ascii")}
+
+
+_WORD_BYTES: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
+"""InlineBinary is little endian whatever the data set was (F.2.7)."""
+
+
+def _swap_bytes(content: bytes, size: int) -> bytes:
+    swapped = bytearray(len(content) // size * size)
+    for place in range(size):
+        swapped[place::size] = content[size - 1 - place : len(swapped) : size]
+    return bytes(swapped)
+
+
+_LONG_TEXTS: Final = frozenset({"LT", "ST", "UC", "UT"})
+
+
+def _strip(text: str, vr: str) -> str:
+    if vr in vrs.SINGLE_VALUED:
+        return text.rstrip(" \0")
+    if "\\" not in text:
+        return text.strip(" \0")
+    return "\\".join(word.strip(" \0") for word in text.split("\\"))
+
+
+def _character_sets(dataset: Dataset, inherited: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the character sets of a data set; an item without one has its parent's."""
+    if _SPECIFIC_CHARACTER_SET not in dataset:
+        return inherited
+    content = dataset.get_item(_SPECIFIC_CHARACTER_SET).value
+    if isinstance(content, bytes):
+        return tuple(content.decode("latin-1").strip(" \0").split("\\"))
+    if content is None or isinstance(content, str):
+        return tuple((content or "").split("\\"))
+    return tuple(map(str, content))
+
+
+def _single_vr(vr: str) -> str:
+    """Settle the representations that PS3.6 leaves open, as pydicom could not."""
+    return {"US or SS": "US"}.get(vr, "OW" if " or " in vr else vr)
+
+
+def _as_bytes(content: object) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    if isinstance(content, list | tuple):
+        return b"".join(map(_as_bytes, content))
+    return str(content).encode("utf-8")
+
+
+def _parsed(one: Any, vr: str) -> Any:
+    """Return one value that pydicom has parsed."""
+    if one is None or one == "":
+        return None
+    if vr in ("DS", "IS"):
+        return _number(str(getattr(one, "original_string", one)).strip(" \0"))
+    if vr in vrs.FLOATS:
+        return _finite(float(one))
+    if vr in vrs.INTEGERS:
+        return int(one)
+    if vr == "AT":
+        return key(int(one))
+    if vr == "PN":
+        return _person_name(str(one))
+    return str(getattr(one, "original_string", one)).rstrip(" \0")

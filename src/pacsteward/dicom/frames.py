@@ -1,0 +1,836 @@
+"""Where the frames of a stored object are, and one frame of it, without decoding anything.
+
+What enters is a range reader over a stored data set; what leaves is a `FrameTable`, small enough
+to be cached beside the index, and from it one frame as stored. A frame is then one range read of a
+two-gigabyte object.
+
+Native frames follow from arithmetic. Encapsulated frames are found from the Extended Offset
+Table, the Basic Offset Table, or the fragments themselves. A table that disagrees with the
+fragments is not believed, because serving the wrong frame is worse than serving none: writers
+have left offset tables of the uncompressed image behind.
+
+Two encodings are never delivered, since no viewer reads them: big endian samples are swapped and
+deflated ones inflated on the way out, and labelled as what they then are.
+
+References
+----------
+PS3.5 8.1.1, 8.2, A.4 and Table A.4-1 (fragments, Basic Offset Table); PS3.3 C.7.6.3.1.8 (Extended
+Offset Table); PS3.18 8.7.3.3 and 10.4.1.1.6 (frame resources).
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import struct
+import zlib
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from pacsteward.base.errors import Exhausted, Invalid, NotFound, Unsupported
+from pacsteward.dicom.elements import (
+    UNDEFINED_LENGTH,
+    Attributes,
+    DataSetReader,
+    Element,
+    Encoding,
+    RangeReader,
+)
+from pacsteward.dicom.inflate import RATIO_FROM, RATIO_MAX, SIZE_MAX
+from pacsteward.dicom.media import Codec, codec_of, encoding_of, media_type
+from pacsteward.dicom.pixels import (
+    DOUBLE_FLOAT_PIXEL_DATA,
+    FLOAT_PIXEL_DATA,
+    PIXEL_DATA,
+    ImagePixel,
+    image_pixel,
+)
+from pacsteward.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax
+
+EXTENDED_OFFSET_TABLE: Final = 0x7FE00001
+EXTENDED_OFFSET_TABLE_LENGTHS: Final = 0x7FE00002
+_PIXEL_DATA_PROVIDER_URL: Final = 0x00287FE0
+_PIXEL_TAGS: Final = (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA)
+
+HEADER_MAX: Final = 64 * 1024 * 1024
+"""Bytes before the pixel data beyond which an object is not looked into."""
+
+_INFLATE_CHUNK: Final = 1 << 20
+
+# What a frame of each codec begins with, for fragments that no table groups into frames.
+_FRAME_STARTS: Final[dict[Codec, tuple[bytes, ...]]] = {
+    Codec.JPEG: (b"\xff\xd8",),
+    Codec.JPEG_LS: (b"\xff\xd8",),
+    Codec.JPEG_2000: (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP"),
+    Codec.JPEG_XL: (b"\xff\x0a", b"\x00\x00\x00\x0cJXL"),
+}
+# What it ends with, where writers split frames so that starts alone do not tell (PS3.5 A.4).
+_FRAME_ENDS: Final[dict[Codec, bytes]] = {
+    Codec.JPEG: b"\xff\xd9",
+    Codec.JPEG_LS: b"\xff\xd9",
+    Codec.JPEG_2000: b"\xff\xd9",
+}
+
+_FRAGMENT: Final = struct.Struct("<QI")
+_FIRST: Final = struct.Struct("<I")
+
+Span = tuple[int, int]
+"""Offset within the data set, and length."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameTable:
+    """Where each frame of one instance lies; made by `locate_frames`, picklable, to be cached.
+
+    Attributes
+    ----------
+    transfer_syntax_uid
+        The stored encoding.
+    image
+        The Image Pixel module.
+    header_length
+        Offset of the pixel data element: all attributes that describe the pixels lie before it.
+    stored_length
+        Length of the stored data set.
+    value
+        Native: offset of the first frame.
+    value_length
+        Native: bytes of pixel data there are.
+    swap_bytes
+        Native, big endian: size of the unit whose bytes are reversed for delivery, 1 for none.
+    fragments
+        Encapsulated: offset (64 bits) and length (32 bits) of each fragment, little endian.
+    first_fragments
+        Encapsulated: index (32 bits) of the first fragment of each frame, empty where each
+        fragment is a frame.
+
+    Notes
+    -----
+    Offsets into a deflated data set count in the inflated one.
+    """
+
+    transfer_syntax_uid: str
+    image: ImagePixel
+    header_length: int
+    stored_length: int
+    value: int = 0
+    value_length: int = 0
+    swap_bytes: int = 1
+    fragments: bytes = b""
+    first_fragments: bytes = b""
+
+    @property
+    def number_of_frames(self) -> int:
+        """Frames that the object says it has (0028,0008)."""
+        return self.image.number_of_frames
+
+    @property
+    def rows(self) -> int:
+        """Rows (0028,0010)."""
+        return self.image.rows
+
+    @property
+    def columns(self) -> int:
+        """Columns (0028,0011)."""
+        return self.image.columns
+
+    @property
+    def samples_per_pixel(self) -> int:
+        """Samples per Pixel (0028,0002)."""
+        return self.image.samples_per_pixel
+
+    @property
+    def bits_allocated(self) -> int:
+        """Bits Allocated (0028,0100)."""
+        return self.image.bits_allocated
+
+    @property
+    def photometric_interpretation(self) -> str:
+        """Photometric Interpretation (0028,0004)."""
+        return self.image.photometric_interpretation
+
+    @property
+    def is_encapsulated(self) -> bool:
+        """Whether the pixel data are fragments rather than one native value."""
+        return bool(self.fragments)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether all frames are one stream, which only `stream_spans` can give."""
+        return codec_of(self.transfer_syntax_uid) is Codec.VIDEO
+
+    @property
+    def delivered_transfer_syntax_uid(self) -> str:
+        """The transfer syntax that `frame_bytes` delivers, for the label of the frame."""
+        if codec_of(self.transfer_syntax_uid) in _DELIVERED_NATIVE:
+            return EXPLICIT_VR_LITTLE_ENDIAN
+        return self.transfer_syntax_uid
+
+    @property
+    def delivered_media_type(self) -> str:
+        """The media type that `frame_bytes` delivers (PS3.18 8.7.3)."""
+        return media_type(self.delivered_transfer_syntax_uid)
+
+    def spans(self, frame: int) -> tuple[Span, ...]:
+        """Return where one frame lies in the data set, to be read and joined in this order.
+
+        Parameters
+        ----------
+        frame
+            Frame number, from 1.
+
+        Raises
+        ------
+        NotFound
+            When the object has no such frame.
+        Invalid
+            When it should have the frame, and its pixel data end before it.
+        Unsupported
+            When the frames are one video stream.
+        """
+        self._check_frame(frame)
+        if self.is_encapsulated:
+            first, last = self._fragment_range(frame)
+            return tuple(self._fragment(index) for index in range(first, last))
+        start, end = self._native_range(frame)
+        return ((self.value + start, end - start),)
+
+    def stream_spans(self) -> tuple[Span, ...]:
+        """Return where the whole encapsulated stream lies, all fragments in order (video)."""
+        return tuple(self._fragment(index) for index in range(self._fragment_count()))
+
+    def to_bytes(self) -> bytes:
+        """Return the table as bytes for a cache; `from_bytes` reads them back."""
+        head = json.dumps(
+            {
+                "uid": self.transfer_syntax_uid,
+                "image": self.image.to_json(),
+                "header_length": self.header_length,
+                "stored_length": self.stored_length,
+                "value": self.value,
+                "value_length": self.value_length,
+                "swap_bytes": self.swap_bytes,
+                "split": len(self.fragments),
+            },
+            separators=(",", ":"),
+        ).encode()
+        return b"".join((_FIRST.pack(len(head)), head, self.fragments, self.first_fragments))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> FrameTable:
+        """Return the table that `to_bytes` wrote."""
+        (head_length,) = _FIRST.unpack_from(data)
+        fragments = 4 + head_length
+        head = json.loads(data[4:fragments])
+        first_fragments = fragments + head["split"]
+        return cls(
+            head["uid"],
+            ImagePixel.from_json(head["image"]),
+            header_length=head["header_length"],
+            stored_length=head["stored_length"],
+            value=head["value"],
+            value_length=head["value_length"],
+            swap_bytes=head["swap_bytes"],
+            fragments=data[fragments:first_fragments],
+            first_fragments=data[first_fragments:],
+        )
+
+    def _check_frame(self, frame: int) -> None:
+        if self.is_video:
+            raise Unsupported(
+                "The frame was not read.",
+                why="The object is a video; its frames are one compressed stream.",
+                remedy="Retrieve the rendered resource, or the pixel data as bulk data.",
+            )
+        if not 1 <= frame <= self.number_of_frames:
+            raise NotFound(
+                f"There is no frame {frame}.",
+                why=f"The object has {self.number_of_frames}, counted from 1.",
+            )
+
+    def _native_range(self, frame: int) -> Span:
+        """Return the bytes of a native frame within the value, first and one after the last.
+
+        One-bit frames follow each other without padding, so a frame may begin and end within a
+        byte (PS3.5 8.1.1). Units that are to be swapped are never cut.
+        """
+        bits = self.image.frame_bits
+        start = (frame - 1) * bits // 8
+        end = (frame * bits + 7) // 8
+        if end > self.value_length:
+            raise _pixels_end_early(frame)
+        unit = self.swap_bytes
+        return start - start % unit, min(end + -end % unit, self.value_length)
+
+    def _fragment_range(self, frame: int) -> tuple[int, int]:
+        """Return the first fragment of a frame and the one after its last."""
+        count = self._fragment_count()
+        if not self.first_fragments:
+            if frame > count:
+                raise _pixels_end_early(frame)
+            return frame - 1, frame
+        frames = len(self.first_fragments) // 4
+        if frame > frames:
+            raise _pixels_end_early(frame)
+        (first,) = _FIRST.unpack_from(self.first_fragments, (frame - 1) * 4)
+        if frame == frames:
+            return first, count
+        return first, _FIRST.unpack_from(self.first_fragments, frame * 4)[0]
+
+    def _fragment_count(self) -> int:
+        return len(self.fragments) // _FRAGMENT.size
+
+    def _fragment(self, index: int) -> Span:
+        offset, length = _FRAGMENT.unpack_from(self.fragments, index * _FRAGMENT.size)
+        return offset, length
+
+
+class FrameContent(NamedTuple):
+    """One frame as it is delivered, with a truthful label."""
+
+    data: bytes
+    transfer_syntax_uid: str
+    media_type: str
+
+
+def locate_frames(read: RangeReader, size: int, transfer_syntax_uid: str) -> FrameTable:
+    """Return where the frames of a stored data set are.
+
+    Parameters
+    ----------
+    read
+        ``read(offset, length)`` gives that range of the stored data set (without the part 10
+        head).
+    size
+        Length of the stored data set in bytes.
+    transfer_syntax_uid
+        How it is stored.
+
+    Raises
+    ------
+    NotFound
+        When the object has no pixel data, with the reason.
+    Invalid
+        When the data set or its pixel data are damaged.
+    Exhausted
+        When the attributes before the pixel data exceed `HEADER_MAX`.
+    """
+    if transfer_syntax(transfer_syntax_uid).is_deflated:
+        reader = _inflated_header(read, size)
+    else:
+        reader = DataSetReader(read, size)
+    encoding = encoding_of(transfer_syntax_uid)
+    elements, pixel_data = find_pixel_data(reader, encoding)
+    attributes = Attributes(reader, encoding, elements)
+    image = image_pixel(attributes, pixel_data.tag)
+    is_encapsulated = pixel_data.length == UNDEFINED_LENGTH
+    if is_encapsulated != transfer_syntax(transfer_syntax_uid).is_encapsulated:
+        # Delivering it would put a wrong label on the frames, and viewers decode by the label.
+        found = "fragments" if is_encapsulated else "one native value"
+        raise Invalid(
+            "The image was not read.",
+            why=f"Its pixel data are {found}, which {transfer_syntax_uid} does not allow.",
+            remedy="Ask the sender for the object in its true transfer syntax.",
+        )
+    if is_encapsulated:
+        return _encapsulated(
+            reader, attributes, encoding, pixel_data, image, transfer_syntax_uid, size
+        )
+    return _native(pixel_data, encoding, image, transfer_syntax_uid, size)
+
+
+def frame_bytes(read: RangeReader, table: FrameTable, frame: int) -> FrameContent:
+    """Return one frame: as it is stored, or native little endian where no viewer could read it.
+
+    Parameters
+    ----------
+    read
+        The range reader that `table` was made from.
+    table
+        From `locate_frames`, possibly cached.
+    frame
+        Frame number, from 1.
+
+    Raises
+    ------
+    NotFound
+        When the object has no such frame.
+    Invalid
+        When its pixel data end before the frame, or cannot be inflated.
+    """
+    if transfer_syntax(table.transfer_syntax_uid).is_deflated:
+        ((offset, length),) = table.spans(frame)
+        data = _inflate_range(read, table.stored_length, offset, length)
+    else:
+        data = b"".join([_read_span(read, span, frame) for span in table.spans(frame)])
+    return FrameContent(
+        _as_delivered(data, table, frame),
+        table.delivered_transfer_syntax_uid,
+        table.delivered_media_type,
+    )
+
+
+def header_bytes(read: RangeReader, table: FrameTable) -> bytes:
+    """Return the data set up to its pixel data, inflated where it is deflated.
+
+    The renderer needs these attributes beside one frame.
+    """
+    if transfer_syntax(table.transfer_syntax_uid).is_deflated:
+        return _inflate_range(read, table.stored_length, 0, table.header_length)
+    return _read_span(read, (0, table.header_length), 0)
+
+
+# --- Finding the pixel data ---------------------------------------------------------------------
+
+
+def find_pixel_data(
+    reader: DataSetReader, encoding: Encoding
+) -> tuple[dict[int, Element], Element]:
+    """Return the elements before the pixel data, and the pixel data.
+
+    The end of encapsulated pixel data is not looked for, see `DataSetReader.element_at`.
+
+    Raises
+    ------
+    NotFound
+        When there are none, with the reason.
+    """
+    elements: dict[int, Element] = {}
+    # Not `reader.elements`: that looks for the end of each element before it yields it, and the
+    # end of encapsulated pixel data is the one thing that is far away.
+    position = 0
+    while position < reader.size:
+        element = reader.element_at(position, encoding, open_ended=_PIXEL_TAGS)
+        if element.tag in _PIXEL_TAGS:
+            return elements, element
+        if element.tag > PIXEL_DATA:
+            break
+        if element.end > HEADER_MAX and element.length == UNDEFINED_LENGTH:
+            raise Exhausted(
+                "The image was not read.",
+                why=f"Its attributes take more than {HEADER_MAX} bytes before the pixel data.",
+                remedy="Retrieve the object as it is stored.",
+            )
+        elements[element.tag] = element
+        position = element.end
+    why = "It has no pixel data element."
+    if _PIXEL_DATA_PROVIDER_URL in elements:
+        why = "Its pixel data are kept by another server (Pixel Data Provider URL)."
+    raise NotFound("The object has no frames.", why=why)
+
+
+def _native(
+    pixel_data: Element, encoding: Encoding, image: ImagePixel, transfer_syntax_uid: str, size: int
+) -> FrameTable:
+    image = _as_it_was_written(image, pixel_data.length)
+    unit = swap_unit(pixel_data.tag, pixel_data.vr, image.bits_allocated)
+    return FrameTable(
+        transfer_syntax_uid,
+        image,
+        header_length=pixel_data.start,
+        stored_length=size,
+        value=pixel_data.value,
+        value_length=pixel_data.length,
+        swap_bytes=1 if encoding.is_little_endian else unit,
+    )
+
+
+def _as_it_was_written(image: ImagePixel, length: int) -> ImagePixel:
+    """Return the image as the length shows it: many writers say 422 and do not sub-sample."""
+    if not image.is_sub_sampled:
+        return image
+    full = image.samples * image.bits_allocated // 8 * image.number_of_frames
+    if length < full:
+        return image
+    fields = image.to_json()
+    fields["photometric_interpretation"] = image.photometric_interpretation.removesuffix("_422")
+    return ImagePixel.from_json(fields)
+
+
+def swap_unit(tag: int, vr: str, bits_allocated: int) -> int:
+    """Return how many bytes of pixel data are reversed together in big endian.
+
+    OW is a string of words, also when two samples share one (PS3.5 7.3 and Annex D). Wider
+    samples are written whole, as all toolkits do.
+    """
+    if tag != PIXEL_DATA or bits_allocated > 16:
+        return bits_allocated // 8
+    return 2 if vr == "OW" else 1
+
+
+def pixel_vr(tag: int, bits_allocated: int) -> str:
+    """Return the representation of native pixel data (PS3.5 8.1.1, A.2; PS3.6)."""
+    if tag == PIXEL_DATA:
+        return "OW" if bits_allocated > 8 else "OB"
+    return "OF" if tag == FLOAT_PIXEL_DATA else "OD"
+
+
+# --- Encapsulated pixel data --------------------------------------------------------------------
+
+
+def _encapsulated(
+    reader: DataSetReader,
+    attributes: Attributes,
+    encoding: Encoding,
+    pixel_data: Element,
+    image: ImagePixel,
+    transfer_syntax_uid: str,
+    size: int,
+) -> FrameTable:
+    table = FrameTable(transfer_syntax_uid, image, pixel_data.start, size)
+    basic_offsets, first = _basic_offset_table(reader, pixel_data, encoding)
+    fragments = _extended_fragments(reader, attributes, encoding, first, image)
+    if fragments is None:
+        fragments = _walk_fragments(reader, encoding, first)
+    if not fragments:
+        raise Invalid("The image was not read.", why="Its encapsulated pixel data are empty.")
+    packed = b"".join([_FRAGMENT.pack(*span) for span in fragments])
+    starts: Sequence[int] = ()
+    if codec_of(transfer_syntax_uid) is not Codec.VIDEO:
+        starts = _frame_starts(
+            reader, fragments, basic_offsets, first, image.number_of_frames, transfer_syntax_uid
+        )
+    one_each = len(starts) == len(fragments)
+    return FrameTable(
+        table.transfer_syntax_uid,
+        table.image,
+        table.header_length,
+        table.stored_length,
+        fragments=packed,
+        first_fragments=b"" if one_each else b"".join([_FIRST.pack(index) for index in starts]),
+    )
+
+
+def _basic_offset_table(
+    reader: DataSetReader, pixel_data: Element, encoding: Encoding
+) -> tuple[tuple[int, ...], int]:
+    """Return the offsets of the Basic Offset Table, and where the first fragment item begins."""
+    item = next(reader.items(pixel_data, encoding), None)
+    if item is None:
+        raise Invalid("The image was not read.", why="Its encapsulated pixel data are empty.")
+    length = item.end - item.start
+    offsets: tuple[int, ...] = ()
+    if length % 4 == 0 and length <= HEADER_MAX:
+        offsets = struct.unpack(f"<{length // 4}I", reader.value(item.start, length))
+    return offsets, item.end
+
+
+def _extended_fragments(
+    reader: DataSetReader,
+    attributes: Attributes,
+    encoding: Encoding,
+    first: int,
+    image: ImagePixel,
+) -> list[Span] | None:
+    """Return the fragments that the Extended Offset Table names, None where it cannot be trusted.
+
+    It is believed when its offsets and lengths chain without a gap from the first fragment to the
+    sequence delimiter, one for each frame; then no fragment needs to be visited.
+    """
+    raw_offsets = attributes.raw(EXTENDED_OFFSET_TABLE)
+    raw_lengths = attributes.raw(EXTENDED_OFFSET_TABLE_LENGTHS)
+    count = image.number_of_frames
+    if raw_offsets is None or raw_lengths is None:
+        return None
+    if not len(raw_offsets) == len(raw_lengths) == 8 * count:
+        return None
+    spans: list[Span] = []
+    expected = 0
+    for (offset,), (length,) in zip(
+        struct.iter_unpack("<Q", raw_offsets), struct.iter_unpack("<Q", raw_lengths), strict=True
+    ):
+        if offset != expected or length >= UNDEFINED_LENGTH:
+            return None
+        spans.append((first + offset + 8, length + length % 2))
+        expected = offset + 8 + length + length % 2
+    if first + expected + 8 > reader.size:
+        return None
+    end = reader.item_at(first + expected, encoding)
+    return spans if end is None else None
+
+
+def _walk_fragments(reader: DataSetReader, encoding: Encoding, first: int) -> list[Span]:
+    """Return the fragments as their item headers give them."""
+    spans: list[Span] = []
+    position = first
+    # Some writers leave the sequence delimiter out when nothing follows.
+    while position < reader.size and (item := reader.item_at(position, encoding)) is not None:
+        start, length = item
+        spans.append((start, length))
+        position = start + length
+    return spans
+
+
+def _frame_starts(
+    reader: DataSetReader,
+    fragments: list[Span],
+    basic_offsets: tuple[int, ...],
+    first: int,
+    number_of_frames: int,
+    transfer_syntax_uid: str,
+) -> Sequence[int]:
+    """Return the index of the first fragment of each frame."""
+    if number_of_frames == 1:
+        return (0,)
+    if len(fragments) == number_of_frames:
+        return range(number_of_frames)
+    by_table = _starts_by_table(fragments, basic_offsets, first, number_of_frames)
+    if by_table is not None:
+        return by_table
+    codec = codec_of(transfer_syntax_uid)
+    by_marker = _starts_by_marker(reader, fragments, codec)
+    if len(by_marker) == number_of_frames:
+        return by_marker
+    by_end = _starts_by_end(reader, fragments, codec)
+    if len(by_end) == number_of_frames:
+        return by_end
+    if len(fragments) < number_of_frames and len(by_marker) in (0, len(fragments)):
+        # Fewer fragments than frames, each a frame of its own: the rest is missing.
+        return range(len(fragments))
+    raise Invalid(
+        "The image was not read.",
+        why=f"It says it has {number_of_frames} frames, and its {len(fragments)} fragments cannot "
+        "be told apart: there is no usable offset table.",
+        remedy="Ask the sender for the object with a Basic or Extended Offset Table.",
+    )
+
+
+def _starts_by_table(
+    fragments: list[Span], offsets: tuple[int, ...], first: int, number_of_frames: int
+) -> list[int] | None:
+    """Return the starts a Basic Offset Table names, None where they are not fragments."""
+    if len(offsets) != number_of_frames or (offsets and offsets[0] != 0):
+        return None
+    item_offsets = [offset - 8 - first for offset, _ in fragments]
+    starts: list[int] = []
+    for offset in offsets:
+        index = bisect_left(item_offsets, offset)
+        if index == len(item_offsets) or item_offsets[index] != offset:
+            return None
+        if starts and index <= starts[-1]:
+            return None
+        starts.append(index)
+    return starts
+
+
+def _starts_by_marker(reader: DataSetReader, fragments: list[Span], codec: Codec) -> list[int]:
+    starts = _FRAME_STARTS.get(codec, ())
+    return [
+        index
+        for index, (offset, length) in enumerate(fragments)
+        if reader.value(offset, min(length, 6)).startswith(starts)
+    ]
+
+
+def _starts_by_end(reader: DataSetReader, fragments: list[Span], codec: Codec) -> list[int]:
+    mark = _FRAME_ENDS.get(codec)
+    if mark is None:
+        return []
+    starts = [0]
+    for index, (offset, length) in enumerate(fragments[:-1]):
+        tail = min(length, 10)
+        if mark in reader.value(offset + length - tail, tail):
+            starts.append(index + 1)
+    return starts
+
+
+# --- Delivery -----------------------------------------------------------------------------------
+
+
+def _read_span(read: RangeReader, span: Span, frame: int) -> bytes:
+    data = read(*span)
+    if len(data) != span[1]:
+        raise _pixels_end_early(frame)
+    return data
+
+
+def _plain(data: bytes, table: FrameTable, frame: int) -> bytes:
+    """Return a native frame in little endian, beginning with its first sample."""
+    image = table.image
+    if table.swap_bytes > 1:
+        data = swap_bytes(data, table.swap_bytes)
+        start, _ = table._native_range(frame)
+        skip = (frame - 1) * image.frame_bits // 8 - start
+        data = data[skip : skip + (image.frame_bits + 7) // 8] if image.bits_allocated > 1 else data
+    if image.bits_allocated == 1 and image.frame_bits % 8:
+        start, _ = table._native_range(frame)
+        data = _shifted(data, (frame - 1) * image.frame_bits - start * 8, image.frame_bits)
+    return data
+
+
+def _shifted(data: bytes, bit: int, bits: int) -> bytes:
+    """Return a run of bits that begins within a byte, moved to begin with the first bit.
+
+    The first pixel is in the least significant bit (PS3.5 8.1.1), so the bytes are one long
+    little endian number.
+    """
+    number = int.from_bytes(data, "little") >> bit & (1 << bits) - 1
+    return number.to_bytes((bits + 7) // 8, "little")
+
+
+def _inflated_frame(data: bytes, table: FrameTable, frame: int) -> bytes:
+    """Return a frame that was deflated by itself (PS3.5 8.2.16), native little endian."""
+    length = table.image.frame_length
+    try:
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, length + 1)
+    except zlib.error as error:
+        raise _cannot_inflate(str(error)) from error
+    if not length <= len(inflated) <= length + 1:
+        raise _pixels_end_early(frame)
+    return inflated[:length]
+
+
+def _unpadded(data: bytes, table: FrameTable, frame: int) -> bytes:
+    """Return an uncompressed frame from its fragment, without the padding."""
+    length = table.image.frame_length
+    if len(data) < length:
+        raise _pixels_end_early(frame)
+    return data[:length]
+
+
+# Frames of these codecs leave as Explicit VR Little Endian would have them.
+_DELIVERED_NATIVE: Final[dict[Codec, Callable[[bytes, FrameTable, int], bytes]]] = {
+    Codec.NATIVE: _plain,
+    Codec.ENCAPSULATED_NATIVE: _unpadded,
+    Codec.DEFLATED_FRAME: _inflated_frame,
+}
+
+
+def _as_delivered(data: bytes, table: FrameTable, frame: int) -> bytes:
+    convert = _DELIVERED_NATIVE.get(codec_of(table.transfer_syntax_uid))
+    return data if convert is None else convert(data, table, frame)
+
+
+_ARRAY_CODES: Final = {array.array(code).itemsize: code for code in "BHIQ"}
+
+
+def swap_bytes(data: bytes, unit: int) -> bytes:
+    """Return the data with the bytes of each unit reversed; a rest shorter than one is kept.
+
+    Parameters
+    ----------
+    data
+        Values of one size, in one byte order.
+    unit
+        Size of a value: 1, 2, 4 or 8 bytes.
+    """
+    if unit == 1:
+        return data
+    whole = len(data) - len(data) % unit
+    values = array.array(_ARRAY_CODES[unit], data[:whole])
+    values.byteswap()
+    return values.tobytes() + data[whole:]
+
+
+# --- Deflated data sets -------------------------------------------------------------------------
+
+
+def _inflated_header(read: RangeReader, size: int) -> DataSetReader:
+    """Return a reader over the inflated data set of which only the beginning is at hand.
+
+    The size is not known before all is inflated, so it is taken as the limit; a frame that is
+    not there is found out when it is read.
+    """
+    inflated = _Inflated(read, size)
+    return DataSetReader(inflated.read, SIZE_MAX)
+
+
+class _Inflated:
+    """Range reads over a deflated data set; keeps what it has inflated, up to `HEADER_MAX`."""
+
+    def __init__(self, read: RangeReader, size: int) -> None:
+        self._chunks = _inflate(read, size)
+        self._data = bytearray()
+
+    def read(self, offset: int, length: int) -> bytes:
+        while len(self._data) < offset + length:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._data += chunk
+            if len(self._data) > HEADER_MAX:
+                raise Exhausted(
+                    "The image was not read.",
+                    why=f"Its attributes take more than {HEADER_MAX} bytes before the pixel data.",
+                    remedy="Retrieve the object as it is stored.",
+                )
+        return bytes(self._data[offset : offset + length])
+
+
+def _inflate(read: RangeReader, size: int) -> Iterator[bytes]:
+    """Yield the inflated data set in pieces, bounded in size and in memory (PS3.5 A.5)."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    limit = min(SIZE_MAX, max(RATIO_FROM, size * RATIO_MAX))
+    total = 0
+    try:
+        for position in range(0, size, _INFLATE_CHUNK):
+            packed = read(position, min(_INFLATE_CHUNK, size - position))
+            # An empty tail may still have output waiting, so the last piece decides.
+            while piece := inflater.decompress(packed, _INFLATE_CHUNK):
+                total += len(piece)
+                if total > limit:
+                    raise _inflates_too_much(limit)
+                yield piece
+                packed = inflater.unconsumed_tail
+    except zlib.error as error:
+        raise _cannot_inflate(str(error)) from error
+
+
+def _inflate_range(read: RangeReader, size: int, offset: int, length: int) -> bytes:
+    """Return a range of the inflated data set; what lies before it is inflated and let go."""
+    pieces: list[bytes] = []
+    position = 0
+    for piece in _inflate(read, size):
+        start = max(offset - position, 0)
+        pieces.append(piece[start : max(offset + length - position, 0)])
+        position += len(piece)
+        if position >= offset + length:
+            break
+    data = b"".join(pieces)
+    if len(data) != length:
+        raise _cannot_inflate("it ends early")
+    return data
+
+
+def inflated(read: RangeReader, size: int, size_max: int = SIZE_MAX) -> bytes:
+    """Return a whole deflated data set inflated.
+
+    Raises
+    ------
+    Invalid
+        When the stream is damaged.
+    Exhausted
+        When it becomes larger than ``size_max``.
+    """
+    data = bytearray()
+    for piece in _inflate(read, size):
+        data += piece
+        if len(data) > size_max:
+            raise _inflates_too_much(size_max)
+    return bytes(data)
+
+
+def _inflates_too_much(limit: int) -> Exhausted:
+    return Exhausted(
+        "The data set was not inflated.",
+        why=f"It becomes more than {limit} bytes.",
+        remedy="Retrieve the object as it is stored.",
+    )
+
+
+def _cannot_inflate(detail: str) -> Invalid:
+    return Invalid(
+        "The image was not read.",
+        why=f"Its deflated stream is damaged ({detail}).",
+        remedy="Ask the sender for the object again.",
+    )
+
+
+def _pixels_end_early(frame: int) -> Invalid:
+    return Invalid(
+        f"Frame {frame} was not read.",
+        why="The pixel data end before it.",
+        remedy="Ask the sender for the complete object.",
+    )
