@@ -25,6 +25,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from pacsteward.base.ids import AeTitle, Uid
+from pacsteward.dicom.dimse.quirks import Quirk
 
 
 class CommandField(IntEnum):
@@ -200,7 +201,24 @@ class DataSink(Protocol):
         ...
 
     def abandon(self) -> None:
-        """The association ended first; leave nothing behind."""
+        """Leave nothing behind: the association ended first, or the object was refused."""
+        ...
+
+
+class PacedSink(DataSink, Protocol):
+    """A `DataSink` that can be slower than the network.
+
+    The door asks `is_behind` after each fragment, and while it is true it takes nothing more from
+    the wire. A sink that streams large objects to disk in another thread needs this to keep its
+    memory bounded; one that collects until `finish` does not.
+    """
+
+    def is_behind(self) -> bool:
+        """Whether no more should be read for now."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Wait until more may be written."""
         ...
 
 
@@ -257,6 +275,10 @@ class Admitted:
     is_registered: bool
     """Registered peers have reserved slots."""
     user_identity_response: bytes | None = None
+    """Sent when the caller asked for a response to its user identity; None: none is sent, which
+    tells the caller that its identity was not looked at (PS3.7 D.3.3.7.2)."""
+    quirks: frozenset[Quirk] = frozenset()
+    """Deviations that this peer is allowed."""
 
 
 @dataclass(frozen=True, slots=True)

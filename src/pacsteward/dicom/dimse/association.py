@@ -1,0 +1,555 @@
+"""An association on a socket: the state machine given hands, eyes and a watch.
+
+Bytes come in through asyncio's buffered protocol, are cut into PDUs and become events of the
+machine; the machine's actions become PDUs, timers and calls of the *user*, in the sense of PS3.8:
+the side that decides who may come in (`server.py`, `client.py`). Fragments of messages go to
+`on_fragment`, which `conversation.py` provides.
+
+Nothing here knows a SOP class. What it guards is the wire:
+
+- a length field is compared with the limits before a byte is read for it;
+- after the first malformed PDU nothing more is believed: what follows is thrown away unread;
+- three timers: ARTIM where the standard has it, the data set timer in the middle of a message, the
+  idle timer between two. Only whole PDUs count as signs of life, so dripping bytes does not help;
+- the door reads on only while somebody takes what was read (`hold`, `release_hold`).
+
+References
+----------
+PS3.8 chapters 7 and 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
+
+from pacsteward.base.errors import Unavailable
+from pacsteward.dicom.dimse.limits import Limits
+from pacsteward.dicom.dimse.machine import Action, Event, Machine, State
+from pacsteward.dicom.dimse.pdu import (
+    HEADER,
+    PDV_HEADER_SIZE,
+    Abort,
+    AssociateAccept,
+    AssociateReject,
+    AssociateRequest,
+    ControlPdu,
+    PduType,
+    ReleaseReply,
+    ReleaseRequest,
+    check_length,
+    decode_pdu,
+    encode_pdu,
+    next_pdv,
+)
+from pacsteward.dicom.dimse.receive_buffer import ChunkPool, ReceiveBuffer
+from pacsteward.dicom.dimse.user_information import AbortReason, ProtocolError
+
+log = logging.getLogger("pacsteward.dicom.dimse")
+
+WRITE_HIGH_WATER_BYTES = 512 * 1024
+WRITE_LOW_WATER_BYTES = 128 * 1024
+
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+"""Linux only. Without it a sender with Nagle's algorithm on waits 40 ms for our delayed ACK in
+each message; the option is not sticky, so it is armed again before each receive."""
+
+_EVENTS: dict[type[ControlPdu], Event] = {
+    AssociateRequest: Event.ASSOCIATE_RQ_PDU,
+    AssociateAccept: Event.ASSOCIATE_AC_PDU,
+    AssociateReject: Event.ASSOCIATE_RJ_PDU,
+    ReleaseRequest: Event.RELEASE_RQ_PDU,
+    ReleaseReply: Event.RELEASE_RP_PDU,
+    Abort: Event.ABORT_PDU,
+}
+
+
+class AssociationAborted(Unavailable):
+    """The association ended without release: by the peer, by us, or with its connection."""
+
+
+class AssociationUser(Protocol):
+    """Whom the upper layer serves; the indications and confirmations of PS3.8 chapter 7."""
+
+    def associate_indicated(self, request: AssociateRequest) -> None:
+        """Answer a peer who asks, with `accept` or `reject`, now or later."""
+        ...
+
+    def associate_confirmed(self, answer: AssociateAccept | AssociateReject) -> None:
+        """Take the peer's answer to our request."""
+        ...
+
+    def release_indicated(self) -> None:
+        """Answer a peer who wants to part, with `reply_to_release`."""
+        ...
+
+    def release_confirmed(self) -> None:
+        """Take note that the peer agreed to part."""
+        ...
+
+    def ended(self, how: str) -> None:
+        """Take note, once, that the association is over and why; nothing can be sent any more."""
+        ...
+
+    def disconnected(self) -> None:
+        """Take note that the connection is gone; the last call."""
+        ...
+
+
+class Association(asyncio.BufferedProtocol):
+    """The upper layer of one connection.
+
+    Parameters
+    ----------
+    is_requestor
+        Whether our side asks for the association.
+    limits
+        Sizes and times.
+    pool
+        Where receive buffers come from.
+    request
+        For the requestor: what to send as soon as the connection stands.
+    """
+
+    def __init__(
+        self,
+        user: AssociationUser,
+        *,
+        is_requestor: bool,
+        limits: Limits,
+        pool: ChunkPool,
+        request: AssociateRequest | None = None,
+    ) -> None:
+        self._user = user
+        self._limits = limits
+        self._request = request
+        self._machine = Machine(is_requestor=is_requestor)
+        if is_requestor:
+            self._machine.step(Event.ASSOCIATE_REQUEST)
+        self._is_requestor = is_requestor
+        self._buffer = ReceiveBuffer(pool, limits.associate_pdu_size_bytes_max + HEADER.size)
+        self._wanted = HEADER.size
+        self._pdu_rest = 0
+        self._is_held = False
+        self._is_deaf = False
+        self._ended_how: str | None = None
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None
+        self._artim: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._last_sign = self._loop.time()
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+        self.on_fragment: Callable[[int, int, memoryview], None] = _nobody_listens
+        self.is_in_message: Callable[[], bool] = bool
+        self.is_busy: Callable[[], bool] = bool
+        self.received_size_bytes = 0
+        self.sent_size_bytes = 0
+        self._do: dict[Action, Callable[[ControlPdu | None], None]] = {
+            Action.CLOSE: self._do_close,
+            Action.START_ARTIM: self._do_start_artim,
+            Action.STOP_ARTIM: self._do_stop_artim,
+            Action.SEND_ASSOCIATE_RQ: self._do_send,
+            Action.SEND_ASSOCIATE_AC: self._do_send,
+            Action.SEND_ASSOCIATE_RJ: self._do_send,
+            Action.SEND_RELEASE_RQ: self._do_send,
+            Action.SEND_RELEASE_RP: self._do_send,
+            Action.SEND_USER_ABORT: self._do_send_user_abort,
+            Action.SEND_PROVIDER_ABORT: self._do_send_provider_abort,
+            Action.INDICATE_ASSOCIATE: self._do_indicate_associate,
+            Action.CONFIRM_ACCEPT: self._do_confirm,
+            Action.CONFIRM_REJECT: self._do_confirm,
+            Action.INDICATE_RELEASE: self._do_indicate_release,
+            Action.CONFIRM_RELEASE: self._do_confirm_release,
+            Action.INDICATE_ABORT: self._do_indicate_abort,
+            Action.INDICATE_PROVIDER_ABORT: self._do_indicate_provider_abort,
+        }
+
+    # What the user may ask ---------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Where the association stands."""
+        return self._machine.state
+
+    @property
+    def is_established(self) -> bool:
+        """Whether messages may be sent."""
+        return self._machine.allows(Event.P_DATA_REQUEST)
+
+    @property
+    def ended_how(self) -> str | None:
+        """Why the association is over; None while it is not."""
+        return self._ended_how
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since the last sign of life."""
+        return self._loop.time() - self._last_sign
+
+    def accept(self, answer: AssociateAccept) -> None:
+        """Let the requestor in."""
+        self._advance(Event.ASSOCIATE_ACCEPT, answer)
+        self._established()
+
+    def reject(self, answer: AssociateReject) -> None:
+        """Turn the requestor away."""
+        self._advance(Event.ASSOCIATE_REJECT, answer)
+
+    def request_release(self) -> None:
+        """Ask the peer to part. Nothing happens when it is too late for that."""
+        if self._machine.allows(Event.RELEASE_REQUEST):
+            self._advance(Event.RELEASE_REQUEST, ReleaseRequest())
+
+    def reply_to_release(self) -> None:
+        """Agree to part. Nothing happens when the peer is gone already."""
+        if self._machine.allows(Event.RELEASE_RESPONSE):
+            self._end("released by the peer")
+            self._advance(Event.RELEASE_RESPONSE, ReleaseReply())
+
+    def abort(self, how: str) -> None:
+        """End the association at once, in whatever state it is."""
+        self._is_deaf = True
+        self._end(how)
+        if self._machine.allows(Event.ABORT_REQUEST):
+            self._advance(Event.ABORT_REQUEST)
+        elif self._transport is not None and self._machine.state is not State.AWAITING_CLOSE:
+            self._transport.abort()
+
+    def refuse_input(self, error: ProtocolError) -> None:
+        """Treat what the peer sent as a malformed PDU (Evt19)."""
+        log.info("Malformed input: %s", error.what, extra={"reason": int(error.reason)})
+        self._is_deaf = True
+        self._end(f"cut: {error.what}")
+        if self._machine.allows(Event.INVALID_PDU):
+            self._advance(Event.INVALID_PDU, Abort(2, error.reason))
+
+    def close(self) -> None:
+        """Close the connection without waiting for the peer to do it."""
+        self._do_close(None)
+
+    # Sending -------------------------------------------------------------------------------------
+
+    def send(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Send P-DATA-TF PDUs, given as headers and fragments, with one write.
+
+        The memory of `pieces` must not change until it is on the wire.
+
+        Raises
+        ------
+        AssociationAborted
+            The association is over.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing() or not self.is_established:
+            raise self._over()
+        self._machine.step(Event.P_DATA_REQUEST)
+        self.sent_size_bytes += sum(map(len, pieces))
+        self._last_sign = self._loop.time()
+        if len(pieces) == 1:
+            transport.write(pieces[0])
+        else:
+            transport.writelines(pieces)
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken most of what was sent.
+
+        Raises
+        ------
+        AssociationAborted
+            The association is over, or the peer took nothing for `Limits.data_set_idle_s`.
+        """
+        while not self._may_write.is_set():
+            before = self._unsent_size_bytes()
+            try:
+                async with asyncio.timeout(self._limits.data_set_idle_s):
+                    await self._may_write.wait()
+            except TimeoutError:
+                if self._unsent_size_bytes() >= before and not self._may_write.is_set():
+                    self.abort("cut: the peer stopped reading in the middle of a message")
+        if not self.is_established:
+            raise self._over()
+
+    def _unsent_size_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def _over(self) -> AssociationAborted:
+        return AssociationAborted(
+            "The association is over.", why=f"It was {self._ended_how or 'not established'}."
+        )
+
+    # asyncio calls these -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over a new connection."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(WRITE_HIGH_WATER_BYTES, WRITE_LOW_WATER_BYTES)
+        self._socket = transport.get_extra_info("socket")
+        if self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._is_requestor:
+            self._advance(Event.CONNECTED, self._request)
+        else:
+            self._advance(Event.CONNECTION_ARRIVED)
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Return memory for the next bytes."""
+        if _QUICK_ACK is not None and self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+        return self._buffer.room(self._wanted)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take note of new bytes."""
+        buffer = self._buffer
+        self.received_size_bytes += nbytes
+        if buffer.start == buffer.end:
+            self._last_sign = self._loop.time()
+        buffer.end += nbytes
+        self._read()
+
+    def eof_received(self) -> bool:
+        """Let asyncio close the connection: no PDU can follow."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Say goodbye to the user."""
+        self._end("cut: the connection was closed by the peer" if exc is None else f"cut: {exc}")
+        if self._machine.allows(Event.CONNECTION_CLOSED):
+            self._advance(Event.CONNECTION_CLOSED)
+        for timer in (self._artim, self._watch):
+            if timer is not None:
+                timer.cancel()
+        self._transport = self._socket = None
+        self._may_write.set()
+        self._buffer.discard()
+        self._user.disconnected()
+
+    def pause_writing(self) -> None:
+        """Stop senders: the peer is slow."""
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        """Let senders go on."""
+        self._may_write.set()
+
+    # Reading -------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Take nothing more from the wire: somebody is behind."""
+        self._is_held = True
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def release_hold(self) -> None:
+        """Go on with what was received, then with the wire."""
+        self._is_held = False
+        self._last_sign = self._loop.time()
+        self._read()
+        if not self._is_held and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def message_done(self) -> None:
+        """Say that a message was dealt with, so that its memory can serve another."""
+        self._last_sign = self._loop.time()
+        self._buffer.rewind()
+
+    def _read(self) -> None:
+        """Take all whole PDUs that are there."""
+        try:
+            while not self._is_held and not self._is_deaf and self._read_one():
+                pass
+        except ProtocolError as error:
+            self.refuse_input(error)
+        if self._is_deaf:
+            self._buffer.start = self._buffer.end = 0
+
+    def _read_one(self) -> bool:
+        """Take one PDV or one PDU; return False when more bytes are needed."""
+        buffer = self._buffer
+        if self._pdu_rest:
+            self._read_pdv()
+            return True
+        available = buffer.end - buffer.start
+        if available < HEADER.size:
+            self._wanted = HEADER.size - available
+            return False
+        pdu_type, length = HEADER.unpack_from(buffer.view, buffer.start)
+        check_length(pdu_type, length, self._limits)
+        self._check_first_word(pdu_type)
+        if available < HEADER.size + length:
+            self._wanted = HEADER.size + length - available
+            return False
+        self._wanted = HEADER.size
+        self._last_sign = self._loop.time()
+        buffer.start += HEADER.size
+        if pdu_type == PduType.P_DATA_TF:
+            self._begin_p_data(length)
+        else:
+            body = bytes(buffer.view[buffer.start : buffer.start + length])
+            buffer.start += length
+            self._take_control_pdu(decode_pdu(pdu_type, body))
+        return True
+
+    def _check_first_word(self, pdu_type: int) -> None:
+        """Refuse a caller that begins with anything but A-ASSOCIATE-RQ before its bytes come.
+
+        The table does the same (AA-1), only later.
+        """
+        is_awaited = pdu_type in (PduType.ASSOCIATE_RQ, PduType.ABORT)
+        if self._machine.state is State.AWAITING_REQUEST and not is_awaited:
+            raise ProtocolError(
+                f"A PDU of type {pdu_type:02X}H came before any association.",
+                reason=AbortReason.UNEXPECTED_PDU,
+            )
+
+    def _begin_p_data(self, length: int) -> None:
+        if Action.INDICATE_P_DATA in self._step(Event.P_DATA_TF_PDU):
+            self._pdu_rest = length
+        else:
+            self._buffer.start += length
+
+    def _read_pdv(self) -> None:
+        buffer = self._buffer
+        end = buffer.start + self._pdu_rest
+        context_id, control, size = next_pdv(buffer.view, buffer.start, end)
+        begin = buffer.start + PDV_HEADER_SIZE
+        # Moved on before the call, since the listener may hold and let go again.
+        buffer.start = begin + size
+        self._pdu_rest -= PDV_HEADER_SIZE + size
+        self.on_fragment(context_id, control, buffer.view[begin : begin + size])
+
+    def _take_control_pdu(self, pdu: ControlPdu) -> None:
+        self._advance(_EVENTS[type(pdu)], pdu)
+
+    # The machine's actions -----------------------------------------------------------------------
+
+    def _step(self, event: Event) -> tuple[Action, ...]:
+        """Step for an event whose data needs no action here, unless it is refused."""
+        actions = self._machine.step(event)
+        if Action.INDICATE_P_DATA not in actions:
+            self._perform(actions, Abort(2, AbortReason.UNEXPECTED_PDU))
+        return actions
+
+    def _advance(self, event: Event, pdu: ControlPdu | None = None) -> None:
+        self._perform(self._machine.step(event), pdu)
+
+    def _perform(self, actions: tuple[Action, ...], pdu: ControlPdu | None) -> None:
+        for action in actions:
+            self._do[action](pdu)
+
+    def _write(self, pdu: ControlPdu) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            data = encode_pdu(pdu)
+            self.sent_size_bytes += len(data)
+            self._transport.write(data)
+
+    def _do_send(self, pdu: ControlPdu | None) -> None:
+        assert pdu is not None
+        self._write(pdu)
+
+    def _do_send_user_abort(self, _pdu: ControlPdu | None) -> None:
+        self._is_deaf = True
+        self._end("aborted by us")
+        self._write(Abort(0))
+
+    def _do_send_provider_abort(self, pdu: ControlPdu | None) -> None:
+        """Send A-ABORT; an unexpected PDU is the reason unless another is given."""
+        self._is_deaf = True
+        is_ours = isinstance(pdu, Abort) and pdu.source == 2
+        self._write(pdu if is_ours and pdu else Abort(2, AbortReason.UNEXPECTED_PDU))
+
+    def _do_close(self, _pdu: ControlPdu | None) -> None:
+        self._is_deaf = True
+        if self._transport is None:
+            return
+        if self._unsent_size_bytes():
+            # A peer that does not read cannot keep us: what it has not taken is dropped.
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def _do_start_artim(self, _pdu: ControlPdu | None) -> None:
+        self._do_stop_artim(None)
+        self._artim = self._loop.call_later(self._limits.artim_s, self._artim_expired)
+
+    def _do_stop_artim(self, _pdu: ControlPdu | None) -> None:
+        if self._artim is not None:
+            self._artim.cancel()
+            self._artim = None
+
+    def _artim_expired(self) -> None:
+        self._artim = None
+        self._is_deaf = True
+        self._end(f"cut: silent for {self._limits.artim_s:g} s before any association (ARTIM)")
+        if self._machine.allows(Event.ARTIM_EXPIRED):
+            self._advance(Event.ARTIM_EXPIRED)
+        self.close()
+
+    def _do_indicate_associate(self, pdu: ControlPdu | None) -> None:
+        assert isinstance(pdu, AssociateRequest)
+        self._user.associate_indicated(pdu)
+
+    def _do_confirm(self, pdu: ControlPdu | None) -> None:
+        assert isinstance(pdu, AssociateAccept | AssociateReject)
+        if isinstance(pdu, AssociateAccept):
+            self._established()
+        else:
+            self._end("refused by the peer")
+        self._user.associate_confirmed(pdu)
+
+    def _do_indicate_release(self, _pdu: ControlPdu | None) -> None:
+        self._user.release_indicated()
+
+    def _do_confirm_release(self, _pdu: ControlPdu | None) -> None:
+        self._end("released by us")
+        self._user.release_confirmed()
+        # Both sides asked to part at once: the acceptor's reply was due after the requestor's.
+        self.reply_to_release()
+
+    def _do_indicate_abort(self, pdu: ControlPdu | None) -> None:
+        assert isinstance(pdu, Abort)
+        self._is_deaf = True
+        self._end(f"aborted by the peer (source {pdu.source}, reason {pdu.reason})")
+
+    def _do_indicate_provider_abort(self, _pdu: ControlPdu | None) -> None:
+        self._end("cut: a PDU came that the state does not allow")
+
+    def _end(self, how: str) -> None:
+        """Tell the user, once, that the association is over."""
+        if self._ended_how is None:
+            self._ended_how = how
+            self._may_write.set()
+            self._user.ended(how)
+
+    # The watch -----------------------------------------------------------------------------------
+
+    def _established(self) -> None:
+        self._last_sign = self._loop.time()
+        self._buffer.rewind()
+        self._look_at_watch()
+
+    def _look_at_watch(self) -> None:
+        """Cut an association that shows no sign of life; look again soon if it does."""
+        if self._ended_how is not None:
+            return
+        quiet_s, limits = self.quiet_s, self._limits
+        is_inside = self.is_in_message() or self._buffer.start != self._buffer.end
+        if self.is_busy() or self._is_held:
+            pass  # it is our turn
+        elif is_inside and quiet_s >= limits.data_set_idle_s:
+            self.abort(f"cut: silent for {quiet_s:.0f} s in the middle of a message")
+            return
+        elif not is_inside and quiet_s >= limits.association_idle_s:
+            self.abort(f"cut: idle for {quiet_s:.0f} s")
+            return
+        patience_s = min(limits.data_set_idle_s, limits.association_idle_s)
+        self._watch = self._loop.call_later(max(patience_s / 20, 0.01), self._look_at_watch)
+
+
+def _nobody_listens(_context_id: int, _control: int, _fragment: memoryview) -> None:
+    raise ProtocolError("Data came before the association was ready for it.")

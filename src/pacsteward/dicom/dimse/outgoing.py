@@ -1,0 +1,277 @@
+"""What we send on an association: messages in batches of PDUs, and requests with their responses.
+
+On the requestor's side this is all that `client.py` does, on the acceptor's side the answers of
+services and the sub-operations of C-GET: an `Outgoing` is the `SubOperationChannel` of requests.
+
+A data set goes to the wire in slices of the memory it was given in, half a megabyte at a time; the
+next batch is taken from its source only when the peer has read most of the one before. So a study
+of any size costs no more memory than that.
+
+References
+----------
+PS3.7 chapters 9 and 10; PS3.8 Annex E.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from pacsteward.base.errors import Unsupported
+from pacsteward.base.ids import AeTitle, Uid
+from pacsteward.dicom.dimse import message as dimse
+from pacsteward.dicom.dimse.association import Association, AssociationAborted
+from pacsteward.dicom.dimse.limits import Limits
+from pacsteward.dicom.dimse.message import CommandSet, CommandValue, FragmentStream, Response
+from pacsteward.dicom.dimse.service import Answer, CommandField, PresentationContext
+
+DataSet = bytes | memoryview | AsyncIterable[bytes | memoryview]
+"""A data set to send: whole, or in pieces of any size."""
+
+_BATCH_SIZE_BYTES: Final = 512 * 1024
+
+
+class Exchange:
+    """One request of ours and its responses."""
+
+    def __init__(self, context_id: int, message_id: int) -> None:
+        self.context_id = context_id
+        self.message_id = message_id
+        self.responses: asyncio.Queue[Response | AssociationAborted] = asyncio.Queue()
+
+
+class Outgoing:
+    """Sends messages on one association, one after the other.
+
+    Parameters
+    ----------
+    contexts
+        The accepted ones.
+    peer_max
+        The longest P-DATA-TF PDU that the peer takes.
+    is_requestor
+        Whether our side requested the association; roles are the requestor's.
+    """
+
+    def __init__(
+        self,
+        link: Association,
+        contexts: Sequence[PresentationContext],
+        *,
+        limits: Limits,
+        peer_max: int,
+        is_requestor: bool,
+    ) -> None:
+        self._link = link
+        self._contexts = {context.context_id: context for context in contexts}
+        self._limits = limits
+        self._peer_max = peer_max
+        self._is_requestor = is_requestor
+        self._exchanges: dict[int, Exchange] = {}
+        self._message_ids = dimse.message_ids()
+        self._sending = asyncio.Lock()
+        self._turn = asyncio.Lock()
+
+    @property
+    def contexts(self) -> tuple[PresentationContext, ...]:
+        """All accepted contexts."""
+        return tuple(self._contexts.values())
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the peer owes a response."""
+        return bool(self._exchanges)
+
+    # Requests of ours ----------------------------------------------------------------------------
+
+    async def store(
+        self,
+        context_id: int,
+        sop_class_uid: Uid,
+        sop_instance_uid: Uid,
+        chunks: DataSet,
+        *,
+        move_originator: tuple[AeTitle, int] | None = None,
+    ) -> tuple[int, str]:
+        """Send one instance; return the peer's status and Error Comment.
+
+        Parameters
+        ----------
+        chunks
+            The data set in the context's transfer syntax. Memory given must not change before this
+            returns: it goes to the wire without being copied.
+        move_originator
+            AE title and Message ID of the C-MOVE that this is a part of, PS3.7 9.1.1.
+
+        Raises
+        ------
+        Unsupported
+            The context was not accepted, or not in the role that storing needs.
+        AssociationAborted
+            The association ended, or the peer did not answer in time.
+        """
+        command: dict[int, CommandValue] = {
+            dimse.AFFECTED_SOP_CLASS_UID: sop_class_uid,
+            dimse.COMMAND_FIELD: CommandField.C_STORE,
+            dimse.PRIORITY: dimse.PRIORITY_MEDIUM,
+            dimse.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
+        }
+        if move_originator is not None:
+            command[dimse.MOVE_ORIGINATOR_AE_TITLE] = move_originator[0]
+            command[dimse.MOVE_ORIGINATOR_MESSAGE_ID] = move_originator[1]
+        response = await self.invoke(context_id, command, chunks)
+        return response.status, response.comment
+
+    async def invoke(
+        self, context_id: int, command: CommandSet, data_set: DataSet | None = None
+    ) -> Response:
+        """Send a request that has one response, and return that."""
+        async with self._turn:  # an operations window of one, PS3.7 D.3.3.3
+            exchange = await self.begin(context_id, command, data_set)
+            return await self.next_response(exchange)
+
+    async def begin(
+        self, context_id: int, command: CommandSet, data_set: DataSet | None = None
+    ) -> Exchange:
+        """Send a request; its responses are asked for with `next_response`."""
+        self._check_may_ask(context_id)
+        message_id = next(self._message_ids)
+        exchange = Exchange(context_id, message_id)
+        self._exchanges[message_id] = exchange
+        try:
+            await self._send(context_id, {**command, dimse.MESSAGE_ID: message_id}, data_set)
+        except BaseException:
+            self._exchanges.pop(message_id, None)
+            raise
+        return exchange
+
+    async def next_response(self, exchange: Exchange) -> Response:
+        """Wait for the next response to a request of ours.
+
+        Raises
+        ------
+        AssociationAborted
+            The association ended, or `Limits.response_s` passed without a response.
+        """
+        try:
+            async with asyncio.timeout(self._limits.response_s):
+                response = await exchange.responses.get()
+        except TimeoutError:
+            self._link.abort(f"cut: no response for {self._limits.response_s:g} s")
+            raise self._gone() from None
+        if isinstance(response, AssociationAborted):
+            raise response
+        return response
+
+    async def cancel(self, exchange: Exchange) -> None:
+        """Ask the peer to stop; its final response still comes (PS3.7 9.3.2.3)."""
+        command: dict[int, CommandValue] = {
+            dimse.COMMAND_FIELD: CommandField.C_CANCEL,
+            dimse.MESSAGE_ID_BEING_RESPONDED_TO: exchange.message_id,
+        }
+        await self._send(exchange.context_id, command, None)
+
+    def deliver(self, message_id: int, response: Response) -> None:
+        """Give a response to the one who waits for it, if anybody does."""
+        exchange = self._exchanges.get(message_id)
+        if exchange is not None:
+            if not response.is_pending:
+                del self._exchanges[message_id]
+            exchange.responses.put_nowait(response)
+
+    def ended(self) -> None:
+        """Tell all who wait that nothing will come any more."""
+        for exchange in self._exchanges.values():
+            exchange.responses.put_nowait(self._gone())
+        self._exchanges.clear()
+
+    # Answers -------------------------------------------------------------------------------------
+
+    async def answer(self, context_id: int, request: CommandSet, answer: Answer) -> None:
+        """Send command and data set of an answer with one write."""
+        data_set = answer.data_set
+        command = dimse.encode_command_set(
+            dimse.response_command_set(request, answer, has_data_set=data_set is not None)
+        )
+        pieces = self._pdus(context_id, command, is_command=True)
+        if data_set is not None:
+            pieces += self._pdus(context_id, data_set, is_command=False)
+        async with self._sending:
+            self._link.send([b"".join(pieces)])
+            await self._link.drain()
+
+    # The wire ------------------------------------------------------------------------------------
+
+    def _check_may_ask(self, context_id: int) -> None:
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise Unsupported(
+                f"Presentation context {context_id} cannot be used.",
+                why="The peer did not accept it.",
+            )
+        if not (context.as_scu if self._is_requestor else context.as_scp):
+            raise Unsupported(
+                f"Nothing can be sent on presentation context {context_id}.",
+                why="The peer did not take the role that receives (PS3.7 D.3.3.4).",
+            )
+
+    async def _send(
+        self, context_id: int, command: Mapping[int, CommandValue], data_set: DataSet | None
+    ) -> None:
+        """Send one message; never hold more of it in memory than a batch of PDUs."""
+        kind = dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET
+        encoded = dimse.encode_command_set({**command, dimse.COMMAND_DATA_SET_TYPE: kind})
+        pieces: list[bytes | memoryview] = [*self._pdus(context_id, encoded, is_command=True)]
+        async with self._sending:
+            if data_set is None:
+                self._link.send(pieces)
+                await self._link.drain()
+                return
+            try:
+                await self._send_data_set(context_id, pieces, data_set)
+            except BaseException:
+                # Half a message cannot be taken back: only the end of the association ends it.
+                self._link.abort("cut: our side could not go on in the middle of a message")
+                raise
+
+    async def _send_data_set(
+        self, context_id: int, pieces: list[bytes | memoryview], data_set: DataSet
+    ) -> None:
+        """Send `pieces`, which hold the command set, and the data set behind it."""
+        stream = FragmentStream(context_id, self._peer_max)
+        async for window in _windows(data_set):
+            stream.feed(window, pieces)
+            if pieces:
+                self._link.send(pieces)
+                pieces = []
+                await self._link.drain()
+        stream.end(pieces)
+        self._link.send(pieces)
+        await self._link.drain()
+
+    def _pdus(self, context_id: int, payload: bytes, *, is_command: bool) -> list[bytes]:
+        return dimse.whole_pdus(context_id, payload, is_command=is_command, peer_max=self._peer_max)
+
+    def _gone(self) -> AssociationAborted:
+        return AssociationAborted(
+            "The association ended before the answer came.",
+            why=f"It was {self._link.ended_how}.",
+        )
+
+
+async def _windows(data_set: DataSet) -> AsyncIterator[memoryview]:
+    """Yield a data set in pieces that fit the write buffer."""
+    if isinstance(data_set, bytes | memoryview):
+        for window in _cut(data_set):
+            yield window
+        return
+    async for chunk in data_set:
+        for window in _cut(chunk):
+            yield window
+
+
+def _cut(chunk: bytes | memoryview) -> list[memoryview]:
+    view = memoryview(chunk)
+    size = _BATCH_SIZE_BYTES
+    return [view[at : at + size] for at in range(0, len(view), size)]

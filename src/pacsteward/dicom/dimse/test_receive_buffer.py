@@ -1,0 +1,83 @@
+"""Memory of arriving bytes: copied once, used again, never under a reader's eyes."""
+
+from __future__ import annotations
+
+from pacsteward.dicom.dimse.receive_buffer import ChunkPool, ReceiveBuffer, is_held
+
+SIZE = 1000
+
+
+def receive(buffer: ReceiveBuffer, data: bytes, wanted: int = 1) -> memoryview:
+    room = buffer.room(wanted)
+    assert len(room) >= wanted
+    room[: len(data)] = data
+    begin = buffer.end
+    buffer.end += len(data)
+    return buffer.view[begin : buffer.end]
+
+
+def test_a_chunk_with_a_reader_is_held_and_keeps_its_size():
+    chunk = bytearray(b"x" * SIZE)
+    view = memoryview(chunk)
+    part = view[2:4]
+    assert is_held(chunk)
+    view.release()
+    assert is_held(chunk)
+    part.release()
+    assert not is_held(chunk)
+    assert len(chunk) == SIZE
+
+
+def test_one_chunk_serves_a_large_object_when_the_sink_consumes_at_once():
+    pool = ChunkPool(SIZE)
+    buffer = ReceiveBuffer(pool, 0)
+    seen = set()
+    for _ in range(50):
+        fragment = receive(buffer, b"a" * 400, wanted=400)
+        seen.add(id(fragment.obj))
+        buffer.start = buffer.end
+        del fragment
+    assert len(seen) == 1
+
+
+def test_fragments_stay_unchanged_as_long_as_the_sink_holds_them():
+    pool = ChunkPool(SIZE)
+    buffer = ReceiveBuffer(pool, 0)
+    held = []
+    for number in range(50):
+        held.append(receive(buffer, bytes([number]) * 400, wanted=400))
+        buffer.start = buffer.end
+    assert [bytes(fragment) for fragment in held] == [bytes([n]) * 400 for n in range(50)]
+
+
+def test_chunks_come_back_when_the_slices_are_gone():
+    pool = ChunkPool(SIZE)
+    buffer = ReceiveBuffer(pool, 0)
+    fragment = receive(buffer, b"a" * 10)
+    first = fragment.obj
+    buffer.start = buffer.end
+    buffer.rewind()
+    other = pool.take()
+    assert other is not first
+    del fragment
+    assert pool.take() is first
+
+
+def test_an_idle_association_holds_no_chunk():
+    pool = ChunkPool(SIZE)
+    buffer = ReceiveBuffer(pool, 64)
+    receive(buffer, b"opening")
+    buffer.start = buffer.end
+    buffer.rewind()
+    assert len(buffer.view) == 0
+    assert len(buffer.room(1)) == SIZE
+
+
+def test_what_was_not_taken_yet_moves_along():
+    pool = ChunkPool(SIZE)
+    buffer = ReceiveBuffer(pool, 0)
+    receive(buffer, b"a" * 990 + b"0123456789")
+    buffer.start += 990
+    room = buffer.room(20)
+    assert bytes(buffer.view[buffer.start : buffer.end]) == b"0123456789"
+    assert len(room) == SIZE - 10

@@ -1,0 +1,305 @@
+"""What the tests of this folder share: a door on a free port, a raw peer, simple services."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvloop
+
+from pacsteward.base.ids import AeTitle, Uid
+from pacsteward.dicom.dimse import (
+    Admitted,
+    Answer,
+    Caller,
+    CommandField,
+    DimseServer,
+    DoorEvent,
+    Limits,
+    Refused,
+    Request,
+    Service,
+    verification_service,
+)
+from pacsteward.dicom.dimse import message as dimse
+from pacsteward.dicom.dimse.message import decode_command_set, encode_command_set, whole_pdus
+from pacsteward.dicom.dimse.pdu import (
+    AssociateAccept,
+    AssociateRequest,
+    ContextProposal,
+    ControlPdu,
+    PduType,
+    decode_pdu,
+    encode_pdu,
+    presentation_data_values,
+)
+from pacsteward.dicom.dimse.user_information import UserInformation
+
+VERIFICATION = Uid("1.2.840.10008.1.1")
+CT = Uid("1.2.840.10008.5.1.4.1.1.2")
+MR = Uid("1.2.840.10008.5.1.4.1.1.4")
+STUDY_FIND = Uid("1.2.840.10008.5.1.4.1.2.2.1")
+STUDY_MOVE = Uid("1.2.840.10008.5.1.4.1.2.2.2")
+STUDY_GET = Uid("1.2.840.10008.5.1.4.1.2.2.3")
+IMPLICIT = Uid("1.2.840.10008.1.2")
+EXPLICIT = Uid("1.2.840.10008.1.2.1")
+JPEG = Uid("1.2.840.10008.1.2.4.70")
+OURS = AeTitle("PACSTEWARD")
+THEIRS = AeTitle("PEER")
+ALL = frozenset({"echo", "store", "find", "retrieve"})
+
+Scene = Callable[[], Awaitable[None]]
+
+
+def on_both_loops(scene: Scene) -> Callable[[Any], None]:
+    """Make a test of a coroutine function: once on asyncio's own loop, once on uvloop."""
+
+    @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+    def test(run: Any) -> None:
+        async def play() -> None:
+            async with asyncio.timeout(30):
+                await scene()
+
+        run(play())
+
+    test.__name__ = scene.__name__
+    test.__doc__ = scene.__doc__
+    test.__module__ = scene.__module__
+    return test
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait for something that happens on the other side of a socket."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@dataclass
+class Shelf:
+    """A storage service that keeps what it is given, and remembers what was abandoned."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    syntaxes: dict[str, str] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+    abandoned: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    status: int = 0x0000
+
+    def service(self, **changes: Any) -> Service:
+        arguments: dict[str, Any] = {
+            "name": "storage",
+            "commands": frozenset({CommandField.C_STORE}),
+            "accepts": lambda uid: uid.startswith("1.2.840.10008.5.1.4.1.1."),
+            "permission": "store",
+            "receive": self.receive,
+            "allows_scp_role": True,
+        }
+        return Service(**(arguments | changes))
+
+    def receive(self, request: Request) -> ShelfSink:
+        self.requests.append(request)
+        return ShelfSink(self, request)
+
+
+class ShelfSink:
+    def __init__(self, shelf: Shelf, request: Request) -> None:
+        self.shelf = shelf
+        self.request = request
+        self.fragments: list[memoryview] = []
+
+    def write(self, fragment: memoryview) -> None:
+        self.fragments.append(fragment)
+
+    async def finish(self) -> Answer:
+        uid = self.request.affected_sop_instance_uid
+        self.shelf.finished.append(uid)
+        self.shelf.objects[uid] = b"".join(self.fragments)
+        self.shelf.syntaxes[uid] = self.request.context.transfer_syntax
+        return Answer(self.shelf.status)
+
+    def abandon(self) -> None:
+        self.shelf.abandoned.append(self.request.affected_sop_instance_uid)
+
+
+def service_of(
+    respond: Callable[[Request, bytes | None], AsyncIterator[Answer]],
+    command: CommandField = CommandField.C_FIND,
+    sop_class: str = STUDY_FIND,
+    permission: str = "find",
+    **changes: Any,
+) -> Service:
+    return Service(
+        name=command.name.lower(),
+        commands=frozenset({command}),
+        accepts=lambda uid: uid == sop_class,
+        permission=permission,
+        transfer_syntaxes=(EXPLICIT, IMPLICIT),
+        respond=respond,
+        **changes,
+    )
+
+
+@dataclass
+class House:
+    server: DimseServer
+    events: list[DoorEvent]
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def told(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def admit_everybody(_caller: Caller) -> Admitted | Refused:
+    return Admitted(ALL, is_registered=True)
+
+
+@asynccontextmanager
+async def house(
+    *services: Service,
+    limits: Limits | None = None,
+    admit: Callable[[Caller], Admitted | Refused] = admit_everybody,
+    grace_s: float = 0.0,
+    **arguments: Any,
+) -> AsyncIterator[House]:
+    events: list[DoorEvent] = []
+    server = DimseServer(
+        [verification_service("echo"), *services],
+        admit,
+        limits,
+        ae_titles=[OURS],
+        on_event=events.append,
+        **arguments,
+    )
+    await server.start("127.0.0.1", 0)
+    try:
+        yield House(server, events)
+    finally:
+        await server.stop(grace_s)
+
+
+class RawPeer:
+    """A peer that speaks exactly the bytes a test gives it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.accepted: AssociateAccept | None = None
+
+    @classmethod
+    async def call(cls, port: int) -> RawPeer:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
+        return cls(reader, writer)
+
+    @classmethod
+    async def associate(
+        cls,
+        port: int,
+        contexts: Sequence[ContextProposal] = (ContextProposal(1, VERIFICATION, (IMPLICIT,)),),
+        user: UserInformation | None = None,
+    ) -> RawPeer:
+        peer = await cls.call(port)
+        peer.say(request(contexts, user))
+        answer = await peer.hear()
+        assert isinstance(answer, AssociateAccept), answer
+        peer.accepted = answer
+        return peer
+
+    def say(self, words: ControlPdu | bytes) -> None:
+        if not self.writer.transport.is_closing():
+            self.writer.write(words if isinstance(words, bytes) else encode_pdu(words))
+
+    def say_message(
+        self,
+        context_id: int,
+        command: dict[int, Any],
+        data_set: bytes | None = None,
+        pdu_size: int = 16384,
+    ) -> None:
+        kind = dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET
+        encoded = encode_command_set({dimse.COMMAND_DATA_SET_TYPE: kind, **command})
+        pieces = whole_pdus(context_id, encoded, is_command=True, peer_max=pdu_size)
+        if data_set is not None:
+            pieces += whole_pdus(context_id, data_set, is_command=False, peer_max=pdu_size)
+        self.writer.writelines(pieces)
+
+    async def hear_raw(self) -> tuple[int, bytes]:
+        header = await self.reader.readexactly(6)
+        pdu_type, length = struct.unpack(">BxI", header)
+        return pdu_type, await self.reader.readexactly(length)
+
+    async def hear(self) -> ControlPdu:
+        return decode_pdu(*await self.hear_raw())
+
+    async def hear_message(self) -> tuple[dict[int, Any], bytes | None]:
+        command = bytearray()
+        data_set = bytearray()
+        decoded: dict[int, Any] | None = None
+        while True:
+            pdu_type, body = await self.hear_raw()
+            assert pdu_type == PduType.P_DATA_TF, (pdu_type, body)
+            for _context, control, fragment in presentation_data_values(memoryview(body)):
+                (command if control & 1 else data_set).extend(fragment)
+                if control == 3:
+                    decoded = decode_command_set(command)
+                    if decoded[dimse.COMMAND_DATA_SET_TYPE] == dimse.NO_DATA_SET:
+                        return decoded, None
+                elif control == 2:
+                    assert decoded is not None
+                    return decoded, bytes(data_set)
+
+    async def is_closed(self) -> bool:
+        """Whether the other side closes now, without another word."""
+        try:
+            async with asyncio.timeout(5):
+                return await self.reader.read(1) == b""
+        except ConnectionError:
+            return True
+
+    def hang_up(self) -> None:
+        self.writer.transport.abort()
+
+
+def request(
+    contexts: Sequence[ContextProposal] = (ContextProposal(1, VERIFICATION, (IMPLICIT,)),),
+    user: UserInformation | None = None,
+    **changes: Any,
+) -> AssociateRequest:
+    arguments: dict[str, Any] = {"called_ae_title": OURS, "calling_ae_title": THEIRS}
+    user = user or UserInformation(max_pdu_size_bytes=131072)
+    return AssociateRequest(contexts=tuple(contexts), user=user, **(arguments | changes))
+
+
+def echo_command(message_id: int = 1) -> dict[int, Any]:
+    return {
+        dimse.AFFECTED_SOP_CLASS_UID: VERIFICATION,
+        dimse.COMMAND_FIELD: CommandField.C_ECHO,
+        dimse.MESSAGE_ID: message_id,
+    }
+
+
+def store_command(instance: str = "1.2.3", sop_class: str = CT, message_id: int = 1) -> Any:
+    return {
+        dimse.AFFECTED_SOP_CLASS_UID: sop_class,
+        dimse.COMMAND_FIELD: CommandField.C_STORE,
+        dimse.MESSAGE_ID: message_id,
+        dimse.PRIORITY: 0,
+        dimse.AFFECTED_SOP_INSTANCE_UID: instance,
+    }
+
+
+def find_command(message_id: int = 1) -> dict[int, Any]:
+    return {
+        dimse.AFFECTED_SOP_CLASS_UID: STUDY_FIND,
+        dimse.COMMAND_FIELD: CommandField.C_FIND,
+        dimse.MESSAGE_ID: message_id,
+        dimse.PRIORITY: 0,
+    }
