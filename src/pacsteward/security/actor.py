@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import getpass
+import os
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pacsteward.base.errors import Forbidden
+
+ActorKind = Literal["person", "token", "peer", "house"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Actor:
         IP address, as text; empty for the house itself.
     """
 
-    kind: Literal["person", "token", "peer", "house"]
+    kind: ActorKind
     name: str
     permissions: frozenset[str]
     address: str = ""
@@ -46,3 +50,16 @@ class Actor:
 
 HOUSE = Actor(kind="house", name="pacsteward", permissions=frozenset({"*"}))
 """The house acting by itself: jobs, deadlines, repairs."""
+
+
+def at_command_line() -> Actor:
+    """Name whoever runs a command on the server, for the audit.
+
+    Who may write to the data folder may do everything anyway; so this says who, and permits all.
+    """
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        # An account without a name, as in many containers.
+        user = f"account {os.getuid()}"
+    return replace(HOUSE, name=f"{user} at the command line")

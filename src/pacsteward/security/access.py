@@ -1,0 +1,321 @@
+"""The front door: says who this is, and what they may do.
+
+People sign in with a password and are known by a session from then on; machines show a token.
+Either way an `Actor` comes out, with the permissions of its roles.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from pacsteward.base.clock import Clock
+from pacsteward.base.db import Database
+from pacsteward.base.errors import Forbidden, Invalid
+from pacsteward.base.ids import new_secret
+from pacsteward.security.actor import HOUSE, Actor
+from pacsteward.security.audit import AuditBook
+from pacsteward.security.audit_entry import (
+    AuditEntry,
+    AuditEvent,
+    AuditEventType,
+    plain,
+)
+from pacsteward.security.changes import Changes
+from pacsteward.security.passwords import Passwords
+from pacsteward.security.people import People, Person
+from pacsteward.security.permissions import ROLES, permissions_of
+from pacsteward.security.sessions import Session, Sessions, form_token_of
+from pacsteward.security.settings import SecuritySettings
+from pacsteward.security.sign_in import SignInFailed, SignInGuard
+from pacsteward.security.tables import KNOWN_DEVICE
+from pacsteward.security.tokens import USE_NOTED_EVERY_S, Tokens, hash_of
+
+_REMEMBERED_MAX = 10_000
+
+_DEVICES_OF_ONE_PERSON_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Somebody who was let in by a secret.
+
+    Parameters
+    ----------
+    has_given_password
+        The person still has a password that somebody else chose.
+    """
+
+    actor: Actor
+    has_given_password: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    visit: Visit
+    number: int
+    good_until: float
+    """On the clock's monotonic scale."""
+
+
+class Access:
+    """People, tokens and sessions together. Methods block, but for `recall`.
+
+    Parameters
+    ----------
+    database, clock, audit, settings
+        Of the house.
+    """
+
+    def __init__(
+        self, database: Database, clock: Clock, audit: AuditBook, settings: SecuritySettings
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._audit = audit
+        passwords = Passwords(
+            length_min=settings.password_length_min, checks_max=settings.password_checks_max
+        )
+        self.password_checks_max = settings.password_checks_max
+        self.changes = Changes(database)
+        self.people = People(database, clock, audit, self.changes, passwords)
+        self.tokens = Tokens(database, clock, audit, self.changes)
+        self.sessions = Sessions(database, clock, self.changes, settings)
+        self.guard = SignInGuard(database, clock)
+        self._lock = threading.Lock()
+        self._memory: dict[tuple[str, str], _Remembered] = {}
+
+    # Short cuts to what is used most -------------------------------------------------------------
+
+    def add_person(
+        self, name: str, password: str, roles: Iterable[str], *, by: Actor = HOUSE
+    ) -> Person:
+        """Add somebody; see `People.add`."""
+        return self.people.add(name, password, roles, by=by)
+
+    def ensure_administrator(self) -> str | None:
+        """Make the first administrator; see `People.add_first_administrator`."""
+        return self.people.add_first_administrator()
+
+    def make_token(
+        self,
+        name: str,
+        roles: Iterable[str],
+        *,
+        expires_at: datetime | None = None,
+        by: Actor = HOUSE,
+    ) -> str:
+        """Make a token and return its text; see `Tokens.make`."""
+        return self.tokens.make(name, roles, expires_at=expires_at, by=by)
+
+    # Signing in and out --------------------------------------------------------------------------
+
+    def sign_in(self, name: str, password: str, address: str, *, device: str = "") -> Session:
+        """Begin a session.
+
+        Wait `wait_s` before, so that guessing is slow.
+
+        Parameters
+        ----------
+        device
+            What `Session.device` was at an earlier sign-in of this browser; "" without one.
+
+        Raises
+        ------
+        SignInFailed
+            Name and password do not fit.
+        """
+        person = self.people.with_password(name, password)
+        device_hash = self._device_of(name, device)
+        if person is None:
+            failures = self.guard.note_failure(name, address, device_hash)
+            tried = Actor("person", plain(name, 64), frozenset(), address)
+            what = f"A sign-in as {plain(name, 64)} was refused."
+            self._audit.record_refusal(tried, what, event_type=AuditEventType.LOGIN)
+            raise SignInFailed(failures)
+        device = device if device_hash else new_secret(24)
+        with self._database.write() as connection:
+            cookie = self.sessions.begin(connection, person.name, address)
+            self._note_device(connection, person.name, hash_of(device))
+            actor = Actor("person", person.name, _permissions_of(person.roles), address)
+            what = f"{person.name} signed in."
+            self._audit.record(_authentication(actor, AuditEventType.LOGIN, what), connection)
+        self.guard.note_success(name, address, device_hash)
+        return Session(
+            cookie=cookie,
+            form_token=form_token_of(cookie),
+            device=device,
+            person_name=person.name,
+            has_given_password=person.has_given_password,
+        )
+
+    def wait_s(self, name: str, address: str, *, device: str = "") -> float:
+        """Say how long a try to sign in has to wait, in seconds; see `SignInGuard`."""
+        return self.guard.wait_s(name, address, self._device_of(name, device))
+
+    def sign_out(self, cookie: str, address: str = "") -> None:
+        """End a session."""
+        name = self.sessions.end(hash_of(cookie))
+        if name is not None:
+            actor = Actor("person", name, frozenset(), address)
+            entry = _authentication(actor, AuditEventType.LOGOUT, f"{name} signed out.")
+            self._audit.record(entry)
+
+    def change_own_password(
+        self, actor: Actor, present: str, password: str, again: str, *, keep_session: str = ""
+    ) -> None:
+        """Change the password of whoever is signed in; the other sessions end.
+
+        Parameters
+        ----------
+        present, password, again
+            The present password, the new one, and the new one once more.
+        keep_session
+            Hash of the session in which it is done.
+
+        Raises
+        ------
+        Forbidden
+            The present password is wrong, or the actor is no person.
+        Invalid
+            The new one cannot be taken.
+        """
+        if password != again:
+            raise Invalid("The two new passwords differ.", remedy="Write the same one twice.")
+        if actor.kind != "person" or self.people.with_password(actor.name, present) is None:
+            self.guard.note_failure(actor.name, actor.address)
+            raise Forbidden(
+                "Your password was not changed.",
+                why="The present password is not right.",
+                remedy="Write it once more, or ask an administrator to reset it.",
+            )
+        self.people.set_password(actor.name, password, by=actor, keep_session=keep_session)
+
+    # Recognising ---------------------------------------------------------------------------------
+
+    def actor_of_token(self, text: str, address: str) -> Actor | None:
+        """Return whom a token stands for; None when it is not good (any more)."""
+        visit = self.visit_by_token(text, address)
+        return visit.actor if visit else None
+
+    def actor_of_session(self, cookie: str, address: str) -> Actor | None:
+        """Return whose session this is; None when it has ended."""
+        visit = self.visit_by_session(cookie, address)
+        return visit.actor if visit else None
+
+    def recall(self, secret: str, address: str, number: int) -> Visit | None:
+        """Return a visit that was checked a moment ago; never blocks.
+
+        Parameters
+        ----------
+        number
+            `Changes.number`, asked after the request came in.
+        """
+        known = self._memory.get((hash_of(secret), address))
+        if known is None or known.number != number or self._clock.monotonic() >= known.good_until:
+            return None
+        return known.visit
+
+    def visit_by_token(self, text: str, address: str) -> Visit | None:
+        """Let in whoever shows a good token."""
+        number = self.changes.number()
+        known = self.recall(text, address, number)
+        if known is not None:
+            return known
+        token = self.tokens.with_hash(hash_of(text))
+        if token is None:
+            return None
+        now = self._clock.now()
+        good_for_s = float(USE_NOTED_EVERY_S)
+        if token.expires_at is not None:
+            good_for_s = min(good_for_s, (token.expires_at - now).total_seconds())
+        if token.last_used_at is None or (
+            (now - token.last_used_at).total_seconds() >= USE_NOTED_EVERY_S
+        ):
+            self.tokens.note_use(token.name)
+        permissions = _permissions_of(token.roles)
+        visit = Visit(Actor("token", token.name, permissions, address, token.roles))
+        return self._remember(text, address, visit, number, good_for_s)
+
+    def visit_by_session(self, cookie: str, address: str) -> Visit | None:
+        """Let in whoever shows a session that has not ended."""
+        number = self.changes.number()
+        known = self.recall(cookie, address, number)
+        if known is not None:
+            return known
+        state = self.sessions.state(hash_of(cookie))
+        person = self.people.get(state.person_name) if state else None
+        if state is None or person is None or person.is_disabled:
+            return None
+        left_s = (state.ends_at - self._clock.now()).total_seconds()
+        good_for_s = min(self.sessions.noted_every_s, left_s)
+        permissions = _permissions_of(person.roles)
+        visit = Visit(
+            Actor("person", person.name, permissions, address, person.roles),
+            has_given_password=person.has_given_password,
+        )
+        return self._remember(cookie, address, visit, number, good_for_s)
+
+    def _remember(
+        self, secret: str, address: str, visit: Visit, number: int, good_for_s: float
+    ) -> Visit:
+        known = _Remembered(visit, number, self._clock.monotonic() + good_for_s)
+        with self._lock:
+            if len(self._memory) >= _REMEMBERED_MAX:
+                self._memory.clear()
+            self._memory[hash_of(secret), address] = known
+        return visit
+
+    # Known devices -------------------------------------------------------------------------------
+
+    def _device_of(self, name: str, device: str) -> str:
+        """Return the hash of `device` when `name` has signed in from it before, else ""."""
+        if not device:
+            return ""
+        device_hash = hash_of(device)
+        with self._database.read() as connection:
+            is_known = connection.execute(
+                select(KNOWN_DEVICE.c.device_hash).where(
+                    KNOWN_DEVICE.c.device_hash == device_hash,
+                    KNOWN_DEVICE.c.person_name == name.strip().lower(),
+                )
+            ).first()
+        return device_hash if is_known else ""
+
+    def _note_device(self, connection: Connection, name: str, device_hash: str) -> None:
+        now = self._clock.now()
+        mine = KNOWN_DEVICE.c.device_hash == device_hash
+        values = {"person_name": name, "last_used_at": now}
+        if connection.execute(update(KNOWN_DEVICE).where(mine).values(values)).rowcount:
+            return
+        connection.execute(insert(KNOWN_DEVICE).values(device_hash=device_hash, **values))
+        newest = (
+            select(KNOWN_DEVICE.c.device_hash)
+            .where(KNOWN_DEVICE.c.person_name == name)
+            .order_by(KNOWN_DEVICE.c.last_used_at.desc())
+            .limit(_DEVICES_OF_ONE_PERSON_MAX)
+        )
+        connection.execute(
+            delete(KNOWN_DEVICE).where(
+                KNOWN_DEVICE.c.person_name == name, KNOWN_DEVICE.c.device_hash.not_in(newest)
+            )
+        )
+
+
+def _permissions_of(roles: Iterable[str]) -> frozenset[str]:
+    """Join what the roles permit; a role that a later version no longer has permits nothing."""
+    return permissions_of(role for role in roles if role in ROLES)
+
+
+def _authentication(actor: Actor, event_type: AuditEventType, what: str) -> AuditEntry:
+    return AuditEntry(
+        event=AuditEvent.USER_AUTHENTICATION,
+        event_type=event_type,
+        action="E",
+        actor=actor,
+        what=what,
+    )

@@ -1,0 +1,459 @@
+"""The audit book: who did what, kept so that nobody can change it unseen.
+
+In comes an `AuditEntry`; it is numbered, chained to the entry before it (`audit_chain.py`) and
+kept in the same transaction as what it tells of, where there is one. Out come entries by filter,
+the state of the chain, and each entry as the DICOM audit message (`audit_message.py`).
+
+A reader who scrolls through a study makes thousands of requests. They are one act: the first one
+in each minute is recorded before its answer leaves, the others of that minute are not. Searches
+come by the hundred each second; they are recorded one by one, but a tenth of a second later and
+many in one transaction (`audit_later.py`).
+
+References
+----------
+PS3.15 A.5 — audit trail message format profile; 45 CFR 164.312(b) — audit controls.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, insert, select, text, update
+
+from pacsteward.base.clock import Clock
+from pacsteward.base.db import Database
+from pacsteward.security import audit_chain
+from pacsteward.security.actor import Actor, ActorKind
+from pacsteward.security.audit_chain import ChainReport
+from pacsteward.security.audit_entry import (
+    Action,
+    AuditEntry,
+    AuditEvent,
+    AuditEventType,
+    AuditObject,
+    AuditOutcome,
+    Participant,
+    RecordedEntry,
+    plain,
+)
+from pacsteward.security.audit_later import Later
+from pacsteward.security.tables import AUDIT_ENTRY, AUDIT_HEAD, AUDIT_OBJECT, AUDIT_SEAL
+
+_CHAIN_LOCK = 0x61756469
+"""PostgreSQL advisory lock: only one transaction at a time may put links to the chain."""
+
+_REMEMBERED_MAX = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries; empty fields do not restrict.
+
+    Parameters
+    ----------
+    object_id
+        Study Instance UID, patient ID, AE title, name of a person or token.
+    containing
+        Words that the sentence or the actor's name contains, in any case.
+    """
+
+    actor: str = ""
+    event: AuditEvent | None = None
+    object_id: str = ""
+    containing: str = ""
+    only_failures: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class AuditBook:
+    """Records and reads; every method blocks.
+
+    Parameters
+    ----------
+    database
+        Where the book is kept.
+    clock
+        Time of the entries. Their order is their number, not their time.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._minute: datetime | None = None
+        self._recorded: set[Hashable] = set()
+        self._later = Later(self._record_later)
+
+    # Recording ---------------------------------------------------------------------------------
+
+    def record(self, entry: AuditEntry, connection: Connection | None = None) -> int:
+        """Put `entry` into the book and return its number.
+
+        Parameters
+        ----------
+        connection
+            The caller's transaction, so that deed and entry are kept together or not at all;
+            None keeps the entry at once. On PostgreSQL other writers of the book wait from here
+            until that transaction ends, so record last.
+        """
+        return self.record_all([entry], connection)
+
+    def record_all(
+        self, entries: Sequence[AuditEntry], connection: Connection | None = None
+    ) -> int:
+        """Put `entries` into the book, in their order, and return the number of the last one."""
+        if connection is not None:
+            return self._append(entries, connection)
+        with self._database.write() as own:
+            return self._append(entries, own)
+
+    def record_soon(self, entry: AuditEntry) -> None:
+        """Put `entry` into the book within a tenth of a second, and return at once.
+
+        For what happens too often to wait for. If this process is killed before, it is lost; so
+        nothing that changes anything is recorded this way.
+        """
+        self._later.put(entry)
+
+    def record_query(
+        self,
+        *,
+        name: str,
+        address: str,
+        level: str,
+        keys: Iterable[int | str],
+        matches: int,
+        kind: ActorKind = "peer",
+    ) -> None:
+        """Record soon that somebody searched.
+
+        Parameters
+        ----------
+        name, address, kind
+            Who asked.
+        level
+            Query/Retrieve Level, or the resource that was searched.
+        keys
+            Tags or names of the keys that restricted the search. Their values are left out: they
+            may be patients' names.
+        matches
+            How many answers were given.
+        """
+        words = ", ".join(f"{key:08X}" if isinstance(key, int) else key for key in keys)
+        answers = "1 answer" if matches == 1 else f"{matches} answers"
+        entry = AuditEntry(
+            event=AuditEvent.QUERY,
+            action="E",
+            actor=Actor(kind, name, frozenset(), address),
+            what=f"{name} searched at level {str(level).lower()} and was given {answers}.",
+            objects=(AuditObject("query", str(level), query=words or "no keys"),),
+        )
+        self.record_soon(entry)
+
+    def record_transfer(
+        self,
+        *,
+        name: str,
+        address: str,
+        receiver: str,
+        study_instance_uids: Iterable[str],
+        instances: int,
+        kind: ActorKind = "peer",
+    ) -> None:
+        """Record that studies were sent to `receiver` because somebody asked for it."""
+        studies = tuple(study_instance_uids)
+        count = "1 instance" if instances == 1 else f"{instances} instances"
+        self.record(
+            AuditEntry(
+                event=AuditEvent.INSTANCES_TRANSFERRED,
+                action="R",
+                actor=Actor(kind, name, frozenset(), address),
+                what=f"{name} had {count} of {_studies(len(studies))} sent to {receiver}.",
+                objects=tuple(AuditObject("study", uid) for uid in studies),
+                participants=(Participant(str(receiver), role="destination"),),
+            )
+        )
+
+    def close(self) -> None:
+        """Record what is still waiting."""
+        self._later.flush()
+
+    def _record_later(self, entries: Sequence[AuditEntry]) -> None:
+        with self._database.write(durable=False) as connection:
+            self._append(entries, connection)
+
+    def record_access(
+        self,
+        actor: Actor,
+        study_instance_uids: Iterable[str],
+        *,
+        patient_ids: Iterable[str] = (),
+        what: str = "",
+        event: AuditEvent = AuditEvent.INSTANCES_ACCESSED,
+        action: Action = "R",
+        participants: tuple[Participant, ...] = (),
+    ) -> None:
+        """Record that `actor` saw these studies, once in each minute for each study.
+
+        Call it before the answer leaves. The entry survives the end of this process at once, and
+        a loss of power a moment later.
+        """
+        key = (actor.kind, actor.name, actor.address, event, participants)
+        fresh = self._fresh((key, uid) for uid in study_instance_uids)
+        if not fresh:
+            return
+        studies = [AuditObject("study", uid) for _key, uid in fresh]
+        patients = [AuditObject("patient", patient_id) for patient_id in patient_ids]
+        entry = AuditEntry(
+            event=event,
+            action=action,
+            actor=actor,
+            what=what or f"{actor.name} opened {_studies(len(studies))}.",
+            objects=(*studies, *patients),
+            participants=participants,
+        )
+        try:
+            with self._database.write(durable=False) as connection:
+                self._append([entry], connection)
+        except BaseException:
+            self._forget(fresh)
+            raise
+
+    def has_recorded_access(
+        self,
+        actor: Actor,
+        study_instance_uids: Iterable[str],
+        *,
+        event: AuditEvent = AuditEvent.INSTANCES_ACCESSED,
+    ) -> bool:
+        """Say whether `record_access` has nothing to do; never blocks, so an event loop may ask."""
+        minute = self._clock.now().replace(second=0, microsecond=0)
+        key = (actor.kind, actor.name, actor.address, event, ())
+        with self._lock:
+            return minute == self._minute and all(
+                (key, uid) in self._recorded for uid in study_instance_uids
+            )
+
+    def record_refusal(self, actor: Actor, what: str, *, event_type: AuditEventType) -> None:
+        """Record that somebody was turned away, once in each minute for each sentence."""
+        fresh = self._fresh([(actor.kind, actor.name, actor.address, what)])
+        if not fresh:
+            return
+        entry = AuditEntry(
+            event=(
+                AuditEvent.USER_AUTHENTICATION
+                if event_type is AuditEventType.LOGIN
+                else AuditEvent.SECURITY_ALERT
+            ),
+            event_type=event_type,
+            action="E",
+            outcome=AuditOutcome.MINOR_FAILURE,
+            actor=actor,
+            what=what,
+        )
+        try:
+            with self._database.write(durable=False) as connection:
+                self._append([entry], connection)
+        except BaseException:
+            self._forget(fresh)
+            raise
+
+    def _fresh(self, keys: Iterable[Any]) -> list[Any]:
+        """Pick the keys that were not recorded in the present minute, and note them."""
+        minute = self._clock.now().replace(second=0, microsecond=0)
+        with self._lock:
+            if minute != self._minute or len(self._recorded) > _REMEMBERED_MAX:
+                self._minute = minute
+                self._recorded.clear()
+            fresh = [key for key in dict.fromkeys(keys) if key not in self._recorded]
+            self._recorded.update(fresh)
+            return fresh
+
+    def _forget(self, keys: Iterable[Hashable]) -> None:
+        with self._lock:
+            self._recorded.difference_update(keys)
+
+    def _append(self, entries: Sequence[AuditEntry], connection: Connection) -> int:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_CHAIN_LOCK})"))
+        # SQLite has one writer at a time by itself.
+        head = connection.execute(select(AUDIT_HEAD)).one_or_none()
+        sequence, previous = (head.sequence, head.hash) if head else (0, audit_chain.BEGINNING)
+        now = self._clock.now()
+        rows, objects = [], []
+        for entry in entries:
+            sequence += 1
+            row = _row(entry, sequence, now)
+            row["hash"] = previous = audit_chain.link(previous, row)
+            rows.append(row)
+            objects += _object_rows(entry, sequence)
+        if not rows:
+            return sequence
+        connection.execute(insert(AUDIT_ENTRY), rows)
+        if objects:
+            connection.execute(insert(AUDIT_OBJECT), objects)
+        end = {"id": 1, "sequence": sequence, "hash": previous}
+        connection.execute(
+            insert(AUDIT_HEAD).values(end) if head is None else update(AUDIT_HEAD).values(end)
+        )
+        return sequence
+
+    # Reading -----------------------------------------------------------------------------------
+
+    def entries(
+        self, wanted: AuditFilter | None = None, *, before: int | None = None, limit: int = 100
+    ) -> list[RecordedEntry]:
+        """Return entries, the newest first.
+
+        Parameters
+        ----------
+        before
+            Only entries with smaller numbers, to turn pages with.
+        limit
+            Most entries that are given, 1 to 1,000.
+        """
+        self._later.flush()
+        query = _filtered(wanted or AuditFilter()).order_by(AUDIT_ENTRY.c.sequence.desc())
+        if before is not None:
+            query = query.where(AUDIT_ENTRY.c.sequence < before)
+        with self._database.read() as connection:
+            rows = connection.execute(query.limit(max(1, min(limit, 1_000)))).all()
+        return [_entry(row) for row in rows]
+
+    def count(self) -> int:
+        """Return how many entries were ever recorded."""
+        self._later.flush()
+        with self._database.read() as connection:
+            return int(connection.execute(select(AUDIT_HEAD.c.sequence)).scalar() or 0)
+
+    # The chain ---------------------------------------------------------------------------------
+
+    def verify(self, *, seal_key: bytes | None = None) -> ChainReport:
+        """Walk the whole chain; see `audit_chain`. Some seconds for 100,000 entries."""
+        self._later.flush()
+        with self._database.read() as connection:
+            return audit_chain.walk(connection, seal_key=seal_key)
+
+    def seal(self, key: bytes) -> int:
+        """Sign the present end of the chain; return its number (0 for an empty book).
+
+        Parameters
+        ----------
+        key
+            At least 32 random bytes that are kept outside the database.
+        """
+        with self._database.write() as connection:
+            head = connection.execute(select(AUDIT_HEAD)).one_or_none()
+            if head is None:
+                return 0
+            known = connection.execute(
+                select(func.count()).where(AUDIT_SEAL.c.sequence == head.sequence)
+            ).scalar()
+            if not known:
+                connection.execute(
+                    insert(AUDIT_SEAL).values(
+                        sequence=head.sequence,
+                        hash=head.hash,
+                        sealed_at=self._clock.now(),
+                        signature=audit_chain.signature(key, head.sequence, head.hash),
+                    )
+                )
+            return int(head.sequence)
+
+
+def _studies(count: int) -> str:
+    return "a study" if count == 1 else f"{count} studies"
+
+
+def _row(entry: AuditEntry, sequence: int, now: datetime) -> dict[str, Any]:
+    return {
+        "sequence": sequence,
+        "recorded_at": now,
+        "event": str(entry.event),
+        "event_type": str(entry.event_type),
+        "action": entry.action,
+        "outcome": int(entry.outcome),
+        "actor_kind": entry.actor.kind,
+        "actor": plain(entry.actor.name, 200),
+        "address": plain(entry.actor.address, 64),
+        "what": plain(entry.what),
+        "objects": _json(_plain_object(thing) for thing in entry.objects),
+        "participants": _json(
+            {"name": plain(who.name, 200), "address": plain(who.address, 64), "role": who.role}
+            for who in entry.participants
+        ),
+    }
+
+
+def _plain_object(thing: AuditObject) -> dict[str, Any]:
+    values = asdict(thing)
+    values["object_id"] = plain(thing.object_id, 500)
+    values["query"] = plain(thing.query, 4000)
+    return {name: value for name, value in values.items() if value not in ("", None)}
+
+
+def _object_rows(entry: AuditEntry, sequence: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "sequence": sequence,
+            "position": position,
+            "kind": thing.kind,
+            "object_id": plain(thing.object_id, 500),
+        }
+        for position, thing in enumerate(entry.objects)
+    ]
+
+
+def _json(values: Iterable[Any]) -> str:
+    return json.dumps(list(values), ensure_ascii=False, separators=(",", ":"))
+
+
+def _filtered(wanted: AuditFilter) -> Select[Any]:
+    columns = AUDIT_ENTRY.c
+    query = select(AUDIT_ENTRY)
+    if wanted.actor:
+        query = query.where(columns.actor == wanted.actor)
+    if wanted.event is not None:
+        query = query.where(columns.event == str(wanted.event))
+    if wanted.only_failures:
+        query = query.where(columns.outcome > 0)
+    if wanted.since is not None:
+        query = query.where(columns.recorded_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(columns.recorded_at < wanted.until)
+    if wanted.containing:
+        query = query.where(
+            columns.what.icontains(wanted.containing, autoescape=True)
+            | columns.actor.icontains(wanted.containing, autoescape=True)
+        )
+    if wanted.object_id:
+        query = query.where(
+            columns.sequence.in_(
+                select(AUDIT_OBJECT.c.sequence).where(AUDIT_OBJECT.c.object_id == wanted.object_id)
+            )
+        )
+    return query
+
+
+def _entry(row: Row[Any]) -> RecordedEntry:
+    return RecordedEntry(
+        sequence=row.sequence,
+        recorded_at=row.recorded_at,
+        event=AuditEvent(row.event),
+        event_type=AuditEventType(row.event_type),
+        action=row.action,
+        outcome=AuditOutcome(row.outcome),
+        actor_kind=row.actor_kind,
+        actor=row.actor,
+        address=row.address,
+        what=row.what,
+        objects=tuple(AuditObject(**thing) for thing in json.loads(row.objects)),
+        participants=tuple(Participant(**who) for who in json.loads(row.participants)),
+        hash=row.hash,
+    )

@@ -1,0 +1,186 @@
+"""Guessing passwords is made slow, and never at the cost of the person whose name is tried.
+
+Wrong passwords are counted by person, by address and by both. The more there were lately, the
+longer the next try waits before it is looked at; it is always looked at, so nobody is locked out.
+A browser from which the person has signed in before has a count of its own: what strangers do
+elsewhere does not slow it.
+
+References
+----------
+OWASP ASVS 5.0 V6.3 — brute force; NIST SP 800-63B 5.2.2 — rate limiting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from pacsteward.base.clock import Clock
+from pacsteward.base.db import Database
+from pacsteward.base.errors import Exhausted, Forbidden
+from pacsteward.security.tables import FAILED_SIGN_IN
+
+FORGOTTEN_AFTER = timedelta(minutes=15)
+
+WAITS_S: tuple[tuple[int, float], ...] = ((50, 8.0), (20, 4.0), (8, 2.0), (5, 0.5))
+"""From so many failures on, a try waits so long, in seconds."""
+
+TOO_MANY = 10
+"""From so many failures on, a wrong password is answered with "too many tries"."""
+
+WAITING_MAX = 32
+WAITING_FOR_ONE_ADDRESS_MAX = 4
+
+
+class SignInFailed(Forbidden):
+    """Name and password do not fit. It never says which of the two.
+
+    Parameters
+    ----------
+    failures
+        How many there were lately, this one included.
+    """
+
+    def __init__(self, failures: int) -> None:
+        super().__init__(
+            "You could not be signed in.",
+            why="Name and password do not fit together, or the account is disabled.",
+            remedy="Try again, or ask an administrator to reset the password.",
+        )
+        self.failures = failures
+
+    @property
+    def is_too_many(self) -> bool:
+        """Whether somebody seems to be guessing."""
+        return self.failures >= TOO_MANY
+
+
+class TooManyTries(Exhausted):
+    """So many tries are waiting that this one is not looked at.
+
+    Parameters
+    ----------
+    retry_after_s
+        When it makes sense to come back, in seconds.
+    """
+
+    def __init__(self, retry_after_s: int = 10) -> None:
+        super().__init__(
+            "Too many people are signing in at once.",
+            why="Earlier tries from here are still waiting.",
+            remedy=f"Try again in {retry_after_s} seconds.",
+        )
+        self.retry_after_s = retry_after_s
+
+
+class SignInGuard:
+    """Counts failures and says how long to wait.
+
+    Parameters
+    ----------
+    database
+        The counts are there, so that several web processes share them and a restart keeps them.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting: Counter[str] = Counter()
+
+    @contextmanager
+    def queue(self, address: str) -> Iterator[None]:
+        """Hold a place in the queue of those who wait.
+
+        Raises
+        ------
+        TooManyTries
+            The queue, or the part of it that one address may take, is full.
+        """
+        with self._lock:
+            if (
+                self._waiting[address] >= WAITING_FOR_ONE_ADDRESS_MAX
+                or self._waiting.total() >= WAITING_MAX
+            ):
+                raise TooManyTries
+            self._waiting[address] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting[address] -= 1
+                if not self._waiting[address]:
+                    del self._waiting[address]
+
+    def wait_s(self, name: str, address: str, device_hash: str = "") -> float:
+        """Say how long to wait before the next try is looked at, in seconds.
+
+        Parameters
+        ----------
+        device_hash
+            Of a browser that is known to be the person's own; empty for any other.
+        """
+        failures = self._failures(_subjects(name, address, device_hash))
+        return next((wait for count, wait in WAITS_S if failures >= count), 0.0)
+
+    def note_failure(self, name: str, address: str, device_hash: str = "") -> int:
+        """Count a wrong password; return how many there were lately."""
+        now = self._clock.now()
+        subjects = _subjects(name, address, device_hash)
+        with self._database.write(durable=False) as connection:
+            old = FAILED_SIGN_IN.c.last_at < now - FORGOTTEN_AFTER
+            connection.execute(delete(FAILED_SIGN_IN).where(old))
+            for subject in subjects:
+                mine = FAILED_SIGN_IN.c.subject == subject
+                more = {"failures": FAILED_SIGN_IN.c.failures + 1, "last_at": now}
+                if connection.execute(update(FAILED_SIGN_IN).where(mine).values(more)).rowcount:
+                    continue
+                try:
+                    with connection.begin_nested():
+                        row = {"subject": subject, "failures": 1, "last_at": now}
+                        connection.execute(insert(FAILED_SIGN_IN).values(row))
+                except IntegrityError:
+                    # Another process counted the first one in this very moment.
+                    connection.execute(update(FAILED_SIGN_IN).where(mine).values(more))
+        return self._failures(subjects)
+
+    def note_success(self, name: str, address: str, device_hash: str = "") -> None:
+        """Forget the person's own slips; what is counted for the address stays."""
+        slips = [_pair(name, address), *([f"device {device_hash}"] if device_hash else [])]
+        with self._database.write(durable=False) as connection:
+            connection.execute(delete(FAILED_SIGN_IN).where(FAILED_SIGN_IN.c.subject.in_(slips)))
+
+    def _failures(self, subjects: list[str]) -> int:
+        since = self._clock.now() - FORGOTTEN_AFTER
+        with self._database.read() as connection:
+            counts = connection.execute(
+                select(FAILED_SIGN_IN.c.failures).where(
+                    FAILED_SIGN_IN.c.subject.in_(subjects), FAILED_SIGN_IN.c.last_at >= since
+                )
+            ).scalars()
+            return max(counts, default=0)
+
+
+def _subjects(name: str, address: str, device_hash: str) -> list[str]:
+    if device_hash:
+        return [f"device {device_hash}"]
+    return [f"person {_short(name)}", f"address {_short(address)}", _pair(name, address)]
+
+
+def _pair(name: str, address: str) -> str:
+    return f"pair {_short(name)} {_short(address)}"
+
+
+def _short(text: str) -> str:
+    """Names come from a form: they may be of any length, and hold what PostgreSQL refuses."""
+    text = text.strip().lower()
+    if len(text) <= 64 and text.isascii() and text.isprintable():
+        return text
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
