@@ -1,0 +1,62 @@
+"""The vault: images kept, found, corrected and removed. `Archive` is its front door.
+
+Inner modules belong to this package alone; what other floors need is listed here.
+"""
+
+from pacsteward.archive.archive import Archive
+from pacsteward.archive.bulk import BulkData
+from pacsteward.archive.doubtful import Conflict, SetAside
+from pacsteward.archive.events import (
+    ContentConflicted,
+    InstancesDeleted,
+    InstancesRejected,
+    InstancesRestored,
+    InstancesStored,
+    RecordSetAside,
+    StudyArrived,
+    StudyCompleted,
+)
+from pacsteward.archive.model import (
+    Damage,
+    Incoming,
+    Instance,
+    Location,
+    Match,
+    Origin,
+    Outcome,
+    Selection,
+    Space,
+    StoreResult,
+    VerifyReport,
+)
+from pacsteward.archive.read import FileRange, StoredObject
+from pacsteward.archive.settings import ArchiveSettings
+
+__all__ = [
+    "Archive",
+    "ArchiveSettings",
+    "BulkData",
+    "Conflict",
+    "ContentConflicted",
+    "Damage",
+    "FileRange",
+    "Incoming",
+    "Instance",
+    "InstancesDeleted",
+    "InstancesRejected",
+    "InstancesRestored",
+    "InstancesStored",
+    "Location",
+    "Match",
+    "Origin",
+    "Outcome",
+    "RecordSetAside",
+    "Selection",
+    "SetAside",
+    "Space",
+    "StoreResult",
+    "StoredObject",
+    "StudyArrived",
+    "StudyCompleted",
+    "VerifyReport",
+]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -38,6 +38,8 @@ class Origin:
         Ties log lines, facts and audit entries of one conversation.
     default_issuer_of_patient_id
         Issuer for patient IDs that come without one, from the peer's registration.
+    actor_kind
+        What sort of somebody `actor` is, for the audit.
     """
 
     door: str
@@ -46,6 +48,7 @@ class Origin:
     association_id: str = ""
     called_ae_title: str = ""
     default_issuer_of_patient_id: str = ""
+    actor_kind: Literal["person", "token", "peer", "house"] = "peer"
 
 
 @dataclass(frozen=True, slots=True)

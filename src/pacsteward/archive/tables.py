@@ -1,4 +1,4 @@
-"""The index: one row each for patient, study, series and instance, and where its bytes are.
+r"""The index: one row each for patient, study, series and instance, and where its bytes are.
 
 Columns are DICOM keywords in snake case, so that an administrator can read the index with
 ``sqlite3`` or ``psql``. What the standards lack is named in the glossary. A study carries a copy
@@ -6,8 +6,10 @@ of its patient's attributes as they were sent, so that a query at study level re
 never shows a study under a name that its own objects do not bear.
 
 Attributes with several values are kept as the standard writes them, with backslashes.
-``modalities_in_study`` and ``sop_classes_in_study`` begin and end with one (``\\CT\\SR\\``), so that
-one value can be matched with ``LIKE '%\\CT\\%'``.
+``modalities_in_study`` and ``sop_classes_in_study`` begin and end with one (``\CT\SR\``), so
+that one value can be matched with ``LIKE '%\CT\%'``. Columns that end in ``_words`` hold
+``names.normalise`` of the column without that ending: what is matched without regard to case and
+accents. `words_index.py` adds an index for words in the middle of them.
 """
 
 from __future__ import annotations
@@ -33,8 +35,16 @@ Key = BigInteger().with_variant(Integer, "sqlite")
 """SQLite counts up by itself only in a column that is literally INTEGER."""
 
 
+ByteText = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that is compared byte by byte on both databases: the same order of pages on either, and a
+prefix search ("DOE^J*") is a range that an ordinary index serves."""
+
+UidText = String(64).with_variant(String(64, collation="C"), "postgresql")
+"""A UID, PS3.5 9.1."""
+
+
 def _text(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False, server_default="")
+    return Column(name, ByteText, nullable=False, server_default="")
 
 
 PATIENT = Table(
@@ -65,7 +75,7 @@ STUDY = Table(
     "study",
     METADATA,
     Column("study_key", Key, primary_key=True, autoincrement=True),
-    Column("study_instance_uid", String(64), nullable=False, unique=True),
+    Column("study_instance_uid", UidText, nullable=False, unique=True),
     Column("patient_key", Key, ForeignKey("patient.patient_key"), nullable=False, index=True),
     _text("patient_id"),
     _text("issuer_of_patient_id"),
@@ -87,6 +97,7 @@ STUDY = Table(
     _text("referring_physician_name"),
     _text("referring_physician_name_words"),
     _text("name_of_physicians_reading_study"),
+    _text("name_of_physicians_reading_study_words"),
     _text("admitting_diagnoses_description"),
     _text("patient_age"),
     _text("patient_size"),
@@ -111,7 +122,8 @@ STUDY = Table(
     Index("ix_study_patient_id", "patient_id"),
     Index("ix_study_patient_name_words", "patient_name_words"),
     Index("ix_study_accession_number", "accession_number"),
-    Index("ix_study_study_date_study_time", "study_date", "study_time"),
+    # With the key, so that a walk along it is a total order: pages never overlap.
+    Index("ix_study_study_date_study_time_study_key", "study_date", "study_time", "study_key"),
 )
 
 SERIES = Table(
@@ -119,7 +131,7 @@ SERIES = Table(
     METADATA,
     Column("series_key", Key, primary_key=True, autoincrement=True),
     Column("study_key", Key, ForeignKey("study.study_key"), nullable=False, index=True),
-    Column("series_instance_uid", String(64), nullable=False),
+    Column("series_instance_uid", UidText, nullable=False),
     _text("modality"),
     _text("series_number"),
     _text("series_description"),
@@ -158,7 +170,7 @@ INSTANCE = Table(
     METADATA,
     Column("instance_key", Key, primary_key=True, autoincrement=True),
     Column("series_key", Key, ForeignKey("series.series_key"), nullable=False),
-    Column("sop_instance_uid", String(64), nullable=False, unique=True),
+    Column("sop_instance_uid", UidText, nullable=False, unique=True),
     _text("sop_class_uid"),
     _text("transfer_syntax_uid"),
     _text("instance_number"),
@@ -220,7 +232,7 @@ CONFLICT = Table(
     METADATA,
     # Other content under a UID that is taken: kept, shown to a human, retrievable by its own key.
     Column("conflict_key", Key, primary_key=True, autoincrement=True),
-    Column("sop_instance_uid", String(64), nullable=False, index=True),
+    Column("sop_instance_uid", UidText, nullable=False, index=True),
     _text("study_instance_uid"),
     _text("series_instance_uid"),
     _text("sop_class_uid"),
@@ -242,7 +254,7 @@ SET_ASIDE = Table(
     METADATA,
     # An acknowledged record that the indexer could not digest: visible, and retrievable by UID.
     Column("set_aside_key", Key, primary_key=True, autoincrement=True),
-    Column("sop_instance_uid", String(64), nullable=False, index=True),
+    Column("sop_instance_uid", UidText, nullable=False, index=True),
     _text("transfer_syntax_uid"),
     Column("container_kind", String(16), nullable=False),
     Column("container", Text, nullable=False),

@@ -1,0 +1,160 @@
+"""The keeper, seen from another process: a web process, a job, a command.
+
+Blocking and safe to be shared by threads; each request has a connection of its own while it lasts.
+Storing is idempotent, so a request whose connection broke because the keeper was restarted is sent
+once more.
+
+References
+----------
+`handover.py` for what is said.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from pacsteward.archive.handover import HEAD, TEXT_MAX, address_of
+from pacsteward.archive.model import Origin, Outcome, StoreResult
+from pacsteward.base.errors import Broken, PacstewardError, Unavailable
+from pacsteward.dicom.part10 import FileMeta
+
+TIMEOUT_S: Final = 300.0
+_KEPT_MAX: Final = 16
+
+_KINDS: Final = {kind.kind.value: kind for kind in PacstewardError.__subclasses__()}
+
+
+class KeeperClient:
+    """Hands instances and wishes to the keeper of a data folder.
+
+    Parameters
+    ----------
+    data_folder
+        ``DIR``.
+    """
+
+    def __init__(self, data_folder: Path) -> None:
+        self._run_folder = data_folder / "run"
+        self._lock = threading.Lock()
+        self._kept: list[socket.socket] = []
+
+    def store(
+        self, origin: Origin, meta: FileMeta, data: bytes | bytearray | memoryview
+    ) -> StoreResult:
+        """Store a whole instance; when this returns, it is safe.
+
+        Raises
+        ------
+        Invalid, Exhausted
+            The keeper did not take it.
+        Unavailable
+            There is no keeper.
+        """
+        request = {"call": "store", "origin": asdict(origin), "meta": asdict(meta)}
+        found = self._ask(request, data)
+        return StoreResult(
+            outcome=Outcome(found["outcome"]),
+            sop_class_uid=found["sop_class_uid"],
+            sop_instance_uid=found["sop_instance_uid"],
+            study_instance_uid=found["study_instance_uid"],
+            series_instance_uid=found["series_instance_uid"],
+            warnings=tuple(found["warnings"]),
+        )
+
+    def call(self, verb: str, arguments: Mapping[str, Any]) -> Any:
+        """Have the keeper carry out a verb; JSON values in and out."""
+        return self._ask({"call": verb, "arguments": dict(arguments)}, b"")
+
+    def close(self) -> None:
+        """End the connections."""
+        with self._lock:
+            kept, self._kept = self._kept, []
+        for connection in kept:
+            connection.close()
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _ask(self, request: Mapping[str, Any], data: bytes | bytearray | memoryview) -> Any:
+        text = json.dumps(request).encode()
+        head = HEAD.pack(len(text), len(data)) + text
+        connection, is_used = self._connection()
+        try:
+            answer = self._exchange(connection, head, data)
+        except OSError:
+            connection.close()
+            if not is_used:
+                raise _away() from None
+            # Kept from before a restart of the keeper.
+            connection = self._connect()
+            try:
+                answer = self._exchange(connection, head, data)
+            except OSError:
+                connection.close()
+                raise _away() from None
+        with self._lock:
+            if len(self._kept) < _KEPT_MAX:
+                self._kept.append(connection)
+            else:
+                connection.close()
+        if "error" in answer:
+            raise _error(answer["error"])
+        return answer["result"]
+
+    def _connection(self) -> tuple[socket.socket, bool]:
+        with self._lock:
+            if self._kept:
+                return self._kept.pop(), True
+        return self._connect(), False
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(TIMEOUT_S)
+        try:
+            connection.connect(str(address_of(self._run_folder)))
+        except OSError:
+            connection.close()
+            raise _away() from None
+        return connection
+
+    @staticmethod
+    def _exchange(
+        connection: socket.socket, head: bytes, data: bytes | bytearray | memoryview
+    ) -> dict[str, Any]:
+        connection.sendall(head)
+        if len(data):
+            connection.sendall(data)
+        text_bytes, _ = HEAD.unpack(_receive(connection, HEAD.size))
+        if text_bytes > TEXT_MAX:
+            raise ConnectionError
+        answer: dict[str, Any] = json.loads(_receive(connection, text_bytes))
+        return answer
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    received = bytearray(size)
+    view = memoryview(received)
+    while view:
+        count = connection.recv_into(view)
+        if not count:
+            raise ConnectionError
+        view = view[count:]
+    return bytes(received)
+
+
+def _error(fields: Mapping[str, str]) -> PacstewardError:
+    kind = _KINDS.get(fields["kind"], Broken)
+    return kind(fields["what"], why=fields["why"], remedy=fields["remedy"])
+
+
+def _away() -> Unavailable:
+    return Unavailable(
+        "The archive's keeper does not answer.",
+        why="The doors' process is not running, or is just being restarted.",
+        remedy="Start it, or try again in a moment.",
+    )

@@ -1,0 +1,101 @@
+"""Opening the bytes that a location names, while nobody takes them away.
+
+A segment of the landing log may be used anew once nothing in it is needed. Whoever reads holds a
+shared ``flock`` on it, which the recycler must get exclusively; and compares the generation before
+and after, so that a read that came too late is noticed and not believed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pacsteward.archive.model import Location
+from pacsteward.archive.segment import read_generation, segment_path
+from pacsteward.archive.storage.local import object_path
+from pacsteward.base.errors import NotFound
+
+
+def container_path(data_folder: Path, location: Location) -> Path:
+    """Return the path of the file that holds a location.
+
+    Raises
+    ------
+    ValueError
+        The location is not one that the archive has written.
+    """
+    if location.container_kind == "landing":
+        return segment_path(data_folder / "landing", location.container)
+    if location.container_kind == "object":
+        return object_path(data_folder, location.container)
+    raise ValueError(f"There is no container of kind {location.container_kind!r}.")
+
+
+@contextmanager
+def opened(data_folder: Path, location: Location) -> Iterator[int]:
+    """Give a descriptor of the container, leased until the block ends.
+
+    Raises
+    ------
+    NotFound
+        The container is gone, or holds something else by now.
+    """
+    path = container_path(data_folder, location)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise _gone(location, "The file is not there.") from None
+    try:
+        if location.container_kind == "landing":
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        _check_generation(descriptor, location)
+        yield descriptor
+        _check_generation(descriptor, location)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def mapped_data(data_folder: Path, location: Location) -> Iterator[memoryview]:
+    """Give the data set at a location, without reading more of it than is looked at.
+
+    Raises
+    ------
+    NotFound
+        It is gone, or the container is shorter than it.
+    """
+    with opened(data_folder, location) as descriptor:
+        if os.fstat(descriptor).st_size < location.offset + location.length:
+            raise _gone(location, "The file is shorter than the instance in it.")
+        if location.length == 0:
+            yield memoryview(b"")
+            return
+        start = location.offset - location.offset % mmap.ALLOCATIONGRANULARITY
+        end = location.offset + location.length
+        with mmap.mmap(descriptor, end - start, access=mmap.ACCESS_READ, offset=start) as mapping:
+            whole = memoryview(mapping)
+            view = whole[location.offset - start :]
+            try:
+                yield view
+            finally:
+                view.release()
+                whole.release()
+
+
+def _check_generation(descriptor: int, location: Location) -> None:
+    if location.container_kind != "landing":
+        return
+    if read_generation(descriptor) != location.generation:
+        raise _gone(location, "The segment has been used anew.")
+
+
+def _gone(location: Location, why: str) -> NotFound:
+    return NotFound(
+        f"The stored bytes in {location.container_kind} {location.container} are gone.",
+        why=why,
+        remedy="Run `pacsteward archive verify` and restore what it names from the backup.",
+    )

@@ -1,0 +1,155 @@
+"""Bytes to the disk so that they stay there: the few calls that the write path is made of.
+
+Every write, sync and rename of the vault goes through here, for two reasons. Each has the fault
+points at which a test may make the world fail (`base/faults.py`). And each says the same of a
+failure: a full disk is `Exhausted`, anything else `Unavailable`; a sender is told to try again.
+
+A sync that failed is never repeated on the same file. The kernel may have dropped the pages and
+forgotten the error, so a second one could succeed without anything being on the disk
+(https://www.usenix.org/conference/atc20/presentation/rebello).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from pacsteward.base import faults
+from pacsteward.base.errors import Exhausted, Unavailable
+
+_IOV_MAX: Final = 1024
+"""Parts that one call takes (``IOV_MAX`` of Linux)."""
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def speaking(what: str) -> Iterator[None]:
+    """Turn an `OSError` of the block into the error that the sender is told.
+
+    Parameters
+    ----------
+    what
+        One sentence: what did not happen.
+
+    Raises
+    ------
+    Exhausted
+        The disk or a quota is full.
+    Unavailable
+        The disk failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise translated(error, what) from error
+
+
+def translated(error: OSError, what: str) -> Exhausted | Unavailable:
+    """Say of an `OSError` of the disk what it means for the sender."""
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
+    if error.errno in _FULL:
+        return Exhausted(
+            what,
+            why=f"The disk of the archive is full: {reason}.",
+            remedy="Free space; the sender will try again.",
+        )
+    return Unavailable(
+        what,
+        why=f"The disk of the archive failed: {reason}.",
+        remedy="See the system's log for the disk; the sender will try again.",
+    )
+
+
+def open_file(path: Path, flags: int) -> int:
+    """Open `path` for us alone; a link in its place is refused, never followed."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        faults.reach("after-open")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def write_all(descriptor: int, parts: Sequence[bytes | memoryview], offset: int) -> int:
+    """Write `parts` one behind the other at `offset`; return the offset behind them.
+
+    Nothing is joined in memory: the kernel gathers the parts (pwritev).
+    """
+    waiting = list(parts)
+    while waiting:
+        chunk = waiting[:_IOV_MAX]
+        written = os.pwritev(descriptor, chunk, offset)
+        if written == 0 and any(len(part) for part in chunk):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        offset += written
+        done = 0
+        for part in chunk:
+            if written < len(part):
+                break
+            written -= len(part)
+            done += 1
+        del waiting[:done]
+        if written:
+            waiting[0] = memoryview(waiting[0])[written:]
+    faults.reach("after-write")
+    return offset
+
+
+def sync(descriptor: int) -> None:
+    """Return once the file's bytes, and what is needed to find them, are on the disk."""
+    faults.reach("before-fsync")
+    os.fdatasync(descriptor)
+    faults.reach("after-fsync")
+
+
+def sync_folder(folder: Path) -> None:
+    """Return once the names in `folder` are on the disk: new files, renamed and removed ones."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+        faults.reach("after-dirsync")
+    finally:
+        os.close(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file its name; durable once the folder is synced."""
+    os.rename(source, target)
+    faults.reach("after-rename")
+
+
+_KEEP_SIZE: Final = 0x01
+_PUNCH_HOLE: Final = 0x02
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def erase(descriptor: int, offset: int, length: int) -> None:
+    """Make a part of a file read as zeros, and give its blocks back where that is possible.
+
+    Whole blocks are given back (``fallocate`` with ``FALLOC_FL_PUNCH_HOLE``); a file system that
+    cannot do that gets zeros written. Either is synced.
+    """
+    if length <= 0:
+        return
+    fallocate = getattr(_libc, "fallocate", None)
+    answer = -1
+    if fallocate is not None:
+        answer = fallocate(
+            ctypes.c_int(descriptor),
+            ctypes.c_int(_PUNCH_HOLE | _KEEP_SIZE),
+            ctypes.c_int64(offset),
+            ctypes.c_int64(length),
+        )
+    if answer != 0:
+        zeros = memoryview(bytes(min(length, 1 << 20)))
+        end = offset + length
+        while offset < end:
+            offset = write_all(descriptor, [zeros[: end - offset]], offset)
+    sync(descriptor)

@@ -1,0 +1,172 @@
+"""What needs a human: contents under a UID that is taken, and records that could not be indexed.
+
+Both are kept and can be had: a conflicting content by its key, a record that was set aside by the
+SOP Instance UID under which it was acknowledged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, select
+
+from pacsteward.archive.model import Instance, Location
+from pacsteward.archive.tables import CONFLICT, SET_ASIDE
+from pacsteward.base.db import Database
+from pacsteward.base.errors import NotFound
+
+UNKNOWN_CHECKSUM: Final = -1
+"""Of bytes for which the index holds none; the landing log does, and `verify` compares it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Other content under a UID that is taken.
+
+    Parameters
+    ----------
+    settled_as
+        Empty while nobody has decided.
+    """
+
+    conflict_key: int
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    source_name: str
+    settled_as: str
+    received_at: datetime
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """An acknowledged record that the indexer could not digest."""
+
+    set_aside_key: int
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    why: str
+    received_at: datetime
+    size_bytes: int
+
+
+def conflicts(database: Database, *, with_settled: bool = False) -> list[Conflict]:
+    """List the conflicts, the latest first."""
+    query = select(CONFLICT).order_by(CONFLICT.c.conflict_key.desc())
+    if not with_settled:
+        query = query.where(CONFLICT.c.settled_as == "")
+    with database.read() as connection:
+        return [
+            Conflict(
+                conflict_key=row.conflict_key,
+                sop_instance_uid=row.sop_instance_uid,
+                study_instance_uid=row.study_instance_uid,
+                series_instance_uid=row.series_instance_uid,
+                sop_class_uid=row.sop_class_uid,
+                transfer_syntax_uid=row.transfer_syntax_uid,
+                source_name=row.source_name,
+                settled_as=row.settled_as,
+                received_at=row.received_at,
+                size_bytes=row.length,
+            )
+            for row in connection.execute(query)
+        ]
+
+
+def records_set_aside(database: Database) -> list[SetAside]:
+    """List the records that were set aside, the latest first."""
+    query = select(SET_ASIDE).order_by(SET_ASIDE.c.set_aside_key.desc())
+    with database.read() as connection:
+        return [
+            SetAside(
+                set_aside_key=row.set_aside_key,
+                sop_instance_uid=row.sop_instance_uid,
+                transfer_syntax_uid=row.transfer_syntax_uid,
+                why=row.why,
+                received_at=row.received_at,
+                size_bytes=row.length,
+            )
+            for row in connection.execute(query)
+        ]
+
+
+def conflicting_instance(database: Database, conflict_key: int) -> Instance:
+    """Return the second content of a conflict, to be opened like any instance.
+
+    Raises
+    ------
+    NotFound
+        There is no such conflict.
+    """
+    query = select(CONFLICT).where(CONFLICT.c.conflict_key == conflict_key)
+    with database.read() as connection:
+        row = connection.execute(query).first()
+    if row is None:
+        raise NotFound(f"Conflict {conflict_key} was not found.", why="It may have been settled.")
+    return _instance(
+        row,
+        sop_class_uid=row.sop_class_uid,
+        study_instance_uid=row.study_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        checksum=row.checksum,
+    )
+
+
+def instance_set_aside(database: Database, sop_instance_uid: str) -> Instance | None:
+    """Return a record that was set aside, to be opened like any instance."""
+    query = (
+        select(SET_ASIDE)
+        .where(SET_ASIDE.c.sop_instance_uid == sop_instance_uid)
+        .order_by(SET_ASIDE.c.set_aside_key)
+    )
+    with database.read() as connection:
+        row = connection.execute(query).first()
+    if row is None:
+        return None
+    return _instance(
+        row,
+        sop_class_uid="",
+        study_instance_uid="",
+        series_instance_uid="",
+        checksum=UNKNOWN_CHECKSUM,
+    )
+
+
+def _instance(
+    row: Row[Any],
+    *,
+    sop_class_uid: str,
+    study_instance_uid: str,
+    series_instance_uid: str,
+    checksum: int,
+) -> Instance:
+    """Make an instance of what is known: it is in no series, so it has none of its attributes."""
+    return Instance(
+        instance_key=0,
+        sop_instance_uid=row.sop_instance_uid,
+        sop_class_uid=sop_class_uid,
+        series_instance_uid=series_instance_uid,
+        study_instance_uid=study_instance_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        instance_number="",
+        number_of_frames="",
+        rows="",
+        columns="",
+        modality="",
+        patient_id="",
+        issuer_of_patient_id="",
+        has_pixel_data=False,
+        size_bytes=row.length,
+        checksum=checksum,
+        location=Location(
+            row.container_kind, row.container, row.generation, row.offset, row.length
+        ),
+        file_meta=b"",
+        received_at=row.received_at,
+        series_version=0,
+    )

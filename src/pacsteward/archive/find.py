@@ -1,0 +1,375 @@
+"""Queries: which patients, studies, series and instances meet all criteria, in an order that stays.
+
+What enters is a `matching.Query`; what leaves is one `Match` after another. A query at study level
+reads one table; `conditions.where` makes the condition, `columns` says where the values stand.
+
+The order is total: what the query asks for first, then the usual order of the level (studies newest
+first, series and instances as a viewer shows them), then a key, so that pages neither overlap nor
+leave anything out. A long answer is read in chunks without holding a transaction open while a slow
+peer takes it: the keys of all answers are read at once, their rows chunk by chunk.
+
+References
+----------
+PS3.4 C.4.1 (C-FIND); PS3.18 8.3.4 and 10.6 (QIDO-RS).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, cast
+
+from sqlalchemy import Connection
+
+from pacsteward.archive.columns import (
+    ABOUT_THE_ANSWER,
+    AVAILABLE_TRANSFER_SYNTAX_UID,
+    COUNTS,
+    DEPTH,
+    INSTANCE_AVAILABILITY,
+    SETS,
+    UNIQUE_KEYS,
+    Place,
+    place_of,
+)
+from pacsteward.archive.conditions import FROM, VISIBLE, where
+from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite
+from pacsteward.archive.likeness import NameBook
+from pacsteward.base.db import Database
+from pacsteward.base.errors import Exhausted, Invalid, Unavailable
+from pacsteward.dicom.attributes import Level, name_of
+from pacsteward.dicom.matching import Query
+
+CHUNK: Final = 500
+"""Answers that are read at once, in rows."""
+
+_STEPS_BETWEEN_LOOKS: Final = 20_000
+"""SQLite looks at the clock after so many instructions of its machine: under a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One row that meets a query.
+
+    Parameters
+    ----------
+    key
+        Of the row at the level of the query.
+    values
+        Text by tag.
+    """
+
+    key: int
+    values: Mapping[int, str]
+
+
+class Finder:
+    """Answers queries from the index.
+
+    Parameters
+    ----------
+    database
+        That holds the index.
+    names
+        For fuzzy matching.
+    timeout_s
+        How long the database may work on one statement, in seconds.
+    """
+
+    def __init__(self, database: Database, names: NameBook, *, timeout_s: float) -> None:
+        self._database = database
+        self._names = names
+        self._timeout_s = timeout_s
+        self._dialect: Dialect = Sqlite() if database.is_sqlite else Postgres()
+
+    def find(self, query: Query) -> Iterator[Found]:
+        """Give all answers, from `Query.offset` on and at most `Query.limit`.
+
+        Raises
+        ------
+        Invalid
+            The order names an attribute that answers cannot be ordered by.
+        Exhausted
+            The database worked too long on it; the query should be narrower.
+        """
+        columns = _columns(query.level, query.returns)
+        rows, others = self._begin(query, columns)
+        yield from (_found(columns, row) for row in rows)
+        for start in range(0, len(others), CHUNK):
+            keys = others[start : start + CHUNK]
+            by_key = {row[-1]: row for row in self._rows(query, columns, keys)}
+            # What was removed since the keys were read is no longer there.
+            yield from (_found(columns, by_key[key]) for key in keys if key in by_key)
+
+    def count(self, query: Query) -> int:
+        """Return how many answers there are, whatever the limit and the offset."""
+        with self._reading() as connection:
+            condition = self._where(query, connection)
+            statement = f"SELECT count(*) FROM {FROM[query.level]} WHERE {condition.text}"  # noqa: S608
+            ((number,),) = self._execute(connection, Sql(statement, condition.parameters))
+        return int(number)
+
+    def explain(self, query: Query) -> str:
+        """Return how the database goes about a query, for tests and for the curious."""
+        columns = _columns(query.level, query.returns)
+        with self._reading() as connection:
+            statement = self._statement(query, self._where(query, connection), columns.sql, CHUNK)
+            word = "EXPLAIN QUERY PLAN" if self._database.is_sqlite else "EXPLAIN"
+            plan = Sql(f"{word} {statement.text}", statement.parameters)
+            return "\n".join(str(row[-1]) for row in self._execute(connection, plan))
+
+    def _begin(self, query: Query, columns: _Columns) -> tuple[Sequence[Any], array[int]]:
+        """Read the first answers, and the keys of those behind them, at one moment."""
+        wanted = query.limit
+        if wanted is not None and wanted <= 0:
+            return [], array("q")
+        first = CHUNK if wanted is None else min(wanted, CHUNK)
+        with self._reading() as connection:
+            condition = self._where(query, connection)
+            rows = self._execute(
+                connection, self._statement(query, condition, columns.sql, first, query.offset)
+            )
+            others = array("q")
+            if len(rows) == CHUNK and wanted != CHUNK:
+                key = KEY_COLUMNS[query.level]
+                left = None if wanted is None else wanted - CHUNK
+                behind = self._statement(query, condition, key, left, query.offset + CHUNK)
+                others.extend(row[0] for row in self._execute(connection, behind))
+        return rows, others
+
+    def _rows(self, query: Query, columns: _Columns, keys: Sequence[int]) -> Sequence[Any]:
+        marks = ", ".join(str(int(key)) for key in keys)
+        statement = Sql(
+            f"SELECT {columns.sql} FROM {FROM[query.level]} "  # noqa: S608
+            f"WHERE {VISIBLE[query.level]} AND {KEY_COLUMNS[query.level]} IN ({marks})"
+        )
+        with self._reading() as connection:
+            return self._execute(connection, statement)
+
+    def _statement(
+        self, query: Query, condition: Sql, columns: str, limit: int | None, offset: int = 0
+    ) -> Sql:
+        order = ", ".join(self._order(query, is_selective=condition.is_selective))
+        text = (
+            f"SELECT {columns} FROM {FROM[query.level]} "  # noqa: S608
+            f"WHERE {condition.text} ORDER BY {order}"
+        )
+        if limit is not None:
+            text += f" LIMIT {int(limit)}"
+        elif offset and self._database.is_sqlite:
+            text += " LIMIT -1"
+        if offset:
+            text += f" OFFSET {int(offset)}"
+        return Sql(text, condition.parameters)
+
+    def _order(self, query: Query, *, is_selective: bool) -> Iterator[str]:
+        usual = _USUAL_ORDER[query.level]
+        if is_selective:
+            usual = (self._dialect.unindexed(usual[0]), *usual[1:])
+        for tag, is_descending in query.order_by:
+            direction = " DESC" if is_descending else ""
+            yield from (f"{column}{direction}" for column in _order_of(tag, query.level))
+        yield from usual
+
+    def _where(self, query: Query, connection: Connection) -> Sql:
+        def like_names(place: Place, wanted: str) -> Sequence[str]:
+            return self._names.like(connection, place, wanted)
+
+        return where(query, self._dialect, like_names)
+
+    def _execute(self, connection: Connection, statement: Sql) -> Sequence[Any]:
+        text = self._dialect.statement(statement.text)
+        return connection.exec_driver_sql(text, statement.parameters).fetchall()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """Give a connection on which no statement takes longer than allowed."""
+        try:
+            with self._database.read() as connection, self._bounded(connection):
+                yield connection
+        except Unavailable as error:
+            if _was_stopped(error):
+                raise Exhausted(
+                    "The query was stopped.",
+                    why=f"The database worked on it for more than {self._timeout_s:g} s.",
+                    remedy="Ask for less: add a date, a patient ID or a longer part of the name.",
+                ) from error
+            raise
+
+    @contextmanager
+    def _bounded(self, connection: Connection) -> Iterator[None]:
+        if not self._database.is_sqlite:
+            connection.exec_driver_sql(
+                f"SET LOCAL statement_timeout = {max(1, int(self._timeout_s * 1000))}"
+            )
+            yield
+            return
+        driver = cast(sqlite3.Connection, connection.connection.dbapi_connection)
+        driver.set_progress_handler(_alarm(self._timeout_s), _STEPS_BETWEEN_LOOKS)
+        try:
+            yield
+        finally:
+            driver.set_progress_handler(None, 0)
+
+
+def _alarm(timeout_s: float) -> Callable[[], int]:
+    deadline = time.monotonic() + timeout_s
+    return lambda: time.monotonic() > deadline
+
+
+def _was_stopped(error: Unavailable) -> bool:
+    """Whether the database gave up because we told it to."""
+    cause = getattr(error.__cause__, "orig", None)
+    if isinstance(cause, sqlite3.OperationalError):
+        return cause.sqlite_errorname == "SQLITE_INTERRUPT"
+    return getattr(cause, "sqlstate", None) == "57014"  # query_canceled
+
+
+# --- what is read --------------------------------------------------------------------------------
+
+KEY_COLUMNS: Final = {
+    Level.PATIENT: "patient.patient_key",
+    Level.STUDY: "study.study_key",
+    Level.SERIES: "series.series_key",
+    Level.IMAGE: "instance.instance_key",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What a statement selects: the values of `tags`, then the key of the row."""
+
+    sql: str
+    tags: tuple[int, ...]
+
+
+@lru_cache(maxsize=256)
+def _columns(level: Level, returns: tuple[int, ...]) -> _Columns:
+    """Return the columns for the attributes asked for that the index holds.
+
+    The unique keys of the level and those above always come along (PS3.4 C.4.1.1.3.2).
+    """
+    sql: dict[int, str] = {}
+    for tag in (*UNIQUE_KEYS[level], *returns):
+        column = _column(tag, level)
+        if column:
+            sql[tag] = column
+    return _Columns(", ".join((*sql.values(), KEY_COLUMNS[level])), tuple(sql))
+
+
+def is_outside(tag: int, level: Level) -> bool:
+    """Whether an attribute asked for can only be read from a stored object."""
+    is_group_length = tag & 0xFFFF == 0
+    is_bulk = tag >> 16 >= 0x7FE0
+    # What the index knows at another level only would be untrue of this one.
+    is_indexed = place_of(tag, level) is not None or tag in COUNTS or tag in SETS
+    return not (
+        tag in ABOUT_THE_ANSWER or is_group_length or is_bulk or is_indexed or _column(tag, level)
+    )
+
+
+def _column(tag: int, level: Level) -> str:
+    """Return the SQL of one value, "" where the index has none at this level."""
+    place = place_of(tag, level)
+    if place is not None:
+        return place.column if DEPTH[place.level] <= DEPTH[level] else _shared(place, level)
+    if tag in SETS and level is not Level.PATIENT:
+        return f"trim({SETS[tag]}, '\\')"
+    if tag in COUNTS and DEPTH[COUNTS[tag].level] <= DEPTH[level]:
+        owner = "patient" if level is Level.PATIENT else "study"
+        return COUNTS[tag].sql.format(patient_key=f"{owner}.patient_key")
+    if tag == INSTANCE_AVAILABILITY:
+        return "'ONLINE'"
+    if tag == AVAILABLE_TRANSFER_SYNTAX_UID and level is Level.IMAGE:
+        return "instance.transfer_syntax_uid"
+    return ""
+
+
+_SHARED_FROM: Final = {
+    (Level.PATIENT, Level.STUDY): "study WHERE study.patient_key = patient.patient_key",
+    (Level.PATIENT, Level.SERIES): (
+        f"{FROM[Level.SERIES]} WHERE study.patient_key = patient.patient_key"
+    ),
+    (Level.STUDY, Level.SERIES): "series WHERE series.study_key = study.study_key",
+    (Level.STUDY, Level.IMAGE): (
+        "instance JOIN series ON series.series_key = instance.series_key "
+        "WHERE series.study_key = study.study_key"
+    ),
+    (Level.SERIES, Level.IMAGE): "instance WHERE instance.series_key = series.series_key",
+}
+
+
+def _shared(place: Place, level: Level) -> str:
+    """Return an attribute of a level below where all rows there agree on it, else "".
+
+    Worklists of viewers ask for Institution Name or Modality with studies. Where all series say
+    the same, the study can be said to have it; where they differ, any one would be untrue.
+    """
+    rows = _SHARED_FROM.get((level, place.level))
+    if rows is None:
+        return ""
+    column = place.column
+    return (
+        f"coalesce((SELECT CASE WHEN min({column}) = max({column}) THEN min({column}) END "  # noqa: S608
+        f"FROM {rows} AND {VISIBLE[place.level]}), '')"
+    )
+
+
+def _found(columns: _Columns, row: Sequence[Any]) -> Found:
+    return Found(row[-1], dict(zip(columns.tags, map(str, row[:-1]), strict=True)))
+
+
+# --- the order -----------------------------------------------------------------------------------
+
+_NEWEST_STUDIES_FIRST: Final = (
+    "study.study_date DESC",
+    "study.study_time DESC",
+    "study.study_key DESC",
+)
+# Integers are kept as text (VR IS); of two without leading zeros the shorter one is smaller.
+_SERIES_AS_SHOWN: Final = (
+    "length(series.series_number)",
+    "series.series_number",
+    "series.series_key",
+)
+
+_USUAL_ORDER: Final[Mapping[Level, tuple[str, ...]]] = {
+    Level.PATIENT: ("patient.patient_name_words", "patient.patient_key"),
+    Level.STUDY: _NEWEST_STUDIES_FIRST,
+    Level.SERIES: (*_NEWEST_STUDIES_FIRST, *_SERIES_AS_SHOWN),
+    Level.IMAGE: (
+        *_NEWEST_STUDIES_FIRST,
+        *_SERIES_AS_SHOWN,
+        "instance.instance_order",
+        "instance.instance_key",
+    ),
+}
+
+
+def _order_of(tag: int, level: Level) -> tuple[str, ...]:
+    """Return what to order by for an attribute.
+
+    Raises
+    ------
+    Invalid
+        Answers of this level do not bear it.
+    """
+    place = place_of(tag, level)
+    if place is not None and DEPTH[place.level] <= DEPTH[level]:
+        if place.vr in ("IS", "US"):
+            return (f"length({place.column})", place.column)
+        return (place.words or place.column,)
+    if tag in COUNTS and (number := _column(tag, level)):
+        return (number,)
+    if tag in SETS and level is not Level.PATIENT:
+        return (SETS[tag],)
+    raise Invalid(
+        f"The answers cannot be ordered by {name_of(tag)}.",
+        why=f"It is no attribute of the index at {level} level.",
+        remedy="Order by an attribute of the level asked for, or one above it.",
+    )

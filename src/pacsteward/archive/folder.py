@@ -1,0 +1,155 @@
+"""The data folder: who may write to it, and in which format it is.
+
+``DIR/format.json`` says the format of the whole folder and the name of its landing log (its
+*node*) among those that may share a database. A folder that a later version wrote is refused.
+``DIR/run/lock`` is locked by the keeper, so a second one is refused; the lock goes with its
+process. Foreign files in the folder are never touched.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from pacsteward.archive import disk
+from pacsteward.archive.segment import newer_format
+from pacsteward.base.clock import Clock
+from pacsteward.base.errors import Broken, Conflict
+
+VERSION: Final = 1
+
+_FORMAT: Final = "format.json"
+_REBUILDING: Final = "rebuilding"
+
+
+class FolderLock:
+    """The keeper's lock on a data folder.
+
+    Raises
+    ------
+    Conflict
+        Another process holds it.
+    """
+
+    def __init__(self, data_folder: Path) -> None:
+        run_folder = data_folder / "run"
+        run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = disk.open_file(run_folder / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._descriptor, 32).decode("ascii", "replace").strip()
+            os.close(self._descriptor)
+            raise Conflict(
+                f"The data folder {data_folder} is in use.",
+                why=f"Process {holder or 'unknown'} keeps it.",
+                remedy="Stop that one first, or use another data folder.",
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let another process in."""
+        os.close(self._descriptor)
+
+
+def open_folder(data_folder: Path, clock: Clock) -> str:
+    """Check the folder's format, and return the name of its node.
+
+    Raises
+    ------
+    Unsupported
+        A later version wrote it.
+    Broken
+        ``format.json`` is damaged.
+    """
+    path = data_folder / _FORMAT
+    if not path.exists():
+        _write_format(data_folder, clock)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        version, node = int(found["format"]), str(found["node"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise Broken(
+            f"{path} cannot be read.",
+            why=f"{type(error).__name__}: it should name a format and a node.",
+            remedy="Restore it from the backup.",
+        ) from error
+    if version > VERSION:
+        raise newer_format("format", version, VERSION)
+    return node
+
+
+def mark_half_made_index(data_folder: Path, sequence: int) -> int:
+    """Say durably that the index is being made anew and is not whole.
+
+    Parameters
+    ----------
+    sequence
+        How far the index had come in the landing log.
+
+    Returns
+    -------
+    int
+        The same, or what an interrupted attempt before this one had found.
+    """
+    path = data_folder / "run" / _REBUILDING
+    descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT)
+    try:
+        found = os.read(descriptor, 32)
+        if found.strip().isdigit():
+            return max(int(found), sequence)
+        disk.write_all(descriptor, [f"{sequence}\n".encode()], 0)
+        disk.sync(descriptor)
+    finally:
+        os.close(descriptor)
+    disk.sync_folder(path.parent)
+    return sequence
+
+
+def unmark_half_made_index(data_folder: Path) -> None:
+    """Say that the index is whole again."""
+    path = data_folder / "run" / _REBUILDING
+    path.unlink(missing_ok=True)
+    disk.sync_folder(path.parent)
+
+
+def refuse_half_made_index(data_folder: Path) -> None:
+    """Return if the index is whole.
+
+    Raises
+    ------
+    Conflict
+        A rebuild was interrupted. To go on from there would announce as new what is old.
+    """
+    if (data_folder / "run" / _REBUILDING).exists():
+        raise Conflict(
+            "The archive cannot be opened.",
+            why="The index was being made anew, and that was interrupted.",
+            remedy="Run `pacsteward archive rebuild` again.",
+        )
+
+
+def _write_format(data_folder: Path, clock: Clock) -> None:
+    text = json.dumps(
+        {
+            "format": VERSION,
+            "node": secrets.token_hex(8),
+            "created_at": clock.now().isoformat(),
+            "written_by": "pacsteward",
+        },
+        indent=1,
+    )
+    temporary = data_folder / f".{_FORMAT}.new"
+    descriptor = disk.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    try:
+        disk.write_all(descriptor, [text.encode()], 0)
+        disk.sync(descriptor)
+    finally:
+        os.close(descriptor)
+    disk.rename(temporary, data_folder / _FORMAT)
+    disk.sync_folder(data_folder)

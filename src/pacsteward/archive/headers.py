@@ -1,0 +1,232 @@
+"""The header of a stored object, read without its pixel data and other long values.
+
+The elements of the first level are walked by range reads. Pixel data and long binary values are
+noted, everything else is read and decoded by pydicom.
+
+References
+----------
+PS3.5 7.1 (data elements); PS3.18 F.2.6 (BulkDataURI).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+
+from pacsteward.archive.bulk import PIXEL_TAGS, format_path
+from pacsteward.archive.model import Instance
+from pacsteward.archive.read import StoredObject
+from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unsupported
+from pacsteward.dicom.attributes import vr_of
+from pacsteward.dicom.dicomjson import to_json
+from pacsteward.dicom.elements import UNDEFINED_LENGTH, DataSetReader, Element
+from pacsteward.dicom.fragments import Fragments
+from pacsteward.dicom.inflate import inflate
+from pacsteward.dicom.media import encoding_of
+from pacsteward.dicom.uids import transfer_syntax
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+HEADER_MAX: Final = 256 * 1024 * 1024
+"""Bytes besides pixel data and long binary values beyond which a header is not read."""
+
+LEFT_OUT_BYTES: Final = 64 * 1024
+"""Binary values longer than this are not read at all."""
+
+_DELIMITERS: Final = 0xFFFE
+_ITEM_HEAD: Final = struct.Struct("<HHI")
+_ITEM: Final = (0xFFFE, 0xE000)
+_SEQUENCE_END: Final = (0xFFFE, 0xE0DD)
+_BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header as it was read.
+
+    Parameters
+    ----------
+    dataset
+        All elements that were read.
+    left_out
+        Tag and VR of those on the first level that were not: pixel data, long binary values.
+    """
+
+    dataset: Dataset
+    left_out: tuple[tuple[int, str], ...]
+
+
+def read_header(stored: StoredObject) -> Header:
+    """Read the header of a stored object, of a damaged one as far as it can be read.
+
+    Raises
+    ------
+    Invalid
+        Nothing of it can be read.
+    Exhausted
+        It is larger than any header is.
+    """
+    encoding = encoding_of(stored.transfer_syntax_uid)
+    if transfer_syntax(stored.transfer_syntax_uid).is_deflated:
+        data_set = b"".join(inflate(Fragments([stored.read(0, stored.size)])))
+        reader = DataSetReader.over(data_set)
+    else:
+        reader = DataSetReader(stored.read, stored.size)
+    runs: list[tuple[int, int]] = []
+    left_out: list[tuple[int, str]] = []
+    position = total = 0
+    while position < reader.size:
+        try:
+            element = reader.element_at(position, encoding, open_ended=PIXEL_TAGS)
+        except Invalid:
+            break  # damaged from here on; what stands before is still true
+        if element.tag >> 16 == _DELIMITERS:
+            break  # an item's head where no sequence is: the same
+        if _is_left_out(element):
+            left_out.append((element.tag, _vr(element)))
+            if element.length == UNDEFINED_LENGTH:
+                position = _end_of_fragments(reader, element.value)
+                continue
+        else:
+            total += element.end - position
+            if runs and runs[-1][1] == position:
+                runs[-1] = (runs[-1][0], element.end)
+            else:
+                runs.append((position, element.end))
+        position = element.end
+        if total > HEADER_MAX:
+            raise Exhausted(
+                f"The header of instance {stored.instance.sop_instance_uid} was not read.",
+                why=f"It takes more than {HEADER_MAX} bytes.",
+                remedy="Retrieve the object as it is stored.",
+            )
+    data = b"".join([reader.value(start, end - start) for start, end in runs])
+    return Header(_parsed(data, encoding.is_implicit, encoding.is_little_endian), tuple(left_out))
+
+
+def _end_of_fragments(reader: DataSetReader, position: int) -> int:
+    """Return where encapsulated pixel data end, reading only the heads of their items.
+
+    Little may follow (a signature, a maker's own attributes), but what does belongs to the header.
+    """
+    while position + 8 <= reader.size:
+        group, number, length = _ITEM_HEAD.unpack(reader.value(position, 8))
+        position += 8
+        if (group, number) != _ITEM or length == UNDEFINED_LENGTH:
+            return position if (group, number) == _SEQUENCE_END else reader.size
+        position += length
+    return reader.size
+
+
+def _is_left_out(element: Element) -> bool:
+    if element.tag in PIXEL_TAGS:
+        return True
+    is_long = LEFT_OUT_BYTES < element.length < UNDEFINED_LENGTH
+    return is_long and _vr(element) in _BINARY
+
+
+def _vr(element: Element) -> str:
+    if element.tag in PIXEL_TAGS and element.length == UNDEFINED_LENGTH:
+        return "OB"
+    return element.vr or vr_of(element.tag)
+
+
+def _parsed(data: bytes, is_implicit_vr: bool, is_little_endian: bool) -> Dataset:
+    # Half a second, and a process that only receives never needs it.
+    from pydicom.filereader import read_dataset
+
+    try:
+        return read_dataset(BytesIO(data), is_implicit_vr, is_little_endian)
+    except Exception as error:
+        # pydicom meets damage with whatever its innermost line raises.
+        raise Invalid(
+            "The header was not read.", why=f"{type(error).__name__} while it was decoded."
+        ) from error
+
+
+def instance_json(
+    stored: StoredObject, *, bulk_data_prefix: str, inline_limit_bytes: int
+) -> dict[str, Any]:
+    """Return the metadata of a stored object as a DICOM JSON object, complete, in tag order.
+
+    What cannot be read of a damaged object is left out, but never its UIDs, which the index
+    knows: one damaged instance does not hide the series that it is in.
+
+    Parameters
+    ----------
+    bulk_data_prefix
+        What the path of a value is put behind to make its BulkDataURI.
+    inline_limit_bytes
+        Binary values up to this size stand in the JSON.
+    """
+    instance = stored.instance
+    try:
+        header = read_header(stored)
+        made = _converted(header, bulk_data_prefix, inline_limit_bytes)
+    except (Invalid, Exhausted, Unsupported):
+        return _known(instance)
+    made = _known(instance) | made
+    for tag, vr in header.left_out:
+        made[f"{tag:08X}"] = {"vr": vr, "BulkDataURI": bulk_data_prefix + format_path((tag,))}
+    # What an object says of itself is that of its sender.
+    made["00083002"] = _uid(instance.transfer_syntax_uid)
+    return dict(sorted(made.items()))
+
+
+def _converted(header: Header, bulk_data_prefix: str, inline_limit_bytes: int) -> dict[str, Any]:
+    try:
+        return to_json(
+            header.dataset,
+            bulk_data_uri=lambda path: bulk_data_prefix + format_path(path),
+            inline_limit_bytes=inline_limit_bytes,
+        )
+    except PacstewardError:
+        raise
+    except Exception as error:
+        # Elements that were never elements: the rest of a damaged data set read as one.
+        raise Invalid(
+            "The header was not converted.", why=f"{type(error).__name__} while it was decoded."
+        ) from error
+
+
+def _known(instance: Instance) -> dict[str, Any]:
+    return {
+        "00080016": _uid(instance.sop_class_uid),
+        "00080018": _uid(instance.sop_instance_uid),
+        "00083002": _uid(instance.transfer_syntax_uid),
+        "0020000D": _uid(instance.study_instance_uid),
+        "0020000E": _uid(instance.series_instance_uid),
+    }
+
+
+def _uid(uid: str) -> dict[str, Any]:
+    return {"vr": "UI", "Value": [uid]}
+
+
+def selected(header: Header, tags: Iterable[int]) -> Dataset | None:
+    """Return the attributes of a header that were asked for, None when it has none of them.
+
+    Private ones bring the creator of their block along, without which they mean nothing
+    (PS3.5 7.8.1).
+    """
+    from pydicom import Dataset
+
+    dataset = header.dataset
+    wanted: set[int] = set()
+    for tag in tags:
+        if tag in dataset:
+            wanted.add(tag)
+            creator = tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8
+            if tag & 0x00010000 and tag & 0xFFFF > 0xFF and creator in dataset:
+                wanted.add(creator)
+    if not wanted:
+        return None
+    found = Dataset()
+    for tag in sorted(wanted):
+        # As it was read, undecoded: whoever writes it knows what to do with a broken value.
+        found[tag] = dataset.get_item(tag)
+    return found

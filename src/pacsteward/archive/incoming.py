@@ -1,0 +1,292 @@
+"""An instance that is arriving: kept in the pieces in which it came, looked at, handed over.
+
+The pieces are never joined: the header is read across them, and the kernel gathers them when they
+are written. Beyond `big_object_bytes` an object goes to a file of its own while it arrives, so
+memory is bounded whatever its size.
+
+Before anything is acknowledged the object must be whole to its last element and must say which
+instance of which series and study it is. What is wrong and does not endanger that is a warning:
+images of a patient without an ID are kept.
+
+References
+----------
+PS3.4 B.2.3 (A900: data set does not match SOP Class); PS3.5 9.1 (UIDs); PS3.3 C.12.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from pacsteward.archive import disk
+from pacsteward.archive.digest import identity_doubt
+from pacsteward.archive.model import Origin, StoreResult
+from pacsteward.archive.record import Description, checksum_of
+from pacsteward.archive.spool import Spool
+from pacsteward.archive.storage.local import LocalObjects
+from pacsteward.archive.ticket import Ticket
+from pacsteward.base.clock import Clock
+from pacsteward.base.errors import Exhausted, Invalid, PacstewardError
+from pacsteward.dicom.fragments import Fragments
+from pacsteward.dicom.header import Header, read_header
+from pacsteward.dicom.part10 import FileMeta, encode_part10_head
+from pacsteward.dicom.uids import is_valid_uid
+
+T = TypeVar("T")
+
+_PART10_PREFIX: Final = 132
+"""Preamble and prefix; what follows is group 2 (PS3.10 7.1)."""
+
+_READ_ASIDE_BYTES: Final = 1 << 20
+"""The header of a larger object is read in a thread: it may have a hundred thousand elements."""
+
+_DOUBTS: Final = {
+    "missing": "It has no Patient ID (0010,0020); it is kept, and nobody is its patient yet.",
+    "illegal": "Its Patient ID (0010,0020) is not one that DICOM allows; it is kept as it is.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What an arriving instance needs of the keeper.
+
+    Parameters
+    ----------
+    submit
+        Hands a ticket to the committer.
+    executor
+        Threads for files and large headers.
+    """
+
+    objects: LocalObjects
+    clock: Clock
+    submit: Callable[[Ticket], None]
+    executor: Executor
+    big_object_bytes: int
+    largest_object_bytes: int
+
+
+class IncomingInstance:
+    """One instance; see `model.Incoming`."""
+
+    def __init__(self, reception: Reception, origin: Origin, meta: FileMeta) -> None:
+        self._reception = reception
+        self._origin = origin
+        self._meta = meta
+        self._pieces: list[bytes | memoryview] = []
+        self._size_bytes = 0
+        self._checksum = 0
+        self._spool: Spool | None = None
+        self._head_bytes = 0
+        self._failure: PacstewardError | None = None
+
+    def write(self, fragment: bytes | memoryview) -> None:
+        """Take the next bytes of the data set; `fragment` stays unchanged until the end."""
+        self._size_bytes += len(fragment)
+        if self._failure is not None:
+            return
+        if self._size_bytes > self._reception.largest_object_bytes:
+            self._fail(self._too_large())
+            return
+        self._checksum = checksum_of(fragment, self._checksum)
+        if self._spool is not None:
+            self._spool.write(fragment)
+            return
+        self._pieces.append(fragment)
+        if self._size_bytes > self._reception.big_object_bytes:
+            self._begin_spool()
+
+    async def finish(self) -> StoreResult:
+        """Return once the whole is safe.
+
+        Raises
+        ------
+        Invalid
+            The data set is cut short, or names no instance.
+        Exhausted, Unavailable
+            It could not be kept; the sender should try again.
+        """
+        loop = asyncio.get_running_loop()
+        if self._failure is not None:
+            raise self._failure
+        if self._spool is None and self._size_bytes <= _READ_ASIDE_BYTES:
+            ticket = self._ticket(loop, loop.create_future())
+        else:
+            ticket = await self._ticket_aside(loop)
+        self._reception.submit(ticket)
+        assert isinstance(ticket.future, asyncio.Future)
+        return await _to_the_end(ticket.future)
+
+    def finish_in_thread(self) -> StoreResult:
+        """Do as `finish` does, and block; for callers without an event loop."""
+        if self._failure is not None:
+            raise self._failure
+        future: concurrent.futures.Future[StoreResult] = concurrent.futures.Future()
+        self._reception.submit(self._ticket(None, future))
+        return future.result()
+
+    def abandon(self) -> None:
+        """Leave nothing behind."""
+        self._pieces.clear()
+        if self._spool is not None:
+            spool, self._spool = self._spool, None
+            self._reception.executor.submit(spool.abandon)
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _begin_spool(self) -> None:
+        # The file is an ordinary Part 10 file. A device that mislabels its encoding makes one
+        # that says so too; the index has the right syntax, and heads the object with that.
+        head = encode_part10_head(self._meta)
+        try:
+            with disk.speaking(self._not_stored()):
+                spool = Spool(self._reception.objects, self._reception.executor)
+        except PacstewardError as error:
+            self._fail(error)
+            return
+        self._head_bytes = len(head)
+        self._spool = spool
+        for piece in (head, *self._pieces):
+            spool.write(piece)
+        self._pieces.clear()
+
+    def _fail(self, error: PacstewardError) -> None:
+        self._failure = error
+        self.abandon()
+
+    async def _ticket_aside(self, loop: asyncio.AbstractEventLoop) -> Ticket:
+        try:
+            return await _to_the_end(
+                loop.run_in_executor(
+                    self._reception.executor, self._ticket, loop, loop.create_future()
+                )
+            )
+        except asyncio.CancelledError:
+            if self._spool is not None:
+                self._reception.objects.discard(self._spool.container)
+            raise
+
+    def _ticket(
+        self,
+        loop: asyncio.AbstractEventLoop | None,
+        future: asyncio.Future[StoreResult] | concurrent.futures.Future[StoreResult],
+    ) -> Ticket:
+        """Look at the whole object and make the ticket of it."""
+        try:
+            if self._spool is not None:
+                with disk.speaking(self._not_stored()):
+                    self._spool.finish()
+            with self._content() as data:
+                header = read_header(data, self._meta.transfer_syntax_uid)
+            self._check(header)
+        except PacstewardError:
+            if self._spool is not None:
+                self._reception.objects.discard(self._spool.container)
+            raise
+        doubt = _DOUBTS.get(identity_doubt(header))
+        return Ticket(
+            description=self._description(header),
+            file_meta=self._file_meta(header),
+            data=tuple(self._pieces),
+            size_bytes=self._size_bytes,
+            checksum=self._checksum,
+            header=header,
+            warnings=(*header.warnings, *((doubt,) if doubt else ())),
+            loop=loop,
+            future=future,
+        )
+
+    @contextmanager
+    def _content(self) -> Iterator[Fragments]:
+        if self._spool is None:
+            yield Fragments(self._pieces)
+            return
+        with self._reception.objects.mapped_incoming(self._spool.container) as view:
+            data = view[self._head_bytes :]
+            try:
+                yield Fragments([data])
+            finally:
+                data.release()
+
+    def _check(self, header: Header) -> None:
+        """Refuse what does not say which object it is, or says another than was announced."""
+        uid = header.sop_instance_uid
+        for value, name in (
+            (uid, "SOP Instance UID (0008,0018)"),
+            (header.sop_class_uid, "SOP Class UID (0008,0016)"),
+            (header.study_instance_uid, "Study Instance UID (0020,000D)"),
+            (header.series_instance_uid, "Series Instance UID (0020,000E)"),
+        ):
+            if not is_valid_uid(value):
+                found = "It is missing." if not value else "It is no UID (PS3.5 9.1)."
+                raise Invalid(
+                    self._not_stored(),
+                    why=f"Its {name} cannot be used. {found}",
+                    remedy="Correct the sender, and send it again.",
+                )
+        announced = (
+            (self._meta.media_storage_sop_instance_uid, uid, "SOP Instance UID"),
+            (self._meta.media_storage_sop_class_uid, header.sop_class_uid, "SOP Class UID"),
+        )
+        for said, found, name in announced:
+            if said and said != found:
+                raise Invalid(
+                    self._not_stored(),
+                    why=f"It was announced with {name} {said}, and its data set has {found}.",
+                    remedy="Correct the sender, and send it again.",
+                )
+
+    def _description(self, header: Header) -> Description:
+        return Description(
+            received_at=self._reception.clock.now(),
+            origin=self._origin,
+            sop_class_uid=header.sop_class_uid,
+            sop_instance_uid=header.sop_instance_uid,
+            study_instance_uid=header.study_instance_uid,
+            series_instance_uid=header.series_instance_uid,
+            transfer_syntax_uid=header.transfer_syntax_uid,
+            object_container=self._spool.container if self._spool is not None else "",
+            object_offset=self._head_bytes,
+        )
+
+    def _file_meta(self, header: Header) -> bytes:
+        meta = replace(
+            self._meta,
+            media_storage_sop_class_uid=header.sop_class_uid,
+            media_storage_sop_instance_uid=header.sop_instance_uid,
+            transfer_syntax_uid=header.transfer_syntax_uid,
+        )
+        return encode_part10_head(meta)[_PART10_PREFIX:]
+
+    def _not_stored(self) -> str:
+        uid = self._meta.media_storage_sop_instance_uid
+        return f"Instance {uid} was not stored." if is_valid_uid(uid) else "It was not stored."
+
+    def _too_large(self) -> Exhausted:
+        return Exhausted(
+            self._not_stored(),
+            why=f"It is larger than {self._reception.largest_object_bytes} bytes.",
+            remedy="Raise `archive.largest_object_bytes` if such objects are wanted.",
+        )
+
+
+async def _to_the_end(future: asyncio.Future[T]) -> T:
+    """Wait for a result even when cancelled meanwhile, and be cancelled after.
+
+    The pieces belong to the receiver, who takes them back when this ends; a thread may be writing
+    them.
+    """
+    is_cancelled = False
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if is_cancelled:
+        raise asyncio.CancelledError
+    return future.result()

@@ -1,0 +1,436 @@
+"""The keeper: the one owner of a data folder's log, ledger and index.
+
+There is one in the doors' process. It holds the lock on the folder, so a second one is refused; it
+brings the index up to what had landed before a stop or a crash; then it owns the threads of the
+write path::
+
+    IncomingInstance ─▶ Committer (asks Arbiter) ─▶ landing log, one sync ─▶ Success
+                                                  └▶ Indexer ─▶ index, facts, audit
+
+Other processes hand it instances and ask for its verbs over a Unix socket (`handover.py`). Verbs
+that change what is stored go through `Keeper.change`: ledger first, then index.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from pacsteward.archive import disk
+from pacsteward.archive.apply import apply_entry, locations_of
+from pacsteward.archive.arbiter import Arbiter
+from pacsteward.archive.client import KeeperClient
+from pacsteward.archive.committer import Committer
+from pacsteward.archive.containers import container_path
+from pacsteward.archive.folder import FolderLock, open_folder, refuse_half_made_index
+from pacsteward.archive.handover import Handover
+from pacsteward.archive.incoming import IncomingInstance, Reception
+from pacsteward.archive.indexer import Audit, Indexer
+from pacsteward.archive.known import (
+    landing_position,
+    ledger_position,
+    move_ledger_position,
+)
+from pacsteward.archive.landing import Landed, Landing
+from pacsteward.archive.ledger import Ledger, LedgerEntry
+from pacsteward.archive.model import Location, Origin, StoreResult
+from pacsteward.archive.replay import replay
+from pacsteward.archive.segment import read_generation
+from pacsteward.archive.settings import ArchiveSettings
+from pacsteward.archive.space import SpaceGuard
+from pacsteward.archive.spares import PreparedSegments
+from pacsteward.archive.storage.local import LocalObjects
+from pacsteward.archive.ticket import Ticket
+from pacsteward.archive.watermark import Watermark
+from pacsteward.base.clock import Clock
+from pacsteward.base.db import Database
+from pacsteward.base.errors import NotFound, PacstewardError, Unavailable
+from pacsteward.base.events import FactLog
+from pacsteward.dicom.decode import DecoderPool
+from pacsteward.dicom.part10 import FileMeta
+from pacsteward.dicom.pixels import ImagePixel
+from pacsteward.dicom.transcode import FrameCoder
+
+__all__ = ["Keeper", "KeeperClient", "Verb"]
+
+LAG_MAX: Final = 20_000
+"""Instances that may wait for the index; more are refused until it has caught up."""
+
+_QUIET_S: Final = 0.5
+_THREADS: Final = 4
+
+Verb = Callable[["Keeper", dict[str, Any]], Any]
+"""A change that other processes may ask for; JSON values in and out."""
+
+_log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """See the top of the file.
+
+    Parameters
+    ----------
+    data_folder
+        ``DIR``.
+    facts, audit
+        Where the indexer announces and records what came in.
+    verbs
+        What `call` offers, by name.
+    code_frame
+        Decodes frames to compare an object that came in another transfer syntax; by default a
+        child process does it, which is started when it is needed.
+    """
+
+    def __init__(
+        self,
+        data_folder: Path,
+        database: Database,
+        clock: Clock,
+        settings: ArchiveSettings,
+        *,
+        facts: FactLog,
+        audit: Audit,
+        verbs: Mapping[str, Verb] | None = None,
+        code_frame: FrameCoder | None = None,
+    ) -> None:
+        self.data_folder = data_folder
+        self.database = database
+        self.clock = clock
+        self.settings = settings
+        self._facts = facts
+        self._audit = audit
+        self._verbs = dict(verbs or {})
+        self._decoders = _Decoders()
+        self._code_frame = code_frame or self._decoders.code_frame
+        self._write_lock = threading.Lock()
+        self._handover: Handover | None = None
+        self._last_submit = 0.0
+
+    # --- life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take the folder, bring the index up to date, and be ready to receive.
+
+        Raises
+        ------
+        Conflict
+            Another keeper has the folder.
+        Unsupported, Broken
+            The folder is of a later version, or damaged.
+        Unavailable
+            The database or the disk is away.
+        """
+        self.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = FolderLock(self.data_folder)
+        try:
+            with disk.speaking("The archive could not be opened."):
+                self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        settings = self.settings
+        self.node = open_folder(self.data_folder, self.clock)
+        refuse_half_made_index(self.data_folder)
+        self.watermark = Watermark(self.data_folder / "run")
+        self.objects = LocalObjects(self.data_folder)
+        self.objects.prepare()
+        self._ledger = Ledger(self.data_folder / "ledger")
+        self._guard = SpaceGuard(self.data_folder, settings, self.clock)
+        self._spares = PreparedSegments(
+            self.data_folder / "landing",
+            self.database,
+            node=self.node,
+            segment_bytes=settings.segment_bytes,
+            wanted=settings.prepared_segments,
+            has_room_for=self._guard.has_room_for,
+            is_busy=self._is_busy,
+        )
+        self._landing = Landing(
+            self.data_folder / "landing",
+            segment_bytes=settings.segment_bytes,
+            spares=self._spares,
+        )
+        waits_for_index = settings.acknowledge == "indexed"
+        self._committer = Committer(
+            self._landing,
+            self.objects,
+            self.watermark,
+            follow=self._follow,
+            waits_for_index=waits_for_index,
+        )
+        self._arbiter = Arbiter(
+            self.data_folder,
+            self.database,
+            self.objects,
+            resubmit=self._committer.submit,
+            answer=self._committer.answer,
+            code_frame=self._code_frame,
+        )
+        self._indexer = Indexer(
+            self.data_folder,
+            self.database,
+            self.clock,
+            node=self.node,
+            study_quiet_s=settings.study_quiet_s,
+            facts=self._facts,
+            audit=self._audit,
+            watermark=self.watermark,
+            is_eager=waits_for_index,
+            on_indexed=self._indexed,
+            write_lock=self._write_lock,
+        )
+        self._catch_up()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="incoming")
+        self._reception = Reception(
+            objects=self.objects,
+            clock=self.clock,
+            submit=self._submit,
+            executor=self._threads,
+            big_object_bytes=settings.big_object_bytes,
+            largest_object_bytes=settings.largest_object_bytes,
+        )
+        self._indexer.start()
+        self._committer.start(self._arbiter)
+        self._spares.start()
+
+    def _catch_up(self) -> None:
+        """Bring the index up to log and ledger."""
+        began_at = time.monotonic()
+        entries = self._ledger.open()
+        with self.database.read() as connection:
+            indexed = landing_position(connection, self.node)
+            applied = ledger_position(connection, self.node)
+        self._landing.open(indexed)
+        self.watermark.reset(landed=self._landing.safe_sequence, indexed=indexed)
+        self.objects.settle(
+            {
+                one.description.object_container
+                for one in self._landing.replay(indexed, is_checked=False)
+            }
+        )
+        replay(
+            self._landing.replay(indexed),
+            [entry for entry in entries if entry.sequence > applied],
+            index=self._indexer.index,
+            decide=self._decide,
+        )
+        # Only the last decision can have been interrupted before its bytes were removed.
+        if entries:
+            self._free(entries[-1].locations)
+        self.watermark.reset(
+            landed=self._landing.safe_sequence, indexed=self._landing.safe_sequence
+        )
+        count = self._landing.safe_sequence - indexed
+        if count:
+            _log.info(
+                "%d instances were indexed that had landed before the start, in %.1f s.",
+                count,
+                time.monotonic() - began_at,
+            )
+
+    def _decide(self, entry: LedgerEntry) -> None:
+        with self.database.write() as connection:
+            apply_entry(connection, entry, self.clock.now())
+            move_ledger_position(connection, self.node, entry.sequence)
+
+    async def serve(self) -> None:
+        """Listen for other processes of this machine, on the running event loop."""
+        self._handover = Handover(self)
+        await self._handover.open(self.data_folder / "run")
+
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._handover is not None:
+            await self._handover.close()
+            self._handover = None
+
+    def stop(self) -> None:
+        """Write what was handed in, index it, and let the folder go."""
+        self._committer.stop()
+        self._arbiter.close()
+        self._indexer.stop()
+        self._spares.stop()
+        self._threads.shutdown(wait=True)
+        self._decoders.close()
+        self._landing.close()
+        self._ledger.close()
+        self.watermark.close()
+        self._lock.release()
+
+    # --- receiving --------------------------------------------------------------------------
+
+    def receive(self, origin: Origin, meta: FileMeta) -> IncomingInstance:
+        """Begin to take an instance; on an event loop, or in a thread with `finish_in_thread`.
+
+        Raises
+        ------
+        Exhausted
+            The disk is at its reserve.
+        Unavailable
+            The index lags too far behind.
+        """
+        self._guard.check()
+        if self._indexer.lag > LAG_MAX:
+            raise Unavailable(
+                "The instance was not stored.",
+                why=f"{self._indexer.lag} instances wait for the index.",
+                remedy="See that the database runs; the sender will try again.",
+            )
+        return IncomingInstance(self._reception, origin, meta)
+
+    def store(
+        self, origin: Origin, meta: FileMeta, data: bytes | bytearray | memoryview
+    ) -> StoreResult:
+        """Store a whole instance; blocks, so from a thread.
+
+        Raises
+        ------
+        Invalid, Exhausted, Unavailable
+            As `IncomingInstance.finish` does.
+        """
+        incoming = self.receive(origin, meta)
+        incoming.write(memoryview(data))
+        return incoming.finish_in_thread()
+
+    def _submit(self, ticket: Ticket) -> None:
+        self._last_submit = time.monotonic()
+        self._committer.submit(ticket)
+
+    def _is_busy(self) -> bool:
+        return time.monotonic() - self._last_submit < _QUIET_S
+
+    def _follow(self, landed: Sequence[Landed]) -> None:
+        self._indexer.submit(landed)
+
+    def _indexed(self, landed: Sequence[Landed], clashed: Sequence[Landed]) -> None:
+        self._arbiter.indexed(landed)
+        self._committer.indexed(landed, clashed)
+
+    # --- changing ---------------------------------------------------------------------------
+
+    def call(self, verb: str, arguments: Mapping[str, Any]) -> Any:
+        """Carry out a verb by name; JSON values in and out.
+
+        Raises
+        ------
+        NotFound
+            There is no such verb.
+        """
+        act = self._verbs.get(verb)
+        if act is None:
+            raise NotFound(f"The archive has no verb {verb!r}.")
+        return act(self, dict(arguments))
+
+    def change(
+        self,
+        kind: str,
+        *,
+        actor: str,
+        choose: Callable[[Connection], Sequence[str]],
+        details: Mapping[str, str] | None = None,
+        then: Callable[[Connection, LedgerEntry], None] = lambda _connection, _entry: None,
+    ) -> LedgerEntry | None:
+        """Decide something about stored instances: ledger first, then index.
+
+        Waits until all that was acknowledged before is indexed, so a decision about a study is
+        about all of it.
+
+        Parameters
+        ----------
+        kind
+            Of `LedgerEntry`.
+        choose
+            Names the SOP Instance UIDs; none is no change.
+        then
+            Adds facts and audit entries to the same transaction; the index is changed by then.
+
+        Returns
+        -------
+        LedgerEntry or None
+            What was decided; None when `choose` named nothing.
+        """
+        self.watermark.wait_until_indexed(self.settings.watermark_wait_s)
+        with self._write_lock, self.database.write() as connection:
+            uids = list(choose(connection))
+            if not uids:
+                return None
+            entry = self._ledger.append(
+                landed_sequence=landing_position(connection, self.node),
+                at=self.clock.now(),
+                kind=kind,
+                actor=actor,
+                sop_instance_uids=uids,
+                details=details,
+                locations=locations_of(connection, uids) if kind == "deleted" else (),
+            )
+            apply_entry(connection, entry, self.clock.now())
+            then(connection, entry)
+            move_ledger_position(connection, self.node, entry.sequence)
+        self._free(entry.locations)
+        return entry
+
+    def _free(self, locations: Iterable[Location]) -> None:
+        """Remove bytes that nothing names any more; what fails is found again at the next start."""
+        segments: set[str] = set()
+        for location in locations:
+            try:
+                if location.container_kind == "object":
+                    self.objects.remove(location.container)
+                elif location.container_kind == "landing":
+                    self._erase(location)
+                    segments.add(location.container)
+            except (OSError, PacstewardError) as error:
+                _log.warning(
+                    "Deleted bytes in %s %s could not be removed. %s",
+                    location.container_kind,
+                    location.container,
+                    error,
+                )
+        if segments:
+            self._spares.reclaim(segments)
+
+    def _erase(self, location: Location) -> None:
+        try:
+            descriptor = disk.open_file(container_path(self.data_folder, location), os.O_RDWR)
+        except FileNotFoundError:
+            return
+        try:
+            if read_generation(descriptor) == location.generation:
+                disk.erase(descriptor, location.offset, location.length)
+        finally:
+            os.close(descriptor)
+
+
+class _Decoders:
+    """A pool of decoding processes that is made when the first frame comes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: DecoderPool | None = None
+
+    def code_frame(
+        self, data: bytes, from_uid: str, to_uid: str, image: ImagePixel
+    ) -> tuple[bytes, str]:
+        """Decode and encode one frame in a child process."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = DecoderPool(1)
+            pool = self._pool
+        return pool.code_frame(data, from_uid, to_uid, image)
+
+    def close(self) -> None:
+        """End the children."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()

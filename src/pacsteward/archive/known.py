@@ -1,0 +1,114 @@
+"""What the index knows of a UID, and how far it has come.
+
+Small questions that the arbiter, the indexer and the verbs ask in common.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
+
+from pacsteward.archive.counters import chunks
+from pacsteward.archive.model import Location
+from pacsteward.archive.tables import (
+    CONFLICT,
+    INSTANCE,
+    LANDING_POSITION,
+    LEDGER_POSITION,
+    LOCATION,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Content that is stored under a UID."""
+
+    size_bytes: int
+    checksum: int
+    transfer_syntax_uid: str
+    location: Location
+    rejected_for: str = ""
+
+
+_PLACE: Final = ("container_kind", "container", "generation", "offset", "length")
+
+_INSTANCES: Final = (
+    select(
+        INSTANCE.c.sop_instance_uid,
+        INSTANCE.c.size_bytes,
+        INSTANCE.c.checksum,
+        INSTANCE.c.transfer_syntax_uid,
+        INSTANCE.c.rejected_for,
+        *(LOCATION.c[name] for name in _PLACE),
+    )
+    .join(LOCATION, LOCATION.c.instance_key == INSTANCE.c.instance_key)
+    .where(INSTANCE.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
+    .where(LOCATION.c.copy_number == 0)
+)
+_CONFLICTS: Final = select(
+    CONFLICT.c.sop_instance_uid,
+    CONFLICT.c.checksum,
+    CONFLICT.c.transfer_syntax_uid,
+    *(CONFLICT.c[name] for name in _PLACE),
+).where(CONFLICT.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
+
+
+def known_instances(connection: Connection, uids: Sequence[str]) -> dict[str, Known]:
+    """Return what the index has of these SOP Instance UIDs."""
+    found = {}
+    for chunk in chunks(uids):
+        for row in connection.execute(_INSTANCES, {"uids": chunk}):
+            uid, size_bytes, checksum, syntax, rejected_for, *place = row
+            found[uid] = Known(size_bytes, checksum, syntax, Location(*place), rejected_for)
+    return found
+
+
+def known_conflicts(connection: Connection, uids: Sequence[str]) -> dict[str, list[Known]]:
+    """Return the other contents that are kept under these SOP Instance UIDs."""
+    found: dict[str, list[Known]] = defaultdict(list)
+    for chunk in chunks(uids):
+        for row in connection.execute(_CONFLICTS, {"uids": chunk}):
+            uid, checksum, syntax, *place = row
+            location = Location(*place)
+            found[uid].append(Known(location.length, checksum, syntax, location))
+    return found
+
+
+def place_of(location: Location) -> dict[str, Any]:
+    """Return a location as the columns that several tables have for it."""
+    return {name: getattr(location, name) for name in _PLACE}
+
+
+def landing_position(connection: Connection, node: str) -> int:
+    """Return how far the index has come in the landing log of a node."""
+    return _position(connection, LANDING_POSITION, node)
+
+
+def ledger_position(connection: Connection, node: str) -> int:
+    """Return how far the ledger of a node has been applied to the index."""
+    return _position(connection, LEDGER_POSITION, node)
+
+
+def move_landing_position(connection: Connection, node: str, sequence: int) -> None:
+    """Say in the same transaction how far the index has come."""
+    _move(connection, LANDING_POSITION, node, sequence)
+
+
+def move_ledger_position(connection: Connection, node: str, sequence: int) -> None:
+    """Say in the same transaction how far the ledger is applied."""
+    _move(connection, LEDGER_POSITION, node, sequence)
+
+
+def _position(connection: Connection, table: Table, node: str) -> int:
+    found = connection.execute(select(table.c.sequence).where(table.c.node == node)).scalar()
+    return int(found or 0)
+
+
+def _move(connection: Connection, table: Table, node: str, sequence: int) -> None:
+    moved = connection.execute(update(table).where(table.c.node == node).values(sequence=sequence))
+    if moved.rowcount == 0:
+        connection.execute(insert(table).values(node=node, sequence=sequence))

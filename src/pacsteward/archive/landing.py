@@ -1,0 +1,350 @@
+"""The landing log: where every instance is written first, before it is acknowledged.
+
+One thread, the committer, appends and syncs. `Landing.open` finds the end of the log after a stop
+or a crash; `Landing.replay` gives again what the index has not seen yet.
+
+**Where the log ends.** Records are written one after the other and synced together; only then are
+they acknowledged. After a crash the tail may hold a record that is not whole. When no later record
+says that it had been synced (`Record.safe_sequence`), it was never acknowledged: the log ends
+before it, and the next record is written in its place. When one does, the disk has lost
+something that had been acknowledged: the record is given with `Landed.is_damaged`, and the log
+goes on behind it.
+
+**After a failure.** A failed write or sync is never repeated on the same file: the segment is
+retired and the next record opens another one, which begins with the sequence after the last that
+was safe, and so cuts off whatever the failure left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pacsteward.archive import disk
+from pacsteward.archive.model import Location
+from pacsteward.archive.record import OBJECT, Description, Record, aligned, encode
+from pacsteward.archive.segment import (
+    HEAD_BYTES,
+    IN_USE,
+    Segment,
+    container_of,
+    encode_head,
+    find_segments,
+    has_sound_data,
+    mapped,
+    read_generation,
+    segment_path,
+    walk,
+)
+from pacsteward.dicom.header import Header
+
+__all__ = ["Landed", "Landing", "NoSpares", "Spares", "read_generation", "segment_path"]
+
+_NOT_STORED = "The instance was not stored."
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """An instance that is in the log: what the indexer, the arbiter and rebuild work on.
+
+    Parameters
+    ----------
+    header
+        As it was read on arrival; None when the record was read back from the log.
+    is_damaged
+        The data set no longer reads as it was written.
+    """
+
+    sequence: int
+    description: Description
+    file_meta: bytes
+    location: Location
+    size_bytes: int
+    checksum: int
+    header: Header | None = None
+    is_damaged: bool = False
+
+
+class Spares(Protocol):
+    """Segments that were prepared ahead."""
+
+    def take(self) -> Path | None:
+        """Give one away, or None when there is none."""
+        ...
+
+
+class NoSpares:
+    """No segment is prepared ahead; each grows as it is written."""
+
+    def take(self) -> Path | None:
+        """Return None."""
+        return None
+
+
+class Landing:
+    """The log of one data folder. Only one thread may use it at a time.
+
+    Parameters
+    ----------
+    folder
+        ``DIR/landing``.
+    segment_bytes
+        Size at which another segment is begun.
+    spares
+        Where prepared segments come from.
+    """
+
+    def __init__(self, folder: Path, *, segment_bytes: int, spares: Spares | None = None) -> None:
+        self.folder = folder
+        self._segment_bytes = segment_bytes
+        self._spares: Spares = spares or NoSpares()
+        self._descriptor: int | None = None
+        self._container = ""
+        self._generation = 0
+        self._offset = 0
+        self._previous = 0
+        self._last_number = 0
+        self._written_sequence = 0
+        self.safe_sequence = 0
+        """Sequence of the last record that is synced; all before it are, too."""
+
+    # --- start ------------------------------------------------------------------------------
+
+    def open(self, indexed_sequence: int) -> None:
+        """Find the end of the log.
+
+        Parameters
+        ----------
+        indexed_sequence
+            How far the index has come; only what follows is checked byte by byte.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        segments, damaged = find_segments(self.folder)
+        names = [segment.path.stem for segment in segments] + [path.stem for path in damaged]
+        self._last_number = max((int(name) for name in names), default=0)
+        last_sequence = 0
+        if segments:
+            last_sequence = self._open_last(segments[-1], indexed_sequence)
+        if last_sequence < indexed_sequence:
+            # The index knows of records that the log has lost. New ones must not bear their
+            # sequences, so they begin another segment.
+            self._close()
+            last_sequence = indexed_sequence
+        self._written_sequence = self.safe_sequence = last_sequence
+
+    def _open_last(self, segment: Segment, indexed_sequence: int) -> int:
+        """Make the last segment the one to be written to; return the last sequence in it."""
+        last_sequence, offset, previous = segment.head.first_sequence - 1, HEAD_BYTES, 0
+        previous = segment.head.check
+        with mapped(segment.path) as view:
+            for record in _trusted(view, segment, indexed_sequence):
+                last_sequence, offset, previous = record.sequence, record.end, record.check
+        self._descriptor = disk.open_file(segment.path, os.O_RDWR)
+        self._container = segment.container
+        self._generation = segment.head.generation
+        self._offset = offset
+        self._previous = previous
+        return last_sequence
+
+    def replay(self, after_sequence: int, *, is_checked: bool = True) -> Iterator[Landed]:
+        """Give what landed after `after_sequence`, in order.
+
+        Parameters
+        ----------
+        is_checked
+            Whether the data sets are read, to find damaged ones.
+        """
+        safe_sequence = self.safe_sequence
+        for segment in find_segments(self.folder)[0]:
+            before = segment.before_sequence
+            if before is not None and before <= after_sequence + 1:
+                continue
+            with mapped(segment.path) as view:
+                for record in walk(view, segment.head):
+                    if record.sequence > safe_sequence or (
+                        before is not None and record.sequence >= before
+                    ):
+                        break
+                    if record.sequence > after_sequence:
+                        is_damaged = is_checked and not has_sound_data(view, record)
+                        yield landed_of(segment, record, is_damaged=is_damaged)
+
+    # --- writing ----------------------------------------------------------------------------
+
+    def append(
+        self,
+        description: Description,
+        file_meta: bytes,
+        data: Sequence[bytes | memoryview],
+        *,
+        size_bytes: int,
+        checksum: int,
+        header: Header | None = None,
+    ) -> Landed:
+        """Write one record. It is safe once `sync` has come back.
+
+        Parameters
+        ----------
+        data
+            The data set in pieces, written without being joined; empty for one that has a file
+            of its own.
+
+        Raises
+        ------
+        Exhausted, Unavailable
+            It was not written. Call `sync` for those before it, then `retire`.
+        """
+        with disk.speaking(_NOT_STORED):
+            body_bytes = sum(map(len, data))
+            self._make_room(body_bytes + len(file_meta))
+            assert self._descriptor is not None
+            sequence = self._written_sequence + 1
+            head, check = encode(
+                description,
+                file_meta,
+                generation=self._generation,
+                sequence=sequence,
+                safe_sequence=self.safe_sequence,
+                data_size=size_bytes,
+                data_checksum=checksum,
+                previous=self._previous,
+            )
+            data_offset = self._offset + len(head)
+            end = data_offset + body_bytes
+            padding = bytes(aligned(end) - end)
+            disk.write_all(self._descriptor, [head, *data, padding], self._offset)
+            self._offset = aligned(end)
+            self._previous = check
+            self._written_sequence = sequence
+        if description.object_container:
+            location = Location(
+                "object", description.object_container, 0, description.object_offset, size_bytes
+            )
+        else:
+            location = Location(
+                "landing", self._container, self._generation, data_offset, size_bytes
+            )
+        return Landed(sequence, description, file_meta, location, size_bytes, checksum, header)
+
+    def sync(self) -> None:
+        """Return once all that was written is safe.
+
+        Raises
+        ------
+        Exhausted, Unavailable
+            What was written after `safe_sequence` is lost; the segment is retired.
+        """
+        if self._written_sequence == self.safe_sequence:
+            return
+        try:
+            with disk.speaking(_NOT_STORED):
+                assert self._descriptor is not None
+                disk.sync(self._descriptor)
+        except BaseException:
+            self.retire()
+            raise
+        self.safe_sequence = self._written_sequence
+
+    def retire(self) -> None:
+        """Never write to this segment again; forget what was not synced."""
+        self._close()
+        self._written_sequence = self.safe_sequence
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._close()
+
+    @property
+    def container(self) -> str:
+        """Name of the segment that is written to; empty when there is none."""
+        return self._container
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Begin another segment when this one is full; a record is never split."""
+        is_empty = self._offset == HEAD_BYTES
+        if self._descriptor is not None and (
+            is_empty or self._offset + size_bytes <= self._segment_bytes
+        ):
+            return
+        self.sync()
+        self._close()
+        self._begin_segment()
+
+    def _begin_segment(self) -> None:
+        number = self._last_number + 1
+        container = container_of(number)
+        # Another number each time, also after a failure: a name is never used twice.
+        self._last_number = number
+        # 63 bits, since that is what a BIGINT of the index holds.
+        generation = secrets.randbits(63) or 1
+        prepared = self._spares.take()
+        path = prepared or self.folder / f"new-{secrets.token_hex(8)}.segment"
+        head_bytes, head = encode_head(IN_USE, generation, self.safe_sequence + 1)
+        descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT)
+        try:
+            disk.write_all(descriptor, [head_bytes], 0)
+            # The name is given only after the head is safe, so a segment always has one.
+            disk.sync(descriptor)
+            disk.rename(path, segment_path(self.folder, container))
+            disk.sync_folder(self.folder)
+        except BaseException:
+            os.close(descriptor)
+            if prepared is None:
+                path.unlink(missing_ok=True)
+            raise
+        self._descriptor = descriptor
+        self._container = container
+        self._generation = generation
+        self._offset = HEAD_BYTES
+        self._previous = head.check
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._container = ""
+
+
+def landed_of(segment: Segment, record: Record, *, is_damaged: bool = False) -> Landed:
+    """Return what a record that was read back stands for."""
+    description = record.description
+    if record.kind == OBJECT:
+        location = Location(
+            "object",
+            description.object_container,
+            0,
+            description.object_offset,
+            record.data_size,
+        )
+    else:
+        location = Location(
+            "landing",
+            segment.container,
+            record.generation,
+            record.data_offset,
+            record.data_size,
+        )
+    return Landed(
+        record.sequence,
+        description,
+        record.file_meta,
+        location,
+        record.data_size,
+        record.data_checksum,
+        is_damaged=is_damaged,
+    )
+
+
+def _trusted(view: memoryview, segment: Segment, indexed_sequence: int) -> Iterator[Record]:
+    """Give the records of the last segment up to the first that was never synced."""
+    records = list(walk(view, segment.head))
+    known_safe = max((record.safe_sequence for record in records), default=0)
+    for record in records:
+        is_unproven = record.sequence > max(indexed_sequence, known_safe)
+        if is_unproven and not has_sound_data(view, record):
+            return
+        yield record

@@ -1,0 +1,272 @@
+"""The ledger: what was decided about stored instances, in a journal beside their bytes.
+
+Rejections, restorations and deletions are appended and synced here before the index changes. So
+the index can always be made again from the landing log, the objects and the ledger, and never
+undoes a rejection or brings back what was deleted.
+
+Format 1. The files ``ledger/000000000001.jsonl`` hold one JSON object a line. The first line of
+each says ``format``, ``version`` and ``first_sequence``; each further line is one entry. The last
+member of every line is ``checksum``: crc32, in hexadecimal, of the line's text without that member.
+Entries count up by one through all files. An entry belongs to the ledger only when its sequence is
+less than the first sequence of the next file; another file is begun after a failed write, which
+cuts off whatever the failure left behind.
+
+``landed_sequence`` ties the ledger to the landing log: an entry is about what had landed until
+then. An instance that is stored anew after its deletion landed later, and stays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from isal.isal_zlib import crc32
+
+from pacsteward.archive import disk
+from pacsteward.archive.model import Location
+from pacsteward.archive.segment import newer_format
+from pacsteward.base.errors import Broken
+
+VERSION: Final = 1
+
+_NAME: Final = re.compile(r"([0-9]{12})\.jsonl")
+_CHECKSUM: Final = re.compile(rb',"checksum":"([0-9a-f]{8})"\}\Z')
+_NOT_KEPT: Final = "The change was not made, because the ledger could not be written."
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One decision.
+
+    Parameters
+    ----------
+    landed_sequence
+        The entry is about what had landed until then.
+    kind
+        ``"rejected"``, ``"restored"`` or ``"deleted"``.
+    details
+        Of a rejection: ``code``.
+    locations
+        Of a deletion: the bytes that are removed with it.
+    """
+
+    sequence: int
+    landed_sequence: int
+    at: datetime
+    kind: str
+    actor: str
+    sop_instance_uids: tuple[str, ...]
+    details: Mapping[str, str] = field(default_factory=dict)
+    locations: tuple[Location, ...] = ()
+
+
+class Ledger:
+    """The ledger of one data folder, open for appending. Only the keeper has one.
+
+    Parameters
+    ----------
+    folder
+        ``DIR/ledger``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        self._offset = 0
+        self._last_number = 0
+        self._last_sequence = 0
+
+    def open(self) -> list[LedgerEntry]:
+        """Read all entries and get ready to append.
+
+        Raises
+        ------
+        Broken
+            An entry other than the last, which may be half written, cannot be read.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files = _files(self._folder)
+        entries = list(_entries(files))
+        if entries:
+            self._last_sequence = entries[-1].sequence
+        if files:
+            self._last_number = int(files[-1].stem)
+            text = files[-1].read_bytes()
+            if text.endswith(b"\n") and _first_sequence(text) <= self._last_sequence + 1:
+                self._descriptor = disk.open_file(files[-1], os.O_RDWR)
+                self._offset = len(text)
+        return entries
+
+    def append(
+        self,
+        *,
+        landed_sequence: int,
+        at: datetime,
+        kind: str,
+        actor: str,
+        sop_instance_uids: Sequence[str],
+        details: Mapping[str, str] | None = None,
+        locations: Sequence[Location] = (),
+    ) -> LedgerEntry:
+        """Write one entry; when this returns, it cannot be lost.
+
+        Raises
+        ------
+        Exhausted, Unavailable
+            It was not kept; nothing may be changed.
+        """
+        with self._lock, disk.speaking(_NOT_KEPT):
+            entry = LedgerEntry(
+                self._last_sequence + 1,
+                landed_sequence,
+                at,
+                kind,
+                actor,
+                tuple(sop_instance_uids),
+                dict(details or {}),
+                tuple(locations),
+            )
+            if self._descriptor is None:
+                self._begin_file()
+            assert self._descriptor is not None
+            try:
+                line = _line(_fields(entry))
+                end = disk.write_all(self._descriptor, [line], self._offset)
+                disk.sync(self._descriptor)
+            except BaseException:
+                self._close()
+                raise
+            self._offset = end
+            self._last_sequence = entry.sequence
+            return entry
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._close()
+
+    def _begin_file(self) -> None:
+        self._last_number += 1
+        path = self._folder / f"{self._last_number:012d}.jsonl"
+        head = {
+            "format": "pacsteward ledger",
+            "version": VERSION,
+            "first_sequence": self._last_sequence + 1,
+        }
+        descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            self._offset = disk.write_all(descriptor, [_line(head)], 0)
+            disk.sync(descriptor)
+            disk.sync_folder(self._folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def read_ledger(folder: Path) -> list[LedgerEntry]:
+    """Return all entries, without opening the ledger for writing.
+
+    Raises
+    ------
+    Broken
+        An entry other than the last cannot be read.
+    """
+    return list(_entries(_files(folder))) if folder.is_dir() else []
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder / name for name in os.listdir(folder) if _NAME.fullmatch(name))
+
+
+def _entries(files: Sequence[Path]) -> Iterator[LedgerEntry]:
+    texts = [path.read_bytes() for path in files]
+    for index, path in enumerate(files):
+        before = _first_sequence(texts[index + 1]) if index + 1 < len(files) else None
+        for number, fields in _lines(path, texts[index]):
+            if number == 1:
+                continue
+            entry = _entry(fields)
+            if before is None or entry.sequence < before:
+                yield entry
+
+
+def _lines(path: Path, text: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    lines = text.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        match = _CHECKSUM.search(line)
+        body = line[: match.start()] + b"}" if match else b""
+        if match is None or int(match[1], 16) != crc32(body):
+            if number >= len(lines) - 1:
+                # Half written when the machine stopped, so nobody was told that it was kept.
+                return
+            raise Broken(
+                f"The ledger is damaged: {path.name}, line {number}.",
+                why="Its checksum does not fit.",
+                remedy="Restore the folder `ledger` from the backup.",
+            )
+        fields = json.loads(body)
+        if number == 1 and fields.get("version", 0) > VERSION:
+            raise newer_format("ledger", fields["version"], VERSION)
+        yield number, fields
+
+
+def _first_sequence(text: bytes) -> int:
+    """Return what the head line says.
+
+    A file whose head was never whole holds no entries, so it cuts nothing off the one before.
+    """
+    head, newline, _ = text.partition(b"\n")
+    match = _CHECKSUM.search(head)
+    if not newline or match is None:
+        return 1 << 63
+    return int(json.loads(head)["first_sequence"])
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    body = json.dumps(fields, separators=(",", ":")).encode("ascii")
+    return body[:-1] + f',"checksum":"{crc32(body):08x}"}}\n'.encode("ascii")
+
+
+def _fields(entry: LedgerEntry) -> dict[str, Any]:
+    return {
+        "sequence": entry.sequence,
+        "landed_sequence": entry.landed_sequence,
+        "at": entry.at.isoformat(),
+        "kind": entry.kind,
+        "actor": entry.actor,
+        "sop_instance_uids": list(entry.sop_instance_uids),
+        "details": dict(entry.details),
+        "locations": [
+            [place.container_kind, place.container, place.generation, place.offset, place.length]
+            for place in entry.locations
+        ],
+    }
+
+
+def _entry(fields: Mapping[str, Any]) -> LedgerEntry:
+    return LedgerEntry(
+        sequence=fields["sequence"],
+        landed_sequence=fields["landed_sequence"],
+        at=datetime.fromisoformat(fields["at"]),
+        kind=fields["kind"],
+        actor=fields["actor"],
+        sop_instance_uids=tuple(fields["sop_instance_uids"]),
+        details=fields["details"],
+        locations=tuple(Location(*place) for place in fields["locations"]),
+    )

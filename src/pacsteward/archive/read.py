@@ -1,0 +1,376 @@
+"""Instances and their bytes, as they lie wherever they lie.
+
+`Reader.instances` and `Reader.instance` say what is stored and where; `Reader.open` gives a
+`StoredObject`, whose bytes can be read in ranges, in chunks, or handed to the kernel to send
+(`StoredObject.file_range`). While it is open the bytes are leased: nobody uses their place anew.
+
+No flipped bit leaves unnoticed. A whole read is compared with the checksum that was taken on
+arrival before the first byte goes out; beyond `CHECKED_AT_ONCE_BYTES` it is compared on the way,
+and the last chunk is kept back when it does not agree, so that a receiver never has a damaged
+object that looks whole. Range reads (a frame, a header) are not compared; `verify` reads everything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from pacsteward.archive.containers import container_path, opened
+from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, equal, every
+from pacsteward.archive.doubtful import UNKNOWN_CHECKSUM, instance_set_aside
+from pacsteward.archive.model import Instance, Location, Selection
+from pacsteward.archive.record import checksum_of
+from pacsteward.base.db import Database
+from pacsteward.base.errors import Broken, NotFound, Unavailable
+from pacsteward.dicom.part10 import FileMeta, encode_part10_head, split_part10
+
+CHECKED_AT_ONCE_BYTES: Final = 64 * 1024 * 1024
+"""Objects up to this size are read twice rather than sent unchecked."""
+
+CHUNK_BYTES: Final = 1024 * 1024
+
+
+# --- what is stored ------------------------------------------------------------------------------
+
+_COLUMNS: Final = (
+    "instance.instance_key, instance.sop_instance_uid, instance.sop_class_uid, "
+    "series.series_instance_uid, study.study_instance_uid, instance.transfer_syntax_uid, "
+    "instance.instance_number, instance.number_of_frames, instance.rows, instance.columns, "
+    "series.modality, study.patient_id, study.issuer_of_patient_id, instance.has_pixel_data, "
+    "instance.size_bytes, instance.checksum, instance.received_at, series.version, "
+    "instance.rejected_for, location.file_meta, location.container_kind, location.container, "
+    'location.generation, location."offset", location.length'
+)
+_FROM: Final = (
+    "instance JOIN series ON series.series_key = instance.series_key "
+    "JOIN study ON study.study_key = series.study_key "
+    "JOIN location ON location.instance_key = instance.instance_key AND location.copy_number = 0"
+)
+_VIEWING_ORDER: Final = (
+    "study.study_key, length(series.series_number), series.series_number, series.series_key, "
+    "instance.instance_order, instance.sop_instance_uid"
+)
+_SHOWN: Final = Sql("instance.rejected_for = ''")
+
+
+class Reader:
+    """Reads instances of one data folder.
+
+    Parameters
+    ----------
+    database
+        That holds the index.
+    data_folder
+        ``DIR``.
+    """
+
+    def __init__(self, database: Database, data_folder: Path) -> None:
+        self._database = database
+        self._data_folder = data_folder
+        self._dialect: Dialect = Sqlite() if database.is_sqlite else Postgres()
+
+    def instances(self, selection: Selection, *, with_rejected: bool = False) -> list[Instance]:
+        """Return what a selection names, in viewing order.
+
+        That is by study, series number, instance number and UID.
+        """
+        conditions = [
+            self._dialect.one_of(column, uids)
+            for column, uids in (
+                ("study.patient_id", selection.patient_ids),
+                ("study.study_instance_uid", selection.study_instance_uids),
+                ("series.series_instance_uid", selection.series_instance_uids),
+                ("instance.sop_instance_uid", selection.sop_instance_uids),
+            )
+            if uids
+        ]
+        if not with_rejected:
+            conditions.append(_SHOWN)
+        with self._database.read() as connection:
+            return self._select(connection, every(conditions))
+
+    def instance(self, study_uid: str, series_uid: str, sop_uid: str) -> Instance:
+        """Return one instance; an empty study or series UID is any.
+
+        One that was acknowledged and could not be indexed is found by its UID alone, since its
+        study is not known.
+
+        Raises
+        ------
+        NotFound
+            There is none, or it is rejected.
+        """
+        # By the SOP Instance UID alone: a planner that was given the others too may begin there.
+        condition = every([equal("instance.sop_instance_uid", sop_uid), _SHOWN])
+        with self._database.read() as connection:
+            found = [
+                instance
+                for instance in self._select(connection, condition)
+                if study_uid in ("", instance.study_instance_uid)
+                and series_uid in ("", instance.series_instance_uid)
+            ]
+        if not found and (aside := instance_set_aside(self._database, sop_uid)):
+            return aside
+        if not found:
+            raise NotFound(
+                f"Instance {sop_uid} was not found.",
+                why="Nothing is stored under this UID" + (" there." if study_uid else "."),
+                remedy="Look for it by a query; it may have been rejected or deleted.",
+            )
+        return found[0]
+
+    def representative(self, key_column: str, key: int) -> Instance | None:
+        """Return the first shown instance below a row, None where there is none left.
+
+        Parameters
+        ----------
+        key_column
+            Such as ``study.study_key``.
+        """
+        with self._database.read() as connection:
+            condition = every([Sql(f"{key_column} = ?", (key,)), _SHOWN])
+            found = self._select(connection, condition, limit=1)
+        return found[0] if found else None
+
+    def _select(
+        self, connection: Connection, condition: Sql, *, limit: int | None = None
+    ) -> list[Instance]:
+        statement = (
+            f"SELECT {_COLUMNS} FROM {_FROM} WHERE {condition.text} ORDER BY {_VIEWING_ORDER}"  # noqa: S608
+        )
+        if limit is not None:
+            statement += f" LIMIT {int(limit)}"
+        rows = connection.exec_driver_sql(self._dialect.statement(statement), condition.parameters)
+        return [_instance(row) for row in rows]
+
+    # --- their bytes -----------------------------------------------------------------------------
+
+    @contextmanager
+    def open(self, instance: Instance) -> Iterator[StoredObject]:
+        """Give the bytes of an instance while the block lasts.
+
+        Raises
+        ------
+        NotFound
+            It was removed meanwhile, or its file is gone.
+        Unavailable
+            The disk failed.
+        """
+        with ExitStack() as lease:
+            descriptor, current = self._lease(lease, instance)
+            path = container_path(self._data_folder, current.location)
+            yield StoredObject(current, descriptor, path)
+
+    def _lease(self, lease: ExitStack, instance: Instance) -> tuple[int, Instance]:
+        try:
+            return lease.enter_context(opened(self._data_folder, instance.location)), instance
+        except NotFound:
+            # It may have moved since the caller looked it up.
+            current = self._again(instance)
+            if current.location == instance.location:
+                raise
+            return lease.enter_context(opened(self._data_folder, current.location)), current
+
+    def _again(self, instance: Instance) -> Instance:
+        condition = Sql("instance.instance_key = ?", (instance.instance_key,))
+        with self._database.read() as connection:
+            found = self._select(connection, condition)
+        if not found:
+            raise NotFound(
+                f"Instance {instance.sop_instance_uid} is no longer there.",
+                why="It was deleted meanwhile.",
+            )
+        return found[0]
+
+
+def _instance(row: Sequence[Any]) -> Instance:
+    received_at = row[16]
+    if isinstance(received_at, str):
+        received_at = datetime.fromisoformat(received_at)
+    return Instance(
+        instance_key=row[0],
+        sop_instance_uid=row[1],
+        sop_class_uid=row[2],
+        series_instance_uid=row[3],
+        study_instance_uid=row[4],
+        transfer_syntax_uid=row[5],
+        instance_number=row[6],
+        number_of_frames=row[7],
+        rows=row[8],
+        columns=row[9],
+        modality=row[10],
+        patient_id=row[11],
+        issuer_of_patient_id=row[12],
+        has_pixel_data=bool(row[13]),
+        size_bytes=row[14],
+        checksum=row[15],
+        received_at=received_at,
+        series_version=row[17],
+        rejected_for=row[18],
+        file_meta=bytes(row[19]),
+        location=Location(row[20], row[21], row[22], row[23], row[24]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """Where a data set lies in an ordinary file, for ``pread`` and ``sendfile``.
+
+    Parameters
+    ----------
+    descriptor
+        Open for reading as long as the `StoredObject` is.
+    """
+
+    descriptor: int
+    path: Path
+    offset: int
+    length: int
+
+
+class StoredObject:
+    """The bytes of one instance, open. Made by `Reader.open`."""
+
+    def __init__(self, instance: Instance, descriptor: int, path: Path) -> None:
+        self.instance = instance
+        self._descriptor = descriptor
+        self._path = path
+        self._location = instance.location
+
+    @property
+    def size(self) -> int:
+        """Length of the data set, in bytes."""
+        return self._location.length
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """How the data set is encoded."""
+        return self.instance.transfer_syntax_uid
+
+    @property
+    def file_meta(self) -> FileMeta:
+        """The file meta information that came, or was made, with it (PS3.10 7.1)."""
+        return split_part10(self.head())[0]
+
+    def head(self) -> bytes:
+        """Return what stands before the data set in a file: preamble, prefix, file meta."""
+        if self.instance.file_meta:
+            return bytes(128) + b"DICM" + self.instance.file_meta
+        return encode_part10_head(
+            FileMeta(
+                self.instance.sop_class_uid,
+                self.instance.sop_instance_uid,
+                self.instance.transfer_syntax_uid,
+            )
+        )
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return a range of the data set, shorter only at its end; not checked.
+
+        Raises
+        ------
+        Broken
+            The file ends before the data set does.
+        Unavailable
+            The disk failed.
+        """
+        length = min(length, self.size - offset)
+        if offset < 0 or length <= 0:
+            return b""
+        data = self._pread(length, self._location.offset + offset)
+        while len(data) < length:
+            more = self._pread(length - len(data), self._location.offset + offset + len(data))
+            if not more:
+                raise self._damaged("Its file ends before it does.")
+            data += more
+        return data
+
+    def data_set(self) -> bytes:
+        """Return the whole data set, checked; for objects that are known to be small.
+
+        Raises
+        ------
+        Broken
+            It is not what was received.
+        """
+        data = self.read(0, self.size)
+        self._compare(checksum_of(data))
+        return revised(self.instance, data)
+
+    def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """Give the whole data set piece by piece, checked; see the top of the file.
+
+        Raises
+        ------
+        Broken
+            It is not what was received; before the first piece, or, of a very large object,
+            before the last.
+        """
+        if self.size <= size:
+            yield self.data_set()
+            return
+        if self.size <= CHECKED_AT_ONCE_BYTES:
+            self.check()
+        checksum = 0
+        for offset in range(0, self.size, size):
+            piece = self.read(offset, size)
+            checksum = checksum_of(piece, checksum)
+            if offset + size >= self.size:
+                self._compare(checksum)
+            yield piece
+
+    def check(self) -> None:
+        """Return when the stored bytes are those that were received.
+
+        For whoever hands them to the kernel to send.
+
+        Raises
+        ------
+        Broken
+            They are not.
+        """
+        checksum = 0
+        for offset in range(0, self.size, CHUNK_BYTES):
+            checksum = checksum_of(self.read(offset, CHUNK_BYTES), checksum)
+        self._compare(checksum)
+
+    def file_range(self) -> FileRange:
+        """Return where the data set lies, to be sent without being copied; see `check`."""
+        return FileRange(self._descriptor, self._path, self._location.offset, self.size)
+
+    def _pread(self, length: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._descriptor, length, offset)
+        except OSError as error:
+            raise Unavailable(
+                f"Instance {self.instance.sop_instance_uid} could not be read.",
+                why=f"The disk of the archive failed: {os.strerror(error.errno or 0)}.",
+                remedy="See the system's log for the disk.",
+            ) from error
+
+    def _compare(self, checksum: int) -> None:
+        if checksum != self.instance.checksum != UNKNOWN_CHECKSUM:
+            raise self._damaged("Its bytes are not those that were received.")
+
+    def _damaged(self, why: str) -> Broken:
+        return Broken(
+            f"Instance {self.instance.sop_instance_uid} is damaged and was not delivered.",
+            why=f"{why} It lies in {self._location.container_kind} {self._location.container}.",
+            remedy="Run `pacsteward archive verify` and restore what it names from the backup.",
+        )
+
+
+def revised(_instance: Instance, data_set: bytes) -> bytes:
+    """Return a data set as it leaves the house: with the corrections that were recorded for it.
+
+    Stored bytes never change. This version records no corrections, so every object leaves as it
+    came; whatever applies them will do so here.
+    """
+    return data_set

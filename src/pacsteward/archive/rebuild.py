@@ -1,0 +1,166 @@
+"""The index anew, from the stored bytes and the ledger alone.
+
+What the index says of patients, studies, series, instances, conflicts and places is thrown away and
+read again: landing log, big objects, and the ledger's decisions in the order in which they were
+made. So a rejection is never undone and what was deleted does not come back. People, peers, audit
+and facts are not touched, and nothing is announced again.
+
+While it runs a mark lies in the data folder; if it is interrupted, the archive does not open before
+it was run to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from pacsteward.archive import disk
+from pacsteward.archive.apply import apply_entry
+from pacsteward.archive.folder import (
+    FolderLock,
+    mark_half_made_index,
+    open_folder,
+    unmark_half_made_index,
+)
+from pacsteward.archive.indexer import Indexer
+from pacsteward.archive.known import (
+    landing_position,
+    move_landing_position,
+    move_ledger_position,
+)
+from pacsteward.archive.landing import Landed, Landing
+from pacsteward.archive.ledger import LedgerEntry, read_ledger
+from pacsteward.archive.replay import replay
+from pacsteward.archive.settings import ArchiveSettings
+from pacsteward.archive.storage.local import LocalObjects
+from pacsteward.archive.tables import (
+    CONFLICT,
+    INSTANCE,
+    LANDING_POSITION,
+    LEDGER_POSITION,
+    LOCATION,
+    PATIENT,
+    SERIES,
+    SET_ASIDE,
+    STUDY,
+)
+from pacsteward.archive.verify import Progress
+from pacsteward.archive.watermark import Watermark
+from pacsteward.base.clock import Clock
+from pacsteward.base.db import Database
+from pacsteward.base.errors import Conflict
+
+# Children before parents.
+_EMPTIED: Final = (LOCATION, INSTANCE, SERIES, STUDY, PATIENT, CONFLICT, SET_ASIDE)
+
+
+def rebuild(
+    data_folder: Path,
+    database: Database,
+    clock: Clock,
+    settings: ArchiveSettings,
+    progress: Progress | None = None,
+) -> int:
+    """Make the index anew; return how many instances it has.
+
+    Raises
+    ------
+    Conflict
+        The archive is running, or other nodes share the index.
+    Broken
+        The ledger is damaged: without it what was deleted would come back.
+    """
+    lock = FolderLock(data_folder)
+    try:
+        with disk.speaking("The index was not made anew."):
+            return _rebuild(data_folder, database, clock, settings, progress)
+    finally:
+        lock.release()
+
+
+def _rebuild(
+    data_folder: Path,
+    database: Database,
+    clock: Clock,
+    settings: ArchiveSettings,
+    progress: Progress | None,
+) -> int:
+    node = open_folder(data_folder, clock)
+    entries = read_ledger(data_folder / "ledger")
+    landing = Landing(data_folder / "landing", segment_bytes=settings.segment_bytes)
+    landing.open(0)
+    objects = LocalObjects(data_folder)
+    objects.prepare()
+    watermark = Watermark(data_folder / "run")
+    try:
+        objects.settle(
+            {one.description.object_container for one in landing.replay(0, is_checked=False)}
+        )
+        with database.read() as connection:
+            _refuse_other_nodes(connection, node)
+            indexed = landing_position(connection, node)
+        # A sequence is never used twice, even if the log has lost its end.
+        indexed = mark_half_made_index(data_folder, indexed)
+        _empty(database, node)
+        indexer = Indexer(
+            data_folder,
+            database,
+            clock,
+            node=node,
+            study_quiet_s=None,
+            facts=None,
+            audit=None,
+            watermark=watermark,
+        )
+
+        def index(batch: Sequence[Landed]) -> None:
+            indexer.index(batch)
+            if progress is not None:
+                progress(batch[-1].sequence, landing.safe_sequence)
+
+        def decide(entry: LedgerEntry) -> None:
+            with database.write() as connection:
+                apply_entry(connection, entry, clock.now())
+                move_ledger_position(connection, node, entry.sequence)
+
+        replay(landing.replay(0), entries, index=index, decide=decide)
+        instances = _finish(database, clock, node, max(indexed, landing.safe_sequence))
+        unmark_half_made_index(data_folder)
+        return instances
+    finally:
+        landing.close()
+        watermark.close()
+
+
+def _empty(database: Database, node: str) -> None:
+    with database.write() as connection:
+        for table in _EMPTIED:
+            connection.execute(delete(table))
+        for position in (LANDING_POSITION, LEDGER_POSITION):
+            connection.execute(delete(position).where(position.c.node == node))
+
+
+def _refuse_other_nodes(connection: Connection, node: str) -> None:
+    others = connection.execute(
+        select(LANDING_POSITION.c.node).where(LANDING_POSITION.c.node != node)
+    ).scalars()
+    if found := sorted(others):
+        raise Conflict(
+            "The index was not made anew.",
+            why=f"Other nodes have their instances in it: {', '.join(found)}.",
+            remedy="Make an index of its own for this folder, or restore the database.",
+        )
+
+
+def _finish(database: Database, clock: Clock, node: str, sequence: int) -> int:
+    now = clock.now()
+    with database.write() as connection:
+        # What was complete stays so: nothing is routed again because the index is new.
+        connection.execute(
+            update(STUDY).where(STUDY.c.completes_at.is_(None)).values(completed_at=now)
+        )
+        move_landing_position(connection, node, sequence)
+        return int(connection.execute(select(func.count()).select_from(INSTANCE)).scalar_one())

@@ -1,0 +1,77 @@
+"""Room on the disk: told to whoever asks, and refused in time.
+
+A full disk loses nothing that was acknowledged, but it stops the index, the log and the machine's
+own work. So instances are refused while there is still a reserve; the sender keeps them and sends
+them again.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from pacsteward.archive import disk
+from pacsteward.archive.model import Space
+from pacsteward.archive.settings import ArchiveSettings
+from pacsteward.base.clock import Clock
+from pacsteward.base.errors import Exhausted
+
+_FRESH_S: Final = 0.5
+
+
+def space(data_folder: Path, settings: ArchiveSettings) -> Space:
+    """Return the room on the disk of the data folder.
+
+    Raises
+    ------
+    Unavailable
+        The disk does not answer.
+    """
+    with disk.speaking("The room on the disk could not be told."):
+        found = os.statvfs(data_folder)
+    total_bytes = found.f_blocks * found.f_frsize
+    return Space(total_bytes, found.f_bavail * found.f_frsize, settings.reserve_of(total_bytes))
+
+
+class SpaceGuard:
+    """Refuses instances when the disk is at its reserve; asks the disk twice a second."""
+
+    def __init__(self, data_folder: Path, settings: ArchiveSettings, clock: Clock) -> None:
+        self._data_folder = data_folder
+        self._settings = settings
+        self._clock = clock
+        self._space: Space | None = None
+        self._asked_at = 0.0
+
+    def now(self) -> Space:
+        """Return the room, half a second old at most."""
+        now = self._clock.monotonic()
+        if self._space is None or now - self._asked_at > _FRESH_S:
+            self._space = space(self._data_folder, self._settings)
+            self._asked_at = now
+        return self._space
+
+    def check(self) -> None:
+        """Return if there is room.
+
+        Raises
+        ------
+        Exhausted
+            The reserve is reached.
+        """
+        room = self.now()
+        if room.is_full:
+            raise Exhausted(
+                "The instance was not stored.",
+                why=(
+                    f"The disk of the archive has {room.free_bytes >> 20} MiB free and keeps "
+                    f"{room.reserve_bytes >> 20} MiB in reserve."
+                ),
+                remedy="Free space on it; the sender will try again.",
+            )
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        """Whether `size_bytes` can be used for comfort, leaving twice as much and the reserve."""
+        room = self.now()
+        return room.free_bytes > room.reserve_bytes + 3 * size_bytes

@@ -1,0 +1,99 @@
+"""The ledger: what was decided is never lost, and never half read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pacsteward.archive.ledger import Ledger, LedgerEntry, read_ledger
+from pacsteward.archive.model import Location
+from pacsteward.base import faults
+from pacsteward.base.errors import Broken, Unavailable, Unsupported
+
+WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def append(ledger: Ledger, uid: str) -> LedgerEntry:
+    return ledger.append(
+        landed_sequence=9,
+        at=WHEN,
+        kind="deleted",
+        actor="admin",
+        sop_instance_uids=[uid],
+        details={"code": "113039^DCM"},
+        locations=[Location("landing", "000000000001", 5, 4200, 100)],
+    )
+
+
+def uids(folder: Path) -> list[str]:
+    return [entry.sop_instance_uids[0] for entry in read_ledger(folder)]
+
+
+def test_entries_come_back_as_they_were_decided(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.open() == []
+    written = [append(ledger, "1.1"), append(ledger, "1.2")]
+    ledger.close()
+    again = Ledger(tmp_path)
+    assert again.open() == written
+    assert append(again, "1.3").sequence == 3
+    assert uids(tmp_path) == ["1.1", "1.2", "1.3"]
+
+
+def test_every_line_is_json_that_names_the_format(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open()
+    append(ledger, "1.1")
+    text = (tmp_path / "000000000001.jsonl").read_text()
+    assert text.startswith('{"format":"pacsteward ledger","version":1')
+
+
+@pytest.mark.parametrize("cut", [1, 5, 60])
+def test_a_half_written_last_line_is_not_an_entry(tmp_path: Path, cut: int) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open()
+    append(ledger, "1.1")
+    append(ledger, "1.2")
+    ledger.close()
+    path = tmp_path / "000000000001.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = Ledger(tmp_path)
+    expected = ["1.1", "1.2"] if cut == 1 else ["1.1"]
+    assert [entry.sop_instance_uids[0] for entry in again.open()] == expected
+    append(again, "1.3")
+    assert uids(tmp_path) == [*expected, "1.3"]
+
+
+def test_a_damaged_line_in_the_middle_is_never_passed_over(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open()
+    append(ledger, "1.1")
+    append(ledger, "1.2")
+    ledger.close()
+    path = tmp_path / "000000000001.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"1.1"', b'"1.7"'))
+    with pytest.raises(Broken):
+        read_ledger(tmp_path)
+
+
+def test_what_could_not_be_kept_is_cut_off(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open()
+    append(ledger, "1.1")
+    with faults.armed("before-fsync:eio@1"), pytest.raises(Unavailable):
+        append(ledger, "1.2")
+    # Its line is in the first file, whole; the second file begins with its sequence.
+    append(ledger, "1.3")
+    assert uids(tmp_path) == ["1.1", "1.3"]
+
+
+def test_a_later_format_is_refused(tmp_path: Path) -> None:
+    from isal.isal_zlib import crc32
+
+    body = b'{"format":"pacsteward ledger","version":2,"first_sequence":1}'
+    line = body[:-1] + f',"checksum":"{crc32(body):08x}"}}\n'.encode()
+    (tmp_path / "000000000001.jsonl").write_bytes(line + b"{}\n{}\n")
+    with pytest.raises(Unsupported):
+        Ledger(tmp_path).open()
