@@ -1,0 +1,157 @@
+"""Bodies of requests: bounded in size and patience, and kept out of memory when they are large.
+
+References
+----------
+RFC 9110 15.5.9 (408), 15.5.14 (413); PS3.18 8.5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+from starlette.requests import ClientDisconnect, Request
+
+from pacsteward.base.errors import Invalid
+from pacsteward.dicom.web.errors import TooLarge, TooSlow
+
+IDLE_S: Final = 30.0
+"""How long a client may pause in the middle of a body."""
+
+IN_MEMORY_BYTES: Final = 8 * 1024 * 1024
+"""Up to so much one payload is collected in memory; beyond, in a file."""
+
+
+async def chunks(
+    request: Request, *, max_bytes: int, idle_s: float = IDLE_S
+) -> AsyncIterator[bytes]:
+    """Give the body as it arrives.
+
+    Raises
+    ------
+    TooLarge
+        It is longer than `max_bytes`; when its length was announced, before anything is read.
+    TooSlow
+        Nothing came for `idle_s`.
+    Invalid
+        The client went away before the end.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > max_bytes:
+        raise _too_large(max_bytes)
+    size = 0
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(idle_s):
+                chunk = await anext(stream, b"")
+        except TimeoutError as error:
+            raise TooSlow(
+                "The body was not received.",
+                why=f"Nothing came for {idle_s:.0f} seconds.",
+                remedy="Send it again.",
+            ) from error
+        except ClientDisconnect as error:
+            raise Invalid(
+                "The body was not received.", why="The connection ended before it did."
+            ) from error
+        if not chunk:
+            return
+        size += len(chunk)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        yield chunk
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(
+        "The body is too large.",
+        why=f"It may have {max_bytes} bytes.",
+        remedy="Send it in several requests.",
+    )
+
+
+class Spool:
+    """Collects one payload; use it in a ``with`` block, which frees it.
+
+    A small payload stays in memory. A larger one goes into a file without a name, so that a crash
+    leaves nothing behind, and is read through a mapping: its pages are the system's to give back.
+
+    Parameters
+    ----------
+    folder
+        Where the file is made; None for the system's folder of temporary files.
+    max_bytes
+        Largest payload that is taken.
+    """
+
+    def __init__(self, folder: Path | None, *, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._pieces: list[bytes | memoryview] = []
+        self._in_memory = 0
+        self.size = 0
+        self._file: IO[bytes] | None = None
+        self._view: memoryview | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes, which must stay unchanged.
+
+        Raises
+        ------
+        TooLarge
+            The payload is longer than it may be.
+        """
+        self.size += len(data)
+        if self.size > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        self._pieces.append(data)
+        self._in_memory += len(data)
+        if self._in_memory > IN_MEMORY_BYTES:
+            self._flush()
+
+    def value(self) -> memoryview:
+        """Return the whole payload; valid until `close`."""
+        if self._view is None:
+            self._view = memoryview(self._collect())
+        return self._view
+
+    def close(self) -> None:
+        """Free everything. A mapping lives until the last view of it is gone."""
+        self._pieces.clear()
+        self._view = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _collect(self) -> bytes | mmap.mmap:
+        if self._file is None:
+            return b"".join(self._pieces)
+        file = self._flush()
+        file.flush()
+        return mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+
+    def _flush(self) -> IO[bytes]:
+        if self._file is None:
+            # Not in a with block: it lives as long as the spool, and `close` ends both.
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+        self._file.writelines(self._pieces)
+        self._pieces.clear()
+        self._in_memory = 0
+        return self._file

@@ -1,0 +1,155 @@
+"""Parts written and read: every byte in its place, however the network cuts them."""
+
+from __future__ import annotations
+
+import contextlib
+import email.parser
+import email.policy
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pacsteward.base.errors import Invalid, PacstewardError
+from pacsteward.dicom.web.errors import TooLarge
+from pacsteward.dicom.web.multipart import (
+    MAX_PART_HEADER_BYTES,
+    End,
+    PartBegin,
+    PartData,
+    PartEnd,
+    Reader,
+    Writer,
+    boundary_of,
+)
+from pacsteward.dicom.web.negotiation import parse_media_type
+
+
+def written(payloads: list[bytes], boundary: str = "b") -> bytes:
+    writer = Writer("application/dicom", boundary)
+    parts = [
+        writer.head({"Content-Type": "application/dicom"}) + payload + writer.gap
+        for payload in payloads
+    ]
+    return b"".join(parts) + writer.end
+
+
+def read(body: bytes, boundary: str = "b", size: int = 1 << 16) -> list[tuple[dict, bytes]]:
+    reader = Reader(boundary)
+    parts: list[tuple[dict, bytes]] = []
+    for start in range(0, len(body), size):
+        for event in reader.feed(body[start : start + size]):
+            if isinstance(event, PartBegin):
+                parts.append((dict(event.headers), b""))
+            elif isinstance(event, PartData):
+                headers, data = parts[-1]
+                parts[-1] = headers, data + bytes(event.data)
+            else:
+                assert isinstance(event, PartEnd | End)
+    reader.close()
+    return parts
+
+
+def test_c50_the_line_breaks_are_exact() -> None:
+    assert written([b"one", b"two"]) == (
+        b"--b\r\nContent-Type: application/dicom\r\n\r\none\r\n"
+        b"--b\r\nContent-Type: application/dicom\r\n\r\ntwo\r\n"
+        b"--b--\r\n"
+    )
+
+
+def test_what_we_write_is_what_an_independent_parser_reads() -> None:
+    writer = Writer("application/dicom")
+    payloads = [b"a\r\n--b", b"", b"\r\n", bytes(range(256))]
+    body = b"".join(
+        writer.head(
+            {"Content-Type": "application/octet-stream", "Content-Transfer-Encoding": "binary"}
+        )
+        + payload
+        + writer.gap
+        for payload in payloads
+    )
+    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(
+        f"Content-Type: {writer.content_type}\r\n\r\n".encode() + body + writer.end
+    )
+    assert message.get_content_type() == "multipart/related"
+    assert message.get_param("type") == "application/dicom"
+    assert len(list(message.iter_parts())) == len(payloads)
+
+
+@given(
+    st.lists(st.binary(max_size=200), min_size=1, max_size=5),
+    st.integers(min_value=1, max_value=97),
+)
+def test_parts_survive_any_cutting_of_the_stream(payloads: list[bytes], size: int) -> None:
+    # What looks like a delimiter must not be in the payload; the sender sees to that.
+    payloads = [payload.replace(b"--b", b"--x") for payload in payloads]
+    assert [data for _, data in read(written(payloads), size=size)] == payloads
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\r", b"\r\n", b"\r\n-", b"\r\n--", b"\r\n--bo", b"\r\n\r\n--boundar"]
+)
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_the_beginning_of_a_boundary_in_the_data_is_data(tail: bytes, size: int) -> None:
+    payload = b"data" + tail + b"more" + tail
+    ((_, data),) = read(written([payload], "boundary"), "boundary", size)
+    assert data == payload
+
+
+def test_parts_need_no_content_disposition_and_headers_are_found_in_any_case() -> None:
+    ((headers, data),) = read(
+        b"--b\r\nCONTENT-TYPE: application/dicom; transfer-syntax=1.2\r\n"
+        b"Content-Location: /x\r\n\r\nX\r\n--b--"
+    )
+    assert headers == {
+        "content-type": "application/dicom; transfer-syntax=1.2",
+        "content-location": "/x",
+    }
+    assert data == b"X"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'multipart/related; type="application/dicom"; boundary="a b"',
+        "multipart/related; boundary=ab; type=application/dicom",
+    ],
+)
+def test_c50_the_boundary_may_be_quoted_or_not(text: str) -> None:
+    assert boundary_of(parse_media_type(text)).replace(" ", "") == "ab"
+
+
+@pytest.mark.parametrize("text", ["multipart/related", f"multipart/related; boundary={'x' * 71}"])
+def test_a_missing_or_endless_boundary_is_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        boundary_of(parse_media_type(text))
+
+
+def test_a_body_that_is_cut_short_is_noticed() -> None:
+    with pytest.raises(Invalid, match="cut short"):
+        read(b"--b\r\nContent-Type: application/dicom\r\n\r\nhalf")
+
+
+def test_a_body_with_another_boundary_is_refused() -> None:
+    with pytest.raises(Invalid):
+        read(written([b"x"], "other"), "b")
+
+
+def test_too_many_parts_are_refused() -> None:
+    reader = Reader("b", max_parts=3)
+    with pytest.raises(TooLarge):
+        list(reader.feed(written([b"x"] * 4)))
+
+
+def test_endless_header_lines_are_refused() -> None:
+    line = b"X-A: " + b"a" * 8000 + b"\r\n"
+    body = b"--b\r\n" + line * (MAX_PART_HEADER_BYTES // len(line) + 1) + b"\r\nx\r\n--b--"
+    with pytest.raises(PacstewardError):
+        read(body)
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    with contextlib.suppress(PacstewardError):
+        read(b"--b\r\n" + body, size=50)

@@ -1,0 +1,173 @@
+"""Our JSON API below ``/api/v1``: typed by FastAPI, guarded like everything else.
+
+References
+----------
+OpenAPI 3.1; RFC 9457 — problem details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from pacsteward.base.errors import PacstewardError
+from pacsteward.web import problem
+from pacsteward.web.guard import Guard
+
+PREFIX = "/api/v1"
+DESCRIPTION_PATH = "/api/openapi.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiOperation:
+    """An operation; see `feature.ApiRoute`.
+
+    Parameters
+    ----------
+    tag
+        Name of the room, by which the description groups its operations.
+    """
+
+    method: str
+    path: str
+    endpoint: Callable[..., Any]
+    permission: str
+    summary: str
+    tag: str = ""
+    status_code: int | None = None
+
+
+class _Refused(Exception):
+    """Carries the guard's answer out of the framework."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+
+def build_api(
+    operations: Iterable[ApiOperation], guard: Guard, *, version: str, state: Mapping[str, Any]
+) -> FastAPI:
+    """Make the application that is mounted at `PREFIX`.
+
+    Parameters
+    ----------
+    state
+        What endpoints find in ``request.app.state``: the house.
+    """
+    api = FastAPI(
+        title="Pacsteward",
+        version=version,
+        summary="Everything that the console does, for scripts.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        servers=[{"url": PREFIX}],
+    )
+    for name, value in state.items():
+        setattr(api.state, name, value)
+    for operation in operations:
+        api.add_api_route(
+            operation.path,
+            operation.endpoint,
+            methods=[operation.method],
+            summary=operation.summary,
+            tags=[operation.tag] if operation.tag else None,
+            dependencies=[Depends(_asking(guard, operation.permission))],
+            responses=_PROBLEMS,
+            openapi_extra={"x-permission": operation.permission},
+            status_code=operation.status_code,
+        )
+    api.add_exception_handler(_Refused, _answer_refused)
+    api.add_exception_handler(PacstewardError, _answer_error)
+    api.add_exception_handler(RequestValidationError, _answer_validation)
+    api.add_exception_handler(HTTPException, _answer_http)
+    return api
+
+
+def description(api: FastAPI) -> Callable[[Request], Response]:
+    """Return the handler that gives the OpenAPI description."""
+
+    def handle(_request: Request) -> Response:
+        document = api.openapi()
+        document.setdefault("components", {})["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "basic": {"type": "http", "scheme": "basic", "description": "A token as password."},
+        }
+        document["security"] = [{"bearer": []}, {"basic": []}]
+        return JSONResponse(document)
+
+    return handle
+
+
+def _asking(guard: Guard, permission: str) -> Callable[[Request], Any]:
+    async def check(request: Request) -> None:
+        request.scope["pacsteward.kind"] = "api"
+        refusal = await guard.check(request, permission, "api")
+        if refusal is not None:
+            raise _Refused(refusal)
+
+    return check
+
+
+def _answer_refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, _Refused)
+    return error.response
+
+
+def _answer_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PacstewardError)
+    return problem.answer(request, error)
+
+
+def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    request.scope["pacsteward.kind"] = "api"
+    if request.state.actor is None:
+        # Nobody needs to learn which operations there are.
+        return problem.unauthorized(request, is_wrong=request.state.is_wrong)
+    return problem.answer_http(request, error)
+
+
+def _answer_validation(request: Request, error: Exception) -> Response:
+    """List every fault with its place; what was sent is left out, it may be a secret."""
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        {"place": ".".join(str(part) for part in fault["loc"]), "why": fault["msg"]}
+        for fault in error.errors()
+    ]
+    return problem.document(
+        request,
+        400,
+        "The request does not fit its description.",
+        why=" ".join(f"{fault['place']}: {fault['why']}." for fault in faults),
+        remedy=f"{DESCRIPTION_PATH} describes what is taken.",
+        kind="invalid",
+        faults=faults,
+    )
+
+
+_PROBLEM = {
+    "content": {
+        problem.MEDIA_TYPE: {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    name: {"type": "integer" if name == "status" else "string"}
+                    for name in ("type", "title", "status", "detail", "kind", "why", "remedy")
+                },
+            }
+        }
+    }
+}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The request does not fit.", **_PROBLEM},
+    401: {"description": "Credentials are needed.", **_PROBLEM},
+    403: {"description": "The permission is missing.", **_PROBLEM},
+}

@@ -1,0 +1,165 @@
+"""Finds out who sends a request.
+
+A session cookie, a bearer token, or the same token as the password of HTTP Basic, whatever the
+user name: some machines can only do that. What is found stands in ``request.state``:
+
+- ``actor``: the `Actor`, or None;
+- ``credentials``: how it was known, "session", "bearer", "basic" or "none";
+- ``is_wrong``: something was shown, and it is not good (any more);
+- ``visit``, ``form_token``: of a session.
+
+Whether that is enough is the guard's business (`guard.py`).
+
+References
+----------
+RFC 6750 2.1 — bearer; RFC 7617 2 — Basic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pacsteward.security import Access, Visit, form_token_of
+
+SESSION_COOKIE = "pacsteward_session"
+DEVICE_COOKIE = "pacsteward_device"
+
+SECRET_MAX = 512
+
+
+class Authentication:
+    """ASGI middleware.
+
+    Parameters
+    ----------
+    access
+        Knows sessions and tokens.
+    public
+        Beginnings of paths where nobody is asked who they are: static files.
+    """
+
+    def __init__(self, app: ASGIApp, *, access: Access, public: tuple[str, ...] = ()) -> None:
+        self._app = app
+        self._access = access
+        self._public = public
+        self._number = _numbers_of(access)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Find out who it is, and pass the request on."""
+        if scope["type"] == "http":
+            state = scope.setdefault("state", {})
+            state.update(actor=None, visit=None, credentials="none", is_wrong=False, form_token="")
+            if not scope["path"].startswith(self._public):
+                await self._recognise(scope)
+        await self._app(scope, receive, send)
+
+    async def _recognise(self, scope: Scope) -> None:
+        state = scope["state"]
+        address = scope["client"][0] if scope.get("client") else ""
+        how, secret = _shown(scope["headers"])
+        if how == "none":
+            return
+        visit = await self._visit(how, secret, address)
+        state["credentials"] = how
+        if visit is None:
+            state["is_wrong"] = True
+            return
+        state["actor"] = visit.actor
+        state["visit"] = visit
+        if how == "session":
+            state["form_token"] = form_token_of(secret)
+
+    async def _visit(self, how: str, secret: str, address: str) -> Visit | None:
+        if not secret or len(secret) > SECRET_MAX:
+            return None
+        known = self._access.recall(secret, address, await self._number())
+        if known is not None:
+            return known
+        look = self._access.visit_by_session if how == "session" else self._access.visit_by_token
+        return await run_in_threadpool(look, secret, address)
+
+
+def _shown(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
+    """Return how somebody identifies himself, and the secret.
+
+    An Authorization header goes before a cookie: whoever sends one means it.
+    """
+    cookies = []
+    for name, value in headers:
+        if name == b"authorization":
+            return _authorization(value)
+        if name == b"cookie":
+            cookies.append(value)
+    for cookie in cookies:
+        if SESSION_COOKIE.encode() in cookie:
+            secret = _cookie(cookie)
+            if secret:
+                return "session", secret
+    return "none", ""
+
+
+def _authorization(value: bytes) -> tuple[str, str]:
+    scheme, _space, rest = value.decode("latin-1").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return "bearer", rest.strip()
+        case "basic":
+            try:
+                pair = base64.b64decode(rest.strip(), validate=True).decode("utf-8")
+            except (binascii.Error, UnicodeDecodeError):
+                return "basic", ""
+            return "basic", pair.partition(":")[2]
+    return "bearer", ""
+
+
+def _cookie(value: bytes) -> str:
+    cookies: SimpleCookie = SimpleCookie()
+    try:
+        cookies.load(value.decode("latin-1"))
+    except CookieError:
+        return ""
+    return cookies[SESSION_COOKIE].value if SESSION_COOKIE in cookies else ""
+
+
+def _numbers_of(access: Access) -> Callable[[], Awaitable[int]]:
+    """Return a way to ask for `Changes.number` that does not block the event loop."""
+    changes = access.changes
+    if changes.is_instant:
+
+        async def at_once() -> int:
+            return changes.number()
+
+        return at_once
+    return _Shared(changes.number)
+
+
+class _Shared:
+    """Asks once for all requests that came in before the question was sent.
+
+    Each of them sees a number that is not older than itself, which is what makes a revoked token
+    useless at once; under load hundreds share one question.
+    """
+
+    def __init__(self, ask: Callable[[], int]) -> None:
+        self._ask = ask
+        self._running: asyncio.Task[int] | None = None
+        self._next: asyncio.Task[int] | None = None
+
+    async def __call__(self) -> int:
+        if self._next is None:
+            self._next = asyncio.create_task(self._run(self._running))
+        return await asyncio.shield(self._next)
+
+    async def _run(self, before: asyncio.Task[int] | None) -> int:
+        if before is not None:
+            await asyncio.wait([before])
+        # From here on a new request needs a new question.
+        self._running, self._next = self._next, None
+        return await run_in_threadpool(self._ask)

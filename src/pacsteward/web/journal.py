@@ -1,0 +1,106 @@
+"""The outermost layer of the HTTP door: gives each request a name, times it, and lets no fault out.
+
+A fault that nobody named becomes a 500 without details; the log has them under the request's name,
+which the answer carries. Addresses are logged without what follows the question mark: people
+search for patients there.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pacsteward.base.errors import Broken
+from pacsteward.web import problem
+
+SLOW_S = 2.0
+
+Watch = Callable[[str, str, int, float], None]
+"""Told of each request: method, kind of route, status, seconds."""
+
+_log = structlog.get_logger("pacsteward.web")
+
+
+class Journal:
+    """ASGI middleware.
+
+    Parameters
+    ----------
+    watch
+        Counts requests for monitoring.
+    """
+
+    def __init__(self, app: ASGIApp, watch: Watch | None = None) -> None:
+        self._app = app
+        self._watch = watch
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = secrets.token_hex(6)
+        scope.setdefault("state", {})["request_id"] = request_id
+        mark = request_id.encode()
+        status = 0
+
+        async def note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message.setdefault("headers", []).append((b"x-request-id", mark))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except ClientDisconnect:
+            status = status or 499
+        except Exception as error:  # noqa: BLE001 - the last place where it can be caught
+            _log.error(
+                "request_failed",
+                request_id=request_id,
+                method=scope["method"],
+                path=scope["path"][:200],
+                exc_info=error,
+            )
+            if status == 0:
+                await _apologise(scope, receive, note)
+            # An answer that had begun stays incomplete: the server cuts the connection, and the
+            # client sees that it did not get the whole.
+        finally:
+            self._note(scope, request_id, status, time.perf_counter() - began)
+
+    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        kind = scope.get("pacsteward.kind", "other")
+        if self._watch is not None:
+            self._watch(scope["method"], kind, status, seconds)
+        if status >= 500 or seconds >= SLOW_S:
+            write = _log.warning
+        elif kind in ("page", "api"):
+            write = _log.info
+        else:
+            write = _log.debug
+        write(
+            "request",
+            request_id=request_id,
+            method=scope["method"],
+            path=scope["path"][:200],
+            status=status,
+            ms=round(seconds * 1000, 1),
+        )
+
+
+async def _apologise(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope, receive)
+    error = Broken(
+        "Something went wrong on our side.",
+        why="The fault was written into the log.",
+        remedy=f"Tell your administrator the number {request.state.request_id}.",
+    )
+    await problem.answer(request, error)(scope, receive, send)

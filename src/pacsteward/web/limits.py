@@ -1,0 +1,138 @@
+"""Limits of a request: headers, body, patience.
+
+References
+----------
+RFC 9110 15.5.9 (408), 15.5.14 (413); RFC 6585 5 (431).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pacsteward.web import problem
+
+HEADERS_MAX = 100
+HEADER_BLOCK_MAX_BYTES = 64 * 1024
+
+STREAMED = (("POST", "/dicom-web/studies"),)
+"""Requests whose body is read as it comes and may be as long as it likes: STOW-RS."""
+
+
+class Limits:
+    """ASGI middleware.
+
+    Parameters
+    ----------
+    body_max_bytes
+        For all but `STREAMED`.
+    stall_s
+        How long the next piece of a body may take, in seconds.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        body_max_bytes: int,
+        stall_s: float,
+        streamed: Sequence[tuple[str, str]] = STREAMED,
+    ) -> None:
+        self._app = app
+        self._body_max_bytes = body_max_bytes
+        self._stall_s = stall_s
+        self._streamed = streamed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = scope["headers"]
+        if len(headers) > HEADERS_MAX or (
+            sum(len(name) + len(value) for name, value in headers) > HEADER_BLOCK_MAX_BYTES
+        ):
+            await _refuse(scope, receive, send, 431, "The request's headers are too large.")
+            return
+        limit = None if self._is_streamed(scope) else self._body_max_bytes
+        if limit is not None and _promised_bytes(headers) > limit:
+            await _refuse(scope, receive, send, 413, _too_large(limit))
+            return
+        await _Watched(scope, receive, send, limit, self._stall_s).run(self._app)
+
+    def _is_streamed(self, scope: Scope) -> bool:
+        return any(
+            scope["method"] == method and scope["path"].startswith(path)
+            for method, path in self._streamed
+        )
+
+
+class _Watched:
+    """One request whose body is counted while it comes in."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limit: int | None, stall_s: float
+    ) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._limit = limit
+        self._stall_s = stall_s
+        self._received = 0
+        self._is_body_in = False
+        self._has_answered = False
+        self._fault: tuple[int, str] | None = None
+
+    async def run(self, app: ASGIApp) -> None:
+        try:
+            await app(self._scope, self.receive, self.send)
+        except ClientDisconnect:
+            if self._fault is None:
+                raise
+        if self._fault is not None and not self._has_answered:
+            await _refuse(self._scope, self._receive, self._send, *self._fault)
+
+    async def receive(self) -> Message:
+        if self._is_body_in:
+            # What comes now is only the news that the client went away; that may take its time.
+            return await self._receive()
+        try:
+            async with asyncio.timeout(self._stall_s):
+                message = await self._receive()
+        except TimeoutError:
+            self._fault = (408, "The request stopped coming in.")
+            return {"type": "http.disconnect"}
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            self._is_body_in = not message.get("more_body", False)
+            if self._limit is not None and self._received > self._limit:
+                self._fault = (413, _too_large(self._limit))
+                return {"type": "http.disconnect"}
+        return message
+
+    async def send(self, message: Message) -> None:
+        # After a fault the application answers to something that never came in whole.
+        if self._fault is None or self._has_answered:
+            self._has_answered = True
+            await self._send(message)
+
+
+def _too_large(limit: int) -> str:
+    return f"The request's body is larger than {limit} bytes."
+
+
+def _promised_bytes(headers: Sequence[tuple[bytes, bytes]]) -> int:
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value) if value.isdigit() and len(value) < 19 else 0
+    return 0
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, what: str) -> None:
+    request = Request(scope, receive)
+    # What is left of the body would be read as the next request.
+    response = problem.document(request, status, what, headers={"connection": "close"})
+    await response(scope, receive, send)

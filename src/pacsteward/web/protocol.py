@@ -1,0 +1,97 @@
+"""The HTTP/1.1 connection, with patience that ends.
+
+The server that carries the application waits for ever for a request's headers, and takes any
+number of them. A few hundred clients that send one byte a minute would then hold all connections
+(slowloris, R13), and one that never ends its headers would fill the memory. Here a connection that
+has not brought a whole head in time, or whose head gets too large, is closed; bodies are watched by
+`limits.py`.
+
+References
+----------
+RFC 9112 2.2 — message parsing; RFC 6585 5 — 431.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES
+
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
+_TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+class PatientProtocol(HttpToolsProtocol):
+    """Give it to uvicorn as ``http=PatientProtocol``."""
+
+    head_timeout_s: ClassVar[float] = 15.0
+    """How long the head of a request may take, from its first byte; a new connection's, at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first head."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._head_bytes = 0
+        self._is_in_head = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._wait_for_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, as long as the head stays within its limit."""
+        if self._deadline is not None:
+            # In a head, or before the first one. A body in the same piece counts too; it is
+            # never larger than one read.
+            self._head_bytes += len(data)
+            if self._head_bytes > HEADER_BLOCK_MAX_BYTES + _ONE_READ_BYTES:
+                self._close_with(_TOO_LARGE)
+                return
+        elif self._is_idle():
+            self._wait_for_head()
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """Stop the clock: the head is in."""
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def _is_idle(self) -> bool:
+        cycle: Any = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def _wait_for_head(self) -> None:
+        self._head_bytes = 0
+        self._deadline = self.loop.call_later(self.head_timeout_s, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        self._close_with(_TOO_SLOW if self._head_bytes else b"")
+
+    def _close_with(self, answer: bytes) -> None:
+        self._stop_waiting()
+        if self.transport.is_closing():
+            return
+        if answer:
+            self.transport.write(answer)
+        self.transport.close()
+
+
+_ONE_READ_BYTES = 256 * 1024
+"""The event loop reads at most this much at once."""

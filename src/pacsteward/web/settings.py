@@ -1,0 +1,75 @@
+"""Settings of the HTTP door."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import ClassVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from pacsteward.base.settings import Section
+
+
+class WebSettings(Section):
+    """How the HTTP door looks from outside."""
+
+    section: ClassVar[str] = "web"
+
+    public_url: str = Field(
+        "",
+        description=(
+            "Address that users and viewers reach us at, e.g. https://pacs.example; links in "
+            "answers begin with it. Empty takes it from each request."
+        ),
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Addresses or networks of reverse proxies whose Forwarded and X-Forwarded-* headers "
+            "are believed. Nobody's are, when it is empty."
+        ),
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Origins of web pages elsewhere that may use DICOMweb and the API with a token, e.g. "
+            "https://viewer.example."
+        ),
+    )
+    body_max_bytes: int = Field(
+        8 * 1024 * 1024,
+        ge=1024,
+        description="Largest request body, in bytes; storing studies is not limited by it.",
+    )
+    request_stall_s: float = Field(
+        30.0,
+        gt=0,
+        description="A request that sends nothing for this long is given up, in seconds.",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            ipaddress.ip_network(value, strict=False)
+        return values
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_base_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (
+            parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/")
+        ):
+            raise ValueError("must be like https://pacs.example, without a path")
+        return value.rstrip("/")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
+                raise ValueError("must be like https://viewer.example, without a path")
+        return values

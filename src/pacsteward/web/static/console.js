@@ -1,0 +1,114 @@
+// Keyboard, questions before dangerous acts, copying, light and dark. Pages work without it.
+"use strict";
+
+const isTyping = (target) =>
+  target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+
+// --- rows ---------------------------------------------------------------------------------------
+
+const rows = () => [...document.querySelectorAll("[data-rows] > tbody > tr")];
+
+function moveRow(step) {
+  const all = rows();
+  if (!all.length) return;
+  const present = all.findIndex((row) => row.classList.contains("is-current"));
+  const next = Math.min(Math.max(present + step, 0), all.length - 1);
+  all.forEach((row) => row.classList.remove("is-current"));
+  all[next].classList.add("is-current");
+  all[next].scrollIntoView({ block: "nearest" });
+  (all[next].querySelector("a[data-open-row]") ?? all[next].querySelector("a, button"))?.focus({ preventScroll: true });
+}
+
+const openRow = () => document.querySelector("tr.is-current a[data-open-row]")?.click();
+
+// --- keys ---------------------------------------------------------------------------------------
+
+const KEYS = {
+  j: () => moveRow(1),
+  k: () => moveRow(-1),
+  "/": () => document.querySelector("[data-search]")?.focus(),
+  n: () => document.querySelector("[data-new]")?.click(),
+  "?": () => document.querySelector("#keys")?.showModal(),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (isTyping(event.target)) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  if (document.querySelector("dialog[open]")) return;
+  if (event.key === "Enter" && event.target === document.body) {
+    openRow();
+    return;
+  }
+  const act = KEYS[event.key];
+  if (act) {
+    event.preventDefault();
+    act();
+  }
+});
+
+// --- questions ----------------------------------------------------------------------------------
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  const question = form.dataset.ask;
+  if (!question || form.dataset.answered) return;
+  event.preventDefault();
+  const dialog = document.querySelector("#confirm");
+  dialog.querySelector("#confirm-words").textContent = question;
+  dialog.returnValue = "no";
+  dialog.addEventListener(
+    "close",
+    () => {
+      if (dialog.returnValue !== "yes") return;
+      form.dataset.answered = "yes";
+      form.requestSubmit();
+    },
+    { once: true },
+  );
+  dialog.showModal();
+});
+
+// A form that is on its way is not sent a second time by a second click.
+document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented || event.target.method === "dialog") return;
+  const button = event.submitter;
+  if (button) {
+    button.setAttribute("aria-busy", "true");
+    setTimeout(() => button.removeAttribute("aria-busy"), 8000);
+  }
+});
+
+// --- small things -------------------------------------------------------------------------------
+
+document.addEventListener("click", async (event) => {
+  const target = event.target instanceof Element ? event.target.closest("[data-copy], [data-theme-switch], [data-open]") : null;
+  if (!target) return;
+  if (target.dataset.open) document.querySelector(target.dataset.open)?.showModal();
+  if ("themeSwitch" in target.dataset) switchTheme();
+  if ("copy" in target.dataset) {
+    const words = target.textContent;
+    try {
+      await navigator.clipboard.writeText(target.dataset.copy);
+      target.textContent = "Copied";
+    } catch {
+      // Browsers allow it on secure addresses only: mark the text, for Ctrl+C.
+      getSelection().selectAllChildren(target.previousElementSibling);
+      target.textContent = "Press Ctrl+C";
+    }
+    setTimeout(() => (target.textContent = words), 2000);
+  }
+});
+
+function switchTheme() {
+  const root = document.documentElement;
+  const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = isDark ? "light" : "dark";
+  try {
+    localStorage.setItem("theme", root.dataset.theme);
+  } catch {
+    // It then lasts until the next page.
+  }
+}
