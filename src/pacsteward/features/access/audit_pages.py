@@ -1,0 +1,103 @@
+"""The audit book in the console: who did what, and whether the book is whole."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from pacsteward.base.errors import NotFound
+from pacsteward.feature import House, Page
+from pacsteward.security import (
+    EVENT_MEANINGS,
+    AuditEvent,
+    AuditFilter,
+    RecordedEntry,
+    to_dicom_audit_xml,
+)
+from pacsteward.web import Request, Response, query_text, render
+
+PAGE_ENTRIES = 100
+
+_EVENTS = [("", "All events"), *((str(event), EVENT_MEANINGS[event]) for event in AuditEvent)]
+
+FILTERS = ("q", "actor", "event", "object", "since", "until", "failures")
+
+
+def show_audit(house: House, request: Request) -> Response:
+    """List entries, the newest first."""
+    before = query_text(request, "before")
+    # One more than is shown tells whether there is another page.
+    found = house.audit.entries(
+        filter_of(request),
+        before=int(before) if before.isascii() and before.isdigit() and len(before) < 18 else None,
+        limit=PAGE_ENTRIES + 1,
+    )
+    entries = found[:PAGE_ENTRIES]
+    return render(
+        request,
+        "access/audit.html",
+        entries=entries,
+        total=house.audit.count(),
+        chosen={name: query_text(request, name) for name in FILTERS},
+        events=[
+            ("", "All events"),
+            *((event.value, EVENT_MEANINGS[event]) for event in AuditEvent),
+        ],
+        older=entries[-1].sequence if len(found) > PAGE_ENTRIES else None,
+        is_first_page=not before,
+    )
+
+
+def show_entry(house: House, request: Request) -> Response:
+    """Show one entry with all that is known of it, also as the DICOM audit message."""
+    entry = entry_of(house, request.path_params["sequence"])
+    message = to_dicom_audit_xml(entry).decode()
+    return render(request, "access/audit_entry.html", entry=entry, message=message)
+
+
+def check_chain(house: House, request: Request) -> Response:
+    """Walk the whole chain and say what was found."""
+    report = house.audit.verify()
+    return render(request, "access/audit_chain.html", report=report)
+
+
+def entry_of(house: House, sequence: int) -> RecordedEntry:
+    """Return one entry.
+
+    Raises
+    ------
+    NotFound
+        There is none of this number.
+    """
+    found = house.audit.entries(before=sequence + 1, limit=1)
+    if not found or found[0].sequence != sequence:
+        raise NotFound(f"The audit book has no entry {sequence}.")
+    return found[0]
+
+
+def filter_of(request: Request) -> AuditFilter:
+    """Read the filter from the address; what makes no sense does not restrict."""
+    event = query_text(request, "event")
+    until = _day(query_text(request, "until"))
+    return AuditFilter(
+        actor=query_text(request, "actor"),
+        event=AuditEvent(event) if event in set(AuditEvent) else None,
+        object_id=query_text(request, "object"),
+        containing=query_text(request, "q"),
+        only_failures=bool(query_text(request, "failures")),
+        since=_day(query_text(request, "since")),
+        until=until + timedelta(days=1) if until else None,
+    )
+
+
+def _day(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+PAGES = (
+    Page("/audit", show_audit, "audit.read", "Audit", menu=92),
+    Page("/audit/chain", check_chain, "audit.read", "Is the book whole?"),
+    Page("/audit/{sequence:int}", show_entry, "audit.read", "Audit entry"),
+)

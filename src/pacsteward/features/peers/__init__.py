@@ -1,0 +1,1 @@
+"""Connections: the machines that we speak with, and those that would like to."""

@@ -1,0 +1,1 @@
+"""Finding patients, studies, series and instances."""

@@ -1,0 +1,139 @@
+"""QIDO-RS: searching for studies, series and instances.
+
+Enters: query parameters. Leaves: a DICOM JSON array. No result is 204 without a body, as PS3.18
+has it. An answer that was cut says in a Warning header how many results there are besides.
+
+References
+----------
+PS3.18 10.6 (Search transaction), 8.3.4 (its parameters).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import islice
+from types import MappingProxyType
+from typing import Final
+
+from pacsteward.base.errors import Exhausted
+from pacsteward.dicom.attributes import Level, name_of
+from pacsteward.dicom.matching import Criterion, Query, Single
+from pacsteward.dicom.uids import check_uid
+from pacsteward.dicom.web.answers import (
+    Request,
+    Response,
+    list_answer,
+    list_form,
+    service_url,
+    warning,
+)
+from pacsteward.dicom.web.parameters import Search, read_search
+from pacsteward.feature import House, Route
+from pacsteward.features.query.resources import (
+    SERIES_INSTANCE_UID,
+    SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+    every_attribute,
+    result,
+    returned,
+)
+from pacsteward.features.query.settings import QuerySettings
+
+_IN_PATH: Final[Mapping[str, tuple[Level, int, str]]] = MappingProxyType(
+    {
+        "study": (Level.STUDY, STUDY_INSTANCE_UID, "StudyInstanceUID"),
+        "series": (Level.SERIES, SERIES_INSTANCE_UID, "SeriesInstanceUID"),
+    }
+)
+
+
+def search(level: Level) -> Callable[[House, Request], Response]:
+    """Make the handler of a search whose results stand for `level`."""
+
+    def handle(house: House, request: Request) -> Response:
+        form = list_form(request)
+        asked = _read(house, request, level)
+        # One more than is given tells whether there are others.
+        query = asked.query
+        wanted = None if query.limit is None else query.limit + 1
+        matches = house.archive.find(replace(query, limit=wanted))
+        url = service_url(request)
+        results = [
+            result(match, level, query.returns, url) for match in islice(matches, query.limit)
+        ]
+        has_more = next(matches, None) is not None if query.limit is not None else False
+        house.audit.record_query(
+            name=request.state.actor.name,
+            address=request.state.actor.address,
+            level=level,
+            keys=tuple(query.criteria),
+            matches=len(results),
+            kind=request.state.actor.kind,
+        )
+        remarks = warning(*_remarks(house, asked, len(results), has_more=has_more))
+        if not results:
+            return Response(status_code=204, headers=remarks)
+        return list_answer(request, form, results, headers=remarks)
+
+    return handle
+
+
+def _read(house: House, request: Request, level: Level) -> Search:
+    fixed: dict[int, Criterion] = {}
+    path_has = set()
+    for name, (parent, tag, keyword) in _IN_PATH.items():
+        if name in request.path_params:
+            fixed[tag] = Single(check_uid(request.path_params[name], keyword))
+            path_has.add(parent)
+    # Within a study nothing is cut: a client that asks for its series without a limit wants all of
+    # them (C16).
+    most = None if fixed else house.settings.of(QuerySettings).max_results
+    asked = read_search(
+        level,
+        request.query_params.multi_items(),
+        returns=returned(level, path_has=frozenset(path_has)),
+        fixed=fixed,
+        max_results=most,
+    )
+    needed = [STUDY_INSTANCE_UID, SERIES_INSTANCE_UID, SOP_INSTANCE_UID][: _DEPTH[level]]
+    more = every_attribute(level) if asked.wants_all else ()
+    returns = tuple(dict.fromkeys([*asked.query.returns, *needed, *more]))
+    return replace(asked, query=replace(asked.query, returns=returns))
+
+
+_DEPTH: Final = {Level.STUDY: 1, Level.SERIES: 2, Level.IMAGE: 3}
+
+
+def _remarks(house: House, asked: Search, given: int, *, has_more: bool) -> list[str]:
+    remarks = list(asked.warnings)
+    if unsupported := house.archive.unsupported(asked.query):
+        names = ", ".join(name_of(tag) for tag in unsupported)
+        remarks.append(f"The following attributes cannot be matched and were ignored: {names}")
+    if has_more:
+        remarks.append(_additional(house, asked.query, given))
+    return remarks
+
+
+def _additional(house: House, query: Query, given: int) -> str:
+    """Say how much was left out, in the words of PS3.18 8.3.4.4."""
+    try:
+        count = house.archive.count(query) - query.offset - given
+    except Exhausted:
+        # Counting may take longer than finding; that there are more is known all the same.
+        return "There are additional results that can be requested"
+    return f"There are {max(count, 1)} additional results that can be requested"
+
+
+def _routes(path: str, level: Level) -> Route:
+    return Route("GET", f"/dicom-web{path}", search(level), "studies.find")
+
+
+ROUTES = (
+    _routes("/studies", Level.STUDY),
+    _routes("/series", Level.SERIES),
+    _routes("/instances", Level.IMAGE),
+    _routes("/studies/{study}/series", Level.SERIES),
+    _routes("/studies/{study}/instances", Level.IMAGE),
+    _routes("/studies/{study}/series/{series}/instances", Level.IMAGE),
+)

@@ -1,0 +1,131 @@
+"""The console's pages of studies: the list, one study, one header."""
+
+from __future__ import annotations
+
+from pacsteward.dicom.uids import TRANSFER_SYNTAXES, check_uid
+from pacsteward.dicom.web.answers import Request, Response
+from pacsteward.feature import House, Page
+from pacsteward.features.query import browse, study
+from pacsteward.web.forms import is_inline, query_text
+from pacsteward.web.grid import Column, Grid, wishes_of
+from pacsteward.web.page import render
+
+COLUMNS = (
+    Column("Patient", "patient"),
+    Column("Patient ID", "id"),
+    Column("Born", "born"),
+    Column("Sex"),
+    Column("Study date", "date"),
+    Column("Modality"),
+    Column("Description", "description"),
+    Column("Accession no.", "accession"),
+    Column("Referrer", "referrer"),
+    Column("Series", is_number=True),
+    Column("Images", is_number=True),
+    Column(""),
+)
+ROWS = 50
+FILTERS = ("days", "modality", "patient", "accession")
+INSTANCES_SHOWN = 500
+
+
+def list_studies(house: House, request: Request) -> Response:
+    """Show the studies that the address asks for."""
+    wishes = wishes_of(request, COLUMNS, sort="-date", keep=FILTERS)
+    wanted = browse.Wanted(
+        words=wishes.search,
+        days=query_text(request, "days"),
+        modality=query_text(request, "modality", 16),
+        patient_id=query_text(request, "patient", 64),
+        accession_number=query_text(request, "accession", 64),
+    )
+    found = browse.list_studies(
+        house.archive,
+        wanted,
+        house.clock.now().astimezone().date(),
+        order_by=tuple((tag, wishes.is_descending) for tag in browse.SORTS[wishes.sort]),
+        limit=ROWS,
+        offset=(wishes.page - 1) * ROWS,
+    )
+    house.audit.record_query(
+        name=request.state.actor.name,
+        address=request.state.actor.address,
+        level="STUDY",
+        keys=[name for name in ("words", *FILTERS) if request.query_params.get(name)],
+        matches=len(found.rows),
+        kind=request.state.actor.kind,
+    )
+    return render(
+        request,
+        "query/study_rows.html" if is_inline(request) else "query/studies.html",
+        grid=Grid(COLUMNS, found.rows, found.total, wishes, ROWS),
+        wanted=wanted,
+        read_as=found.read_as,
+        days=browse.DAYS,
+        modalities=browse.MODALITIES,
+    )
+
+
+def show_study(house: House, request: Request) -> Response:
+    """Show one study with its series."""
+    uid = check_uid(request.path_params["study"], "StudyInstanceUID")
+    found = study.read_study(house.archive, uid)
+    house.audit.record_access(request.state.actor, (uid,))
+    return render(
+        request,
+        "query/study.html",
+        study=found,
+        series=study.list_series(house.archive, uid),
+        can_download=request.state.actor.may("studies.download"),
+    )
+
+
+def show_series(house: House, request: Request) -> Response:
+    """Show the instances of one series."""
+    study_uid = check_uid(request.path_params["study"], "StudyInstanceUID")
+    series_uid = check_uid(request.path_params["series"], "SeriesInstanceUID")
+    found = study.read_study(house.archive, study_uid)
+    series = study.find_series(house.archive, study_uid, series_uid)
+    instances = study.list_instances(
+        house.archive, study_uid, series_uid, limit=INSTANCES_SHOWN, offset=0
+    )
+    house.audit.record_access(request.state.actor, (study_uid,))
+    return render(
+        request,
+        "query/series.html",
+        study=found,
+        series=series,
+        instances=instances,
+        limit=INSTANCES_SHOWN,
+        syntaxes=TRANSFER_SYNTAXES,
+    )
+
+
+def show_instance(house: House, request: Request) -> Response:
+    """Show every attribute of one instance."""
+    study_uid = check_uid(request.path_params["study"], "StudyInstanceUID")
+    series_uid = check_uid(request.path_params["series"], "SeriesInstanceUID")
+    sop_uid = check_uid(request.path_params["instance"], "SOPInstanceUID")
+    instance = house.archive.instance(study_uid, series_uid, sop_uid)
+    lines = study.read_header_lines(house.archive, study_uid, series_uid, sop_uid)
+    house.audit.record_access(request.state.actor, (study_uid,))
+    return render(
+        request,
+        "query/instance.html",
+        study=study.read_study(house.archive, study_uid),
+        instance=instance,
+        sop_class=study.name_of_sop_class(instance.sop_class_uid),
+        lines=lines,
+        syntaxes=TRANSFER_SYNTAXES,
+    )
+
+
+_STUDY = "/studies/{study}"
+_SERIES = _STUDY + "/series/{series}"
+
+PAGES = (
+    Page("/studies", list_studies, "studies.find", "Studies", menu=20),
+    Page(_STUDY, show_study, "studies.read", "Study"),
+    Page(_SERIES, show_series, "studies.read", "Series"),
+    Page(_SERIES + "/instances/{instance}", show_instance, "studies.read", "Instance"),
+)

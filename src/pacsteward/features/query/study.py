@@ -1,0 +1,258 @@
+"""What the console's page of a study shows: its series, their instances, a header in full."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pacsteward.archive import Archive, Match
+from pacsteward.base.errors import NotFound
+from pacsteward.dicom.attributes import Level, format_tag, keyword_of
+from pacsteward.dicom.matching import Query, Single
+from pacsteward.dicom.names import display
+from pacsteward.dicom.uids import STORAGE_SOP_CLASSES
+from pacsteward.features.query.browse import SHOWN, StudyRow, day, row_of, time_of_day
+
+STUDY_INSTANCE_UID: Final = 0x0020000D
+SERIES_INSTANCE_UID: Final = 0x0020000E
+SOP_INSTANCE_UID: Final = 0x00080018
+
+_SERIES: Final = (
+    SERIES_INSTANCE_UID,
+    0x00080060,
+    0x00200011,
+    0x0008103E,
+    0x00080021,
+    0x00080031,
+    0x00180015,
+    0x00201209,
+    0x00080080,
+    0x00081010,
+    0x00080070,
+    0x00081090,
+)
+_INSTANCE: Final = (
+    SOP_INSTANCE_UID,
+    0x00080016,
+    0x00200013,
+    0x00280008,
+    0x00280010,
+    0x00280011,
+    0x00083002,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRow:
+    """One series of the page."""
+
+    series_instance_uid: str
+    modality: str
+    number: str
+    description: str
+    date: str
+    time: str
+    body_part: str
+    number_of_instances: str
+    institution: str
+    station: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRow:
+    """One instance of a series."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    sop_class: str
+    number: str
+    frames: str
+    size: str
+    transfer_syntax_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderLine:
+    """One attribute of an instance.
+
+    Parameters
+    ----------
+    depth
+        0 for the data set itself, one more for each sequence around it.
+    is_item
+        Whether the line begins an item of a sequence.
+    """
+
+    depth: int
+    tag: str
+    keyword: str
+    vr: str
+    value: str
+    is_item: bool = False
+
+
+def read_study(archive: Archive, study_instance_uid: str) -> StudyRow:
+    """Return what is said of a study.
+
+    Raises
+    ------
+    NotFound
+        There is no such study.
+    """
+    query = Query(
+        Level.STUDY, criteria={STUDY_INSTANCE_UID: Single(study_instance_uid)}, returns=SHOWN
+    )
+    match = next(archive.find(query), None)
+    if match is None:
+        raise NotFound(
+            f"There is no study {study_instance_uid}.",
+            why="It was never received, or it was rejected or deleted.",
+            remedy="Look for the patient in the list of studies.",
+        )
+    return row_of(match)
+
+
+def list_series(archive: Archive, study_instance_uid: str) -> tuple[SeriesRow, ...]:
+    """List the series of a study, in viewing order."""
+    query = Query(
+        Level.SERIES, criteria={STUDY_INSTANCE_UID: Single(study_instance_uid)}, returns=_SERIES
+    )
+    return tuple(_series(match) for match in archive.find(query))
+
+
+def find_series(archive: Archive, study_instance_uid: str, series_instance_uid: str) -> SeriesRow:
+    """Return what is said of a series.
+
+    Raises
+    ------
+    NotFound
+        The study has no such series.
+    """
+    for series in list_series(archive, study_instance_uid):
+        if series.series_instance_uid == series_instance_uid:
+            return series
+    raise NotFound(
+        f"There is no series {series_instance_uid} in study {study_instance_uid}.",
+        why="It was never received, or it was rejected or deleted.",
+    )
+
+
+def _series(match: Match) -> SeriesRow:
+    def text(tag: int) -> str:
+        return match.values.get(tag, "").strip()
+
+    return SeriesRow(
+        series_instance_uid=text(SERIES_INSTANCE_UID),
+        modality=text(0x00080060),
+        number=text(0x00200011),
+        description=text(0x0008103E),
+        date=day(text(0x00080021)),
+        time=time_of_day(text(0x00080031)),
+        body_part=text(0x00180015),
+        number_of_instances=text(0x00201209),
+        institution=text(0x00080080),
+        station=text(0x00081010),
+        device=" ".join(part for part in (text(0x00080070), text(0x00081090)) if part),
+    )
+
+
+def list_instances(
+    archive: Archive, study_instance_uid: str, series_instance_uid: str, *, limit: int, offset: int
+) -> tuple[InstanceRow, ...]:
+    """List instances of a series, in viewing order."""
+    query = Query(
+        Level.IMAGE,
+        criteria={
+            STUDY_INSTANCE_UID: Single(study_instance_uid),
+            SERIES_INSTANCE_UID: Single(series_instance_uid),
+        },
+        returns=_INSTANCE,
+        limit=limit,
+        offset=offset,
+    )
+    return tuple(_instance(match) for match in archive.find(query))
+
+
+def _instance(match: Match) -> InstanceRow:
+    def text(tag: int) -> str:
+        return match.values.get(tag, "").strip()
+
+    rows, columns = text(0x00280010), text(0x00280011)
+    return InstanceRow(
+        sop_instance_uid=text(SOP_INSTANCE_UID),
+        sop_class_uid=text(0x00080016),
+        sop_class=name_of_sop_class(text(0x00080016)),
+        number=text(0x00200013),
+        frames=text(0x00280008),
+        size=f"{columns} × {rows}" if rows and columns else "",
+        transfer_syntax_uid=text(0x00083002),
+    )
+
+
+def name_of_sop_class(uid: str) -> str:
+    """Return what the standard calls a SOP class; the UID itself for a private one."""
+    return STORAGE_SOP_CLASSES.get(uid, uid)
+
+
+# --- a header in full ---------------------------------------------------------------------------
+
+_SHOWN_CHARACTERS: Final = 2_000
+_MAX_DEPTH: Final = 16
+
+
+def read_header_lines(
+    archive: Archive, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+) -> tuple[HeaderLine, ...]:
+    """Return every attribute of an instance, as it is given out through DICOMweb.
+
+    Raises
+    ------
+    NotFound
+        There is no such instance.
+    """
+    _etag, pieces = archive.metadata(
+        study_instance_uid, series_instance_uid, sop_instance_uid, base_url=""
+    )
+    (data_set,) = json.loads(b"".join(pieces))
+    return tuple(_lines(data_set, 0))
+
+
+def _lines(data_set: Mapping[str, Any], depth: int) -> Iterator[HeaderLine]:
+    for key, attribute in sorted(data_set.items()):
+        tag, vr = int(key, 16), str(attribute.get("vr", ""))
+        keyword = keyword_of(tag) or ("private" if tag & 0x10000 else "")
+        if vr != "SQ":
+            yield HeaderLine(depth, format_tag(tag), keyword, vr, _value(attribute, vr))
+            continue
+        items = attribute.get("Value", [])
+        count = f"{len(items)} item{'' if len(items) == 1 else 's'}"
+        yield HeaderLine(depth, format_tag(tag), keyword, vr, count)
+        if depth >= _MAX_DEPTH:
+            continue
+        for number, item in enumerate(items, 1):
+            yield HeaderLine(depth + 1, "", f"Item {number}", "", "", is_item=True)
+            yield from _lines(item or {}, depth + 1)
+
+
+def _value(attribute: Mapping[str, Any], vr: str) -> str:
+    if "BulkDataURI" in attribute:
+        return "(kept apart; retrieved by its address)"
+    if "InlineBinary" in attribute:
+        return f"(binary, {len(attribute['InlineBinary']) * 3 // 4} bytes)"
+    texts = [_one(value, vr) for value in attribute.get("Value", [])]
+    text = "\\".join(texts)
+    if len(text) > _SHOWN_CHARACTERS:
+        return f"{text[:_SHOWN_CHARACTERS]} … ({len(texts)} values)"
+    return text
+
+
+def _one(value: Any, vr: str) -> str:
+    if value is None:
+        return ""
+    if vr == "PN" and isinstance(value, dict):
+        groups = (value.get(name, "") for name in ("Alphabetic", "Ideographic", "Phonetic"))
+        return display("=".join(groups).rstrip("="))
+    return str(value)

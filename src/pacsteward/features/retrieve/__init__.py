@@ -1,0 +1,1 @@
+"""Giving images out."""

@@ -1,0 +1,391 @@
+"""WADO-RS: studies, series, instances, their metadata, frames, bulk data and pictures.
+
+Enters: a path that names objects, and what the client accepts. Leaves: a stream. Only translation
+happens here; which transfer syntax leaves is decided in `representations`, bytes are made in
+`payloads`, pictures in `pictures`.
+
+References
+----------
+PS3.18 10.4 (Retrieve transaction), 8.7 (media types), 8.5 (statuses).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2s
+from itertools import chain
+from typing import Final, Literal
+
+from pacsteward.archive import Instance, Selection
+from pacsteward.base.errors import Invalid, NotFound
+from pacsteward.dicom.media import PDF_MEDIA_TYPE, PNG_MEDIA_TYPE
+from pacsteward.dicom.render_request import RenderRequest, Viewport
+from pacsteward.dicom.uids import check_uid, transfer_syntax
+from pacsteward.dicom.web.answers import (
+    NO_STORE,
+    PRIVATE_CACHE,
+    PiecesAnswer,
+    Request,
+    Response,
+    StreamedAnswer,
+    answer_range,
+    array_answer,
+    etag_header,
+    is_unchanged,
+    list_form,
+    not_modified,
+    ranges_of,
+    service_url,
+    warning,
+)
+from pacsteward.dicom.web.multipart import Writer
+from pacsteward.dicom.web.negotiation import (
+    JPEG,
+    OCTET_STREAM,
+    PNG,
+    ZIP,
+    MediaType,
+    Offer,
+    choose,
+)
+from pacsteward.feature import House, Route
+from pacsteward.features.retrieve import payloads
+from pacsteward.features.retrieve.decoding import code_frame
+from pacsteward.features.retrieve.pictures import Subject, middle_frame, picture, representative
+from pacsteward.features.retrieve.representations import (
+    frame_offers,
+    object_offers,
+    part_content_type,
+    plan,
+)
+
+STUDY: Final = "/dicom-web/studies/{study}"
+SERIES: Final = STUDY + "/series/{series}"
+INSTANCE: Final = SERIES + "/instances/{instance}"
+
+_MAX_FRAMES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the path names."""
+
+    study: str
+    series: str = ""
+    instance: str = ""
+
+    @classmethod
+    def of(cls, request: Request) -> Target:
+        """Read the UIDs of the path.
+
+        Raises
+        ------
+        Invalid
+            One of them is no UID.
+        """
+        keywords = {
+            "study": "StudyInstanceUID",
+            "series": "SeriesInstanceUID",
+            "instance": "SOPInstanceUID",
+        }
+        parameters = request.path_params
+        return cls(
+            **{
+                name: check_uid(parameters[name], keyword)
+                for name, keyword in keywords.items()
+                if name in parameters
+            }
+        )
+
+    def instances(self, house: House) -> list[Instance]:
+        """List what the path names, in viewing order.
+
+        Raises
+        ------
+        NotFound
+            There is nothing of the kind.
+        """
+        if self.instance:
+            return [self.one(house)]
+        found = house.archive.instances(
+            Selection(
+                study_instance_uids=(self.study,),
+                series_instance_uids=(self.series,) if self.series else (),
+            )
+        )
+        if not found:
+            raise NotFound(
+                f"There is no {'series' if self.series else 'study'} "
+                f"{self.series or self.study} here."
+            )
+        return found
+
+    def one(self, house: House) -> Instance:
+        """Return the one instance that the path names."""
+        return house.archive.instance(self.study, self.series, self.instance)
+
+
+def _record(house: House, request: Request, target: Target) -> None:
+    house.audit.record_access(request.state.actor, (target.study,))
+
+
+# --- whole objects ------------------------------------------------------------------------------
+
+
+def retrieve(house: House, request: Request) -> Response:
+    """Answer GET of a study, series or instance."""
+    target = Target.of(request)
+    ranges = ranges_of(request)
+    offers = object_offers(is_single=bool(target.instance), is_study=not target.series)
+    offer = choose(ranges, offers)
+    if offer.media_type == ZIP:
+        return _zip(house, request, target)
+    instances = target.instances(house)
+    fitting = tuple(one for one in ranges if one.is_multipart == offer.is_multipart)
+    chosen = plan(instances, fitting or ranges)
+    _record(house, request, target)
+    headers = {"cache-control": NO_STORE, "vary": "Accept"}
+    if not offer.is_multipart:
+        (only,) = chosen.planned
+        return StreamedAnswer(
+            payloads.part10_file(house.archive, only, code_frame),
+            media_type=part_content_type(offer.media_type, only.transfer_syntax_uid),
+            headers=headers,
+            size_bytes=payloads.size_of_file(only.instance) if only.is_as_stored else None,
+        )
+    writer = Writer(offer.media_type)
+    return StreamedAnswer(
+        payloads.object_parts(house.archive, chosen.planned, writer, code_frame),
+        media_type=writer.content_type,
+        # 206 here says that some objects could not be given in what the client accepts.
+        status_code=200 if chosen.is_complete else 206,
+        headers=headers,
+        size_bytes=payloads.size_of_parts(chosen.planned, writer),
+    )
+
+
+def _zip(house: House, request: Request, target: Target) -> Response:
+    request.state.actor.need("studies.download")
+    instances = target.instances(house)
+    _record(house, request, target)
+    return StreamedAnswer(
+        payloads.zip_file(house.archive, instances),
+        media_type=ZIP,
+        headers={
+            "cache-control": NO_STORE,
+            "content-disposition": f'attachment; filename="{target.study}.zip"',
+        },
+    )
+
+
+# --- metadata -----------------------------------------------------------------------------------
+
+
+def metadata(house: House, request: Request) -> Response:
+    """Answer GET of metadata; 304 while the client's copy is still true."""
+    target = Target.of(request)
+    form = list_form(request)
+    uids = (target.study, target.series or None, target.instance or None)
+    url = service_url(request)
+    if request.headers.get("if-none-match"):
+        etag = _etag(house.archive.etag(*uids), url)
+        if is_unchanged(request, etag):
+            _record(house, request, target)
+            return not_modified(etag)
+    version, pieces = house.archive.metadata(*uids, base_url=url)
+    _record(house, request, target)
+    return array_answer(
+        request,
+        form,
+        pieces,
+        headers={"etag": etag_header(_etag(version, url)), "cache-control": PRIVATE_CACHE},
+    )
+
+
+def _etag(version: str, url: str) -> str:
+    # The metadata hold absolute URLs, so two names of one server are two representations.
+    return f"{version}.{blake2s(url.encode(), digest_size=4).hexdigest()}"
+
+
+# --- frames -------------------------------------------------------------------------------------
+
+
+def frames(house: House, request: Request) -> Response:
+    """Answer GET of frames, in the order asked for (C51)."""
+    target = Target.of(request)
+    numbers = _frame_list(request.path_params["frames"])
+    instance = target.one(house)
+    table = house.archive.frames(instance)
+    offer = choose(ranges_of(request), frame_offers(table, is_single=len(numbers) == 1))
+    contents = payloads.read_frames(house.archive, instance, table, numbers)
+    if offer.transfer_syntax != table.delivered_transfer_syntax_uid:
+        contents = payloads.decoded(contents, table.image, code_frame)
+    _record(house, request, target)
+    headers = {"cache-control": NO_STORE, "vary": "Accept"}
+    if not offer.is_multipart:
+        (content,) = contents
+        label = part_content_type(offer.media_type, content.transfer_syntax_uid)
+        return PiecesAnswer([content.data], media_type=label, headers=headers)
+    writer = Writer(offer.media_type)
+    parts = payloads.frame_parts(contents, offer.media_type, writer)
+    if len(numbers) == 1:
+        return PiecesAnswer(list(parts), media_type=writer.content_type, headers=headers)
+    # What is missing or damaged in the list is found before the answer begins.
+    for number in numbers:
+        table.spans(number)
+    return StreamedAnswer(parts, media_type=writer.content_type, headers=headers)
+
+
+def _frame_list(text: str) -> list[int]:
+    numbers = text.split(",")
+    if len(numbers) <= _MAX_FRAMES and all(
+        number.isascii() and number.isdigit() and len(number) < 10 and int(number) > 0
+        for number in numbers
+    ):
+        return [int(number) for number in numbers]
+    raise Invalid(
+        "The list of frames was not understood.",
+        why="It must be numbers from 1 on, separated by commas (PS3.18 10.4.1.1.6).",
+        remedy="Write it as, for instance, frames/1,2,3.",
+    )
+
+
+# --- bulk data ----------------------------------------------------------------------------------
+
+_HARMLESS: Final = frozenset(
+    {OCTET_STREAM, PDF_MEDIA_TYPE, JPEG, PNG_MEDIA_TYPE, "image/gif", "video/mp4", "video/mpeg"}
+)
+"""Types that a browser shows without running anything that came with them in our origin."""
+
+
+def bulk_data(house: House, request: Request) -> Response:
+    """Answer GET of what a BulkDataURI names, as one payload or as one part (C42, C43)."""
+    target = Target.of(request)
+    instance = target.one(house)
+    found = house.archive.locate_bulk_data(instance, request.path_params["path"])
+    media_type = found.media_type if found.media_type in _HARMLESS else OCTET_STREAM
+    types = dict.fromkeys((media_type, OCTET_STREAM))
+    offers = [Offer(name, is_multipart) for is_multipart in (False, True) for name in types]
+    offer = choose(ranges_of(request), offers)
+    _record(house, request, target)
+    read = payloads.bulk_data_reader(house.archive, instance, found)
+    if not offer.is_multipart:
+        return answer_range(
+            request, read, found.length, media_type=offer.media_type, headers=_DATA_HEADERS
+        )
+    writer = Writer(offer.media_type)
+    head = writer.head({"Content-Type": offer.media_type, "Content-Location": request.url.path})
+    return StreamedAnswer(
+        chain((head,), read(0, found.length), (writer.gap, writer.end)),
+        media_type=writer.content_type,
+        headers=_DATA_HEADERS,
+        size_bytes=len(head) + found.length + len(writer.gap) + len(writer.end),
+    )
+
+
+_DATA_HEADERS: Final = {
+    "cache-control": NO_STORE,
+    "vary": "Accept",
+    "x-content-type-options": "nosniff",
+}
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+Form = Literal["rendered", "thumbnail"]
+
+
+def render(form: Form) -> Callable[[House, Request], Response]:
+    """Make the handler of rendered pictures, or of thumbnails."""
+
+    def handle(house: House, request: Request) -> Response:
+        target = Target.of(request)
+        subject = _subject(house, request, target, form)
+        ranges = ranges_of(request)
+        if form == "rendered" and target.instance:
+            other = _other_than_picture(house, request, subject.instance, ranges)
+            if other is not None:
+                _record(house, request, target)
+                return other
+        media_type = choose(ranges, (Offer(JPEG), Offer(PNG))).media_type
+        asked = _render_request(request, subject, media_type, form)
+        drawn = picture(house.archive, subject, asked)
+        _record(house, request, target)
+        headers = {"cache-control": NO_STORE, "vary": "Accept", **warning(*asked.warnings)}
+        return Response(drawn, media_type=media_type, headers=headers)
+
+    return handle
+
+
+def _subject(house: House, request: Request, target: Target, form: Form) -> Subject:
+    if "frame" in request.path_params:
+        (frame,) = _frame_list(request.path_params["frame"])[:1]
+        return Subject(target.one(house), frame)
+    if target.instance:
+        instance = target.one(house)
+        return middle_frame(instance) if form == "thumbnail" else Subject(instance)
+    return representative(target.instances(house))
+
+
+THUMBNAIL: Final = Viewport(128, 128)
+
+
+def _render_request(
+    request: Request, subject: Subject, media_type: str, form: Form
+) -> RenderRequest:
+    query = dict(request.query_params)
+    if form == "thumbnail" and not query.get("viewport"):
+        query["viewport"] = f"{THUMBNAIL.width},{THUMBNAIL.height}"
+    return RenderRequest.from_query(query, frame=subject.frame, media_type=media_type)
+
+
+def _other_than_picture(
+    house: House, request: Request, instance: Instance, ranges: Sequence[MediaType]
+) -> Response | None:
+    """Answer with the video or the document that an instance holds (C44, F062)."""
+    syntax = transfer_syntax(instance.transfer_syntax_uid)
+    if syntax.is_video and instance.has_pixel_data:
+        choose(ranges, (Offer(syntax.frame_media_type),))
+        size, read = payloads.video_stream(house.archive, instance)
+        return answer_range(
+            request,
+            read,
+            size,
+            media_type=syntax.frame_media_type,
+            headers=_DATA_HEADERS,
+        )
+    if not instance.sop_class_uid.startswith(_ENCAPSULATED):
+        return None
+    found = house.archive.locate_bulk_data(instance, _ENCAPSULATED_DOCUMENT)
+    if found.media_type != PDF_MEDIA_TYPE:
+        return None
+    choose(ranges, (Offer(PDF_MEDIA_TYPE),))
+    return answer_range(
+        request,
+        payloads.bulk_data_reader(house.archive, instance, found),
+        found.length,
+        media_type=PDF_MEDIA_TYPE,
+        headers=_DATA_HEADERS,
+    )
+
+
+_ENCAPSULATED: Final = "1.2.840.10008.5.1.4.1.1.104."
+_ENCAPSULATED_DOCUMENT: Final = "00420011"
+
+
+def _get(path: str, handler: Callable[[House, Request], Response]) -> Route:
+    return Route("GET", path, handler, "studies.read")
+
+
+ROUTES = (
+    *(_get(path, retrieve) for path in (STUDY, SERIES, INSTANCE)),
+    *(_get(f"{path}/metadata", metadata) for path in (STUDY, SERIES, INSTANCE)),
+    _get(f"{INSTANCE}/frames/{{frames}}", frames),
+    _get(f"{INSTANCE}/bulkdata/{{path:path}}", bulk_data),
+    *(
+        _get(f"{path}/{form}", render(form))
+        for path in (STUDY, SERIES, INSTANCE, f"{INSTANCE}/frames/{{frame}}")
+        for form in ("rendered", "thumbnail")
+    ),
+)

@@ -1,0 +1,192 @@
+"""C-MOVE and C-GET in the Patient Root and Study Root models.
+
+Enters: an identifier that names patients, studies, series or instances. Leaves: the objects, over
+associations of our own to a registered peer (C-MOVE) or over the caller's association (C-GET), and
+answers that count them. One refused object never stops the rest.
+
+References
+----------
+PS3.4 C.4.2 and C.4.3 — C-MOVE and C-GET, their statuses and counters; PS3.7 9.1.3 and 9.1.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+
+from pacsteward.archive import Instance
+from pacsteward.base.errors import PacstewardError
+from pacsteward.base.ids import Uid
+from pacsteward.dicom.dimse import Answer, CommandField, PresentationContext, Request
+from pacsteward.dicom.identifier import read_identifier
+from pacsteward.dicom.information_models import GET_MODELS, MOVE_MODELS, Model
+from pacsteward.dicom.status import MOVE_DESTINATION_UNKNOWN
+from pacsteward.feature import DimseService, House
+from pacsteward.features.retrieve.move import Errand, send
+from pacsteward.features.retrieve.outgoing import Outgoing, chunks, load
+from pacsteward.features.retrieve.selection import selection_from
+from pacsteward.features.retrieve.settings import RetrieveSettings
+from pacsteward.features.retrieve.sub_operations import Tally
+from pacsteward.security import AuditEvent, Participant, actor_of_caller
+
+MOVE_DESTINATION = 0x00000600
+UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2")
+
+
+async def respond_move(house: House, request: Request, data: bytes | None) -> AsyncIterator[Answer]:
+    """Send what the identifier names to the move destination."""
+    wanted = str(request.command.get(MOVE_DESTINATION, ""))
+    destination = await asyncio.to_thread(house.peers.get, wanted)
+    if destination is None:
+        yield Answer(
+            MOVE_DESTINATION_UNKNOWN, comment=f"Move destination {wanted} is not registered here"
+        )
+        return
+    instances = await _instances(house, request, data, MOVE_MODELS)
+    syntax = request.context.transfer_syntax
+    if not instances:
+        yield Tally(total=0).final(syntax)
+        return
+    errand = Errand(
+        archive=house.archive,
+        destination=destination,
+        calling_ae_title=request.caller.called_ae_title,
+        settings=house.settings.of(RetrieveSettings),
+        originator=(request.caller.calling_ae_title, request.message_id),
+        is_cancelled=request.is_cancelled,
+    )
+    tally = Tally(total=len(instances))
+    async with aclosing(send(errand, instances)) as progress:
+        async for tally in progress:
+            if tally.done < tally.total and not request.is_cancelled():
+                yield tally.pending()
+    await _record(house, request, instances, destination.ae_title)
+    yield tally.cancelled(syntax) if tally.done < tally.total else tally.final(syntax)
+
+
+async def respond_get(house: House, request: Request, data: bytes | None) -> AsyncIterator[Answer]:
+    """Send what the identifier names back over the caller's own association."""
+    instances = await _instances(house, request, data, GET_MODELS)
+    settings = house.settings.of(RetrieveSettings)
+    clock = house.clock
+    tally = Tally(total=len(instances))
+    told_at = clock.monotonic()
+    syntax = request.context.transfer_syntax
+    async with aclosing(_loaded(house, request, instances)) as ready:
+        async for instance, outgoing in ready:
+            if request.is_cancelled():
+                break
+            await _send_back(house, request, instance, outgoing, tally)
+            if (
+                clock.monotonic() - told_at >= settings.pending_interval_s
+                and tally.done < tally.total
+            ):
+                yield tally.pending()
+                told_at = clock.monotonic()
+    await _record(house, request, instances, request.caller.calling_ae_title)
+    yield tally.cancelled(syntax) if tally.done < tally.total else tally.final(syntax)
+
+
+async def _instances(
+    house: House, request: Request, data: bytes | None, models: Mapping[str, Model]
+) -> list[Instance]:
+    identifier = read_identifier(data or b"", request.context.transfer_syntax)
+    selection = selection_from(identifier, models[request.affected_sop_class_uid])
+    return await asyncio.to_thread(house.archive.instances, selection)
+
+
+async def _loaded(
+    house: House, request: Request, instances: Sequence[Instance]
+) -> AsyncIterator[tuple[Instance, Outgoing | PacstewardError]]:
+    """Read ahead: the next objects come from the disk while one is on the wire."""
+    settings = house.settings.of(RetrieveSettings)
+    contexts = _sendable(request)
+    ahead: list[asyncio.Task[Outgoing]] = []
+    upcoming = iter(instances)
+    pending: list[Instance] = []
+
+    def fill() -> None:
+        while len(ahead) < settings.read_ahead and (following := next(upcoming, None)) is not None:
+            pending.append(following)
+            ahead.append(
+                asyncio.create_task(
+                    asyncio.to_thread(
+                        load, house.archive, following, contexts, settings.whole_bytes
+                    )
+                )
+            )
+
+    fill()
+    try:
+        while ahead:
+            task, instance = ahead.pop(0), pending.pop(0)
+            try:
+                outgoing: Outgoing | PacstewardError = await task
+            except PacstewardError as error:
+                outgoing = error
+            fill()
+            yield instance, outgoing
+    finally:
+        for task in ahead:
+            task.cancel()
+        await asyncio.gather(*ahead, return_exceptions=True)
+
+
+def _sendable(request: Request) -> tuple[PresentationContext, ...]:
+    """List the contexts on which the caller has taken the SCP role."""
+    return tuple(one for one in request.channel.contexts if one.as_scp)
+
+
+async def _send_back(
+    house: House,
+    request: Request,
+    instance: Instance,
+    outgoing: Outgoing | PacstewardError,
+    tally: Tally,
+) -> None:
+    if isinstance(outgoing, PacstewardError):
+        tally.fail(instance.sop_instance_uid, outgoing.why or outgoing.what)
+        return
+    status, comment = await request.channel.store(
+        outgoing.context_id,
+        Uid(instance.sop_class_uid),
+        Uid(instance.sop_instance_uid),
+        chunks(house.archive, outgoing),
+    )
+    tally.record(instance.sop_instance_uid, status, comment)
+
+
+async def _record(
+    house: House, request: Request, instances: Sequence[Instance], receiver: str
+) -> None:
+    """Write into the audit book who had which studies sent where."""
+    caller = request.caller
+    await asyncio.to_thread(
+        house.audit.record_access,
+        actor_of_caller(caller.calling_ae_title, caller.address, request.permissions),
+        dict.fromkeys(instance.study_instance_uid for instance in instances),
+        patient_ids=dict.fromkeys(one.patient_id for one in instances if one.patient_id),
+        what=f"{caller.calling_ae_title} had {len(instances)} instances sent to {receiver}.",
+        event=AuditEvent.INSTANCES_TRANSFERRED,
+        participants=(Participant(receiver, role="destination"),),
+    )
+
+
+MOVE = DimseService(
+    name="move",
+    commands=frozenset({CommandField.C_MOVE}),
+    accepts=lambda _house, uid: uid in MOVE_MODELS,
+    permission="studies.move",
+    transfer_syntaxes=UNCOMPRESSED,
+    respond=respond_move,
+)
+
+GET = DimseService(
+    name="get",
+    commands=frozenset({CommandField.C_GET}),
+    accepts=lambda _house, uid: uid in GET_MODELS,
+    permission="studies.read",
+    transfer_syntaxes=UNCOMPRESSED,
+    respond=respond_get,
+)

@@ -1,0 +1,248 @@
+"""Moving studies between us and a peer: we push them (C-STORE), or have them sent (C-MOVE, C-GET).
+
+Each function blocks, repeats without harm (the archive knows what it has), and tells how far it is
+to the job that it runs in.
+
+References
+----------
+PS3.4 C.4.2.2 and C.4.3.2 — behaviour of the SCU of C-MOVE and C-GET.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from typing import Literal
+
+from pacsteward.archive import Archive, Instance, Origin, Outcome, Selection
+from pacsteward.base.errors import NotFound, Unavailable
+from pacsteward.base.ids import AeTitle, Uid
+from pacsteward.base.jobs import this_job
+from pacsteward.dicom.dimse import (
+    Answer,
+    ClientAssociation,
+    PresentationContext,
+    ProposedContext,
+    Request,
+    Response,
+    connect,
+)
+from pacsteward.dicom.identifier import read_identifier, write_identifier
+from pacsteward.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, FileMeta
+from pacsteward.dicom.settings import DicomSettings
+from pacsteward.dicom.status import SUCCESS, WARNING_COERCION
+from pacsteward.dicom.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
+from pacsteward.feature import House
+from pacsteward.features.retrieve.move import EXPLICIT_LITTLE, IMPLICIT_LITTLE, Errand, send
+from pacsteward.features.retrieve.settings import RetrieveSettings
+from pacsteward.features.retrieve.sub_operations import Tally
+from pacsteward.security import Peer
+
+STUDY_ROOT_FIND = Uid("1.2.840.10008.5.1.4.1.2.2.1")
+STUDY_ROOT_MOVE = Uid("1.2.840.10008.5.1.4.1.2.2.2")
+STUDY_ROOT_GET = Uid("1.2.840.10008.5.1.4.1.2.2.3")
+
+LEVEL, STUDY_UID, SOP_CLASSES = 0x00080052, 0x0020000D, 0x00080062
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What became of the instances of a study."""
+
+    completed: int
+    warning: int
+    failed: int
+    reason: str = ""
+
+
+def send_study(house: House, study_instance_uid: str, destination: str) -> Moved:
+    """Send a study to a registered peer.
+
+    Raises
+    ------
+    NotFound
+        We have no such study, or no such peer.
+    Unavailable
+        Not everything could be sent; trying again sends all of it, which does no harm.
+    """
+    peer = house.peers.need(destination)
+    selection = Selection(study_instance_uids=(study_instance_uid,))
+    instances = house.archive.instances(selection)
+    if not instances:
+        raise NotFound(f"Study {study_instance_uid} is not in the archive.")
+    tally = asyncio.run(_send_all(house, peer, instances))
+    if tally.failed:
+        raise Unavailable(
+            f"{tally.failed} of {tally.total} instances of study {study_instance_uid} "
+            f"did not reach {destination}.",
+            why=tally.first_reason,
+            remedy="They are sent again by themselves; see Connections for the state of the peer.",
+        )
+    return Moved(tally.completed, tally.warning, tally.failed)
+
+
+async def _send_all(house: House, peer: Peer, instances: Sequence[Instance]) -> Tally:
+    errand = Errand(
+        archive=house.archive,
+        destination=peer,
+        calling_ae_title=AeTitle(house.settings.of(DicomSettings).ae_title),
+        settings=house.settings.of(RetrieveSettings),
+    )
+    tally = Tally(total=len(instances))
+    async with aclosing(send(errand, instances)) as progress:
+        async for tally in progress:
+            this_job().report(tally.done, tally.total)
+    return tally
+
+
+def fetch_study(
+    house: House, study_instance_uid: str, source: str, how: Literal["move", "get"] = "move"
+) -> Moved:
+    """Have a peer send a study to us.
+
+    Parameters
+    ----------
+    how
+        ``"move"`` needs us to be registered at the peer; ``"get"`` brings everything over our own
+        association and needs no way back.
+
+    Raises
+    ------
+    NotFound
+        There is no such peer.
+    Unavailable
+        Not everything came.
+    """
+    peer = house.peers.need(source)
+    final = asyncio.run(_fetch(house, peer, study_instance_uid, how))
+    counted = final.sub_operations
+    if final.status != SUCCESS:
+        raise Unavailable(
+            f"{source} did not send all of study {study_instance_uid}.",
+            why=f"It answered {final.status:04X} {final.comment}".strip() + ".",
+            remedy="It is tried again by itself; does the peer know our AE title and address?",
+        )
+    return Moved(counted.completed, counted.warning, counted.failed, final.comment)
+
+
+async def _fetch(house: House, peer: Peer, study_instance_uid: str, how: str) -> Response:
+    ours = AeTitle(house.settings.of(DicomSettings).ae_title)
+    if how == "move":
+        contexts = [ProposedContext(STUDY_ROOT_MOVE, (Uid(EXPLICIT_LITTLE), Uid(IMPLICIT_LITTLE)))]
+    else:
+        classes = await _sop_classes(peer, ours, study_instance_uid)
+        contexts = [_question(STUDY_ROOT_GET), *_storage_contexts(classes)]
+    async with _called(peer, ours, contexts) as association:
+        context = association.contexts[0]
+        identifier = _identifier(context, study_instance_uid)
+        if how == "move":
+            responses = association.move(context, ours, identifier)
+        else:
+            responses = association.get(
+                context, identifier, on_store=_Receiver(house.archive, peer).receive
+            )
+        async for response in responses:
+            done = response.sub_operations
+            left = done.remaining or 0
+            moved = done.completed + done.failed + done.warning
+            this_job().report(moved, moved + left)
+        return response
+
+
+def _called(
+    peer: Peer, ours: AeTitle, contexts: Sequence[ProposedContext]
+) -> AbstractAsyncContextManager[ClientAssociation]:
+    return connect(
+        peer.host, peer.port, calling=ours, called=AeTitle(peer.ae_title), contexts=contexts
+    )
+
+
+def _question(sop_class_uid: Uid) -> ProposedContext:
+    return ProposedContext(sop_class_uid, (Uid(EXPLICIT_LITTLE), Uid(IMPLICIT_LITTLE)))
+
+
+async def _sop_classes(peer: Peer, ours: AeTitle, study_instance_uid: str) -> list[str]:
+    """Ask which SOP classes the study holds; where the peer cannot tell, guess the usual ones."""
+    async with _called(peer, ours, [_question(STUDY_ROOT_FIND)]) as association:
+        (context,) = association.contexts
+        identifier = write_identifier(
+            {LEVEL: "STUDY", STUDY_UID: study_instance_uid, SOP_CLASSES: ""},
+            character_set="",
+            transfer_syntax_uid=context.transfer_syntax,
+        )
+        classes: list[str] = []
+        async for response in association.find(context, identifier):
+            if response.data_set:
+                found = read_identifier(response.data_set, context.transfer_syntax)
+                classes += [uid for uid in str(found.keys.get(SOP_CLASSES, "")).split("\\") if uid]
+    return classes or list(STORAGE_SOP_CLASSES)
+
+
+def _storage_contexts(classes: Sequence[str]) -> list[ProposedContext]:
+    """Offer to receive each class, compressed ones first, since they are as they were stored."""
+    compressed = tuple(Uid(one.uid) for one in TRANSFER_SYNTAXES.values() if one.is_encapsulated)
+    plain = (Uid(EXPLICIT_LITTLE), Uid(IMPLICIT_LITTLE))
+    offers: list[ProposedContext] = []
+    for uid in dict.fromkeys(classes):
+        offers.append(ProposedContext(Uid(uid), plain, scu=False, scp=True))
+        if len(classes) <= 60:
+            offers += [
+                ProposedContext(Uid(uid), (syntax,), scu=False, scp=True)
+                for syntax in compressed[: max(0, 126 // len(classes) - 1)]
+            ]
+    return offers[:127]
+
+
+def _identifier(context: PresentationContext, study_instance_uid: str) -> bytes:
+    return write_identifier(
+        {LEVEL: "STUDY", STUDY_UID: study_instance_uid},
+        character_set="",
+        transfer_syntax_uid=context.transfer_syntax,
+    )
+
+
+class _Receiver:
+    """Hands what a C-GET brings to the archive."""
+
+    def __init__(self, archive: Archive, peer: Peer) -> None:
+        self._archive = archive
+        self._origin = Origin(
+            door="dimse",
+            actor=peer.ae_title,
+            address=peer.host,
+            default_issuer_of_patient_id=peer.default_issuer_of_patient_id,
+        )
+
+    def receive(self, request: Request) -> _CollectingSink:
+        meta = FileMeta(
+            media_storage_sop_class_uid=request.affected_sop_class_uid,
+            media_storage_sop_instance_uid=request.affected_sop_instance_uid,
+            transfer_syntax_uid=request.context.transfer_syntax,
+            implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+            implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+            source_application_entity_title=request.caller.calling_ae_title,
+        )
+        return _CollectingSink(self._archive, self._origin, meta)
+
+
+class _CollectingSink:
+    """Collects one object and stores it; this process is not the keeper, so it is handed over."""
+
+    def __init__(self, archive: Archive, origin: Origin, meta: FileMeta) -> None:
+        self._archive, self._origin, self._meta = archive, origin, meta
+        self._data = bytearray()
+
+    def write(self, fragment: memoryview) -> None:
+        self._data += fragment
+
+    async def finish(self) -> Answer:
+        result = await asyncio.to_thread(
+            self._archive.store, self._origin, self._meta, memoryview(self._data)
+        )
+        is_conflict = result.outcome is Outcome.CONFLICT
+        return Answer(WARNING_COERCION if is_conflict else SUCCESS)
+
+    def abandon(self) -> None:
+        self._data.clear()

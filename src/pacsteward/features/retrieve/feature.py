@@ -1,0 +1,16 @@
+"""What the retrieve room gives to the house."""
+
+from __future__ import annotations
+
+from pacsteward.feature import Feature
+from pacsteward.features.retrieve import dicomweb, dimse, wado_uri
+from pacsteward.features.retrieve.settings import RetrieveSettings
+
+FEATURE = Feature(
+    name="retrieve",
+    title="Retrieve",
+    summary="Gives images out by C-MOVE, C-GET, WADO-RS and WADO-URI.",
+    dimse=(dimse.MOVE, dimse.GET),
+    routes=(*dicomweb.ROUTES, *wado_uri.ROUTES),
+    settings=(RetrieveSettings,),
+)

@@ -1,0 +1,30 @@
+"""Work of the retrieve room: sending studies to peers, fetching studies from them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+from pacsteward.base.jobs import JobKind, Retry
+from pacsteward.feature import House, Job
+from pacsteward.features.retrieve.elsewhere import fetch_study, send_study
+
+PATIENCE = Retry(max_attempts=6, first_delay_s=5.0, factor=3.0, max_delay_s=900.0)
+
+
+def _send(house: House, *, study_instance_uid: str, destination: str) -> dict[str, Any]:
+    return asdict(send_study(house, study_instance_uid, destination))
+
+
+def _fetch(
+    house: House, *, study_instance_uid: str, source: str, how: Literal["move", "get"] = "move"
+) -> dict[str, Any]:
+    return asdict(fetch_study(house, study_instance_uid, source, how))
+
+
+SEND_STUDY = Job(
+    JobKind("send_study", "Send a study to a peer", retry=PATIENCE, concurrency=2), _send
+)
+FETCH_STUDY = Job(
+    JobKind("fetch_study", "Fetch a study from a peer", retry=PATIENCE, concurrency=2), _fetch
+)

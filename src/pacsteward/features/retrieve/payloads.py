@@ -1,0 +1,236 @@
+"""Objects as streams of bytes: parts of a response, or a ZIP file of a study.
+
+Everything here is a generator that reads one object after the other, so that a study of gigabytes
+needs the memory of a few pieces.
+
+References
+----------
+PS3.18 8.7.8 (multipart), 10.4 (retrieve); PS3.10 7 (file format); PKWARE APPNOTE 4.3 and 4.4.4
+(ZIP with sizes behind the data).
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from pacsteward.archive import Archive, BulkData, Instance, StoredObject
+from pacsteward.base.errors import Invalid, Unsupported
+from pacsteward.dicom.frames import FrameContent, FrameTable, frame_bytes
+from pacsteward.dicom.part10 import FileMeta, encode_part10_head
+from pacsteward.dicom.pixels import ImagePixel
+from pacsteward.dicom.transcode import FrameCoder, transcode_chunks
+from pacsteward.dicom.web.multipart import Writer
+from pacsteward.dicom.web.negotiation import DICOM, EXPLICIT_VR_LITTLE_ENDIAN, OCTET_STREAM
+from pacsteward.features.retrieve.representations import Planned, part_content_type
+
+_ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
+"""Earliest moment that ZIP can name; the time of an export says nothing about the images."""
+
+
+# --- whole objects ------------------------------------------------------------------------------
+
+
+def part10_file(archive: Archive, planned: Planned, code_frame: FrameCoder) -> Iterator[bytes]:
+    """Give one object as a Part 10 file."""
+    with archive.open(planned.instance) as stored:
+        yield from _file(stored, planned.transfer_syntax_uid, code_frame)[1]
+
+
+def _file(stored: StoredObject, target: str, code_frame: FrameCoder) -> tuple[str, Iterator[bytes]]:
+    """Return the transfer syntax that it really leaves in, and the pieces of the file."""
+    if target == stored.transfer_syntax_uid:
+        return target, _as_stored(stored)
+    try:
+        chunks = transcode_chunks(
+            stored.read, stored.size, stored.transfer_syntax_uid, target, code_frame=code_frame
+        )
+    except (Invalid, Unsupported):
+        # One damaged image must not make a whole study impossible to retrieve. It leaves as it
+        # came, and its label and file meta say so.
+        return stored.transfer_syntax_uid, _as_stored(stored)
+    head = encode_part10_head(replace(stored.file_meta, transfer_syntax_uid=target))
+    return target, _joined(head, chunks)
+
+
+def _as_stored(stored: StoredObject) -> Iterator[bytes]:
+    yield stored.head()
+    yield from stored.chunks()
+
+
+def _joined(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from chunks
+
+
+def object_parts(
+    archive: Archive, plan: Sequence[Planned], writer: Writer, code_frame: FrameCoder
+) -> Iterator[bytes]:
+    """Give objects as parts of a multipart/related payload."""
+    for planned in plan:
+        with archive.open(planned.instance) as stored:
+            syntax, pieces = _file(stored, planned.transfer_syntax_uid, code_frame)
+            yield writer.head({"Content-Type": part_content_type(DICOM, syntax)})
+            yield from pieces
+            yield writer.gap
+    yield writer.end
+
+
+def size_of_parts(plan: Sequence[Planned], writer: Writer) -> int | None:
+    """Return the length of `object_parts`, None when something has to be converted first."""
+    if not all(planned.is_as_stored for planned in plan):
+        return None
+    heads = {
+        uid: len(writer.head({"Content-Type": part_content_type(DICOM, uid)}))
+        for uid in {planned.transfer_syntax_uid for planned in plan}
+    }
+    size = len(writer.end)
+    for planned in plan:
+        size += heads[planned.transfer_syntax_uid] + size_of_file(planned.instance)
+        size += len(writer.gap)
+    return size
+
+
+def size_of_file(instance: Instance) -> int:
+    """Return the length of an object as a Part 10 file, as it is stored."""
+    return _head_bytes(instance) + instance.size_bytes
+
+
+def _head_bytes(instance: Instance) -> int:
+    if instance.file_meta:
+        return _PREAMBLE_AND_PREFIX_BYTES + len(instance.file_meta)
+    meta = FileMeta(instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid)
+    return len(encode_part10_head(meta))
+
+
+_PREAMBLE_AND_PREFIX_BYTES: Final = 132
+
+
+# --- ZIP ----------------------------------------------------------------------------------------
+
+
+class _Outlet:
+    """What `zipfile` writes to when it cannot seek: a list that is emptied as we go."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self._position = 0
+
+    def write(self, data: bytes, /) -> int:
+        self.pieces.append(bytes(data))
+        self._position += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._position
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def take(self) -> list[bytes]:
+        taken, self.pieces = self.pieces, []
+        return taken
+
+
+def zip_file(archive: Archive, instances: Sequence[Instance]) -> Iterator[bytes]:
+    """Give objects as a ZIP of Part 10 files, as they are stored.
+
+    Without compression: images hardly shrink, and the line is faster than the packer. Names are
+    UIDs, so that no patient's name gets into a list of downloads.
+    """
+    outlet = _Outlet()
+    with zipfile.ZipFile(outlet, "w", zipfile.ZIP_STORED, allowZip64=True) as packed:
+        for instance in instances:
+            entry = zipfile.ZipInfo(_zip_name(instance), _ZIP_TIME)
+            with (
+                archive.open(instance) as stored,
+                packed.open(entry, "w", force_zip64=True) as target,
+            ):
+                for piece in _as_stored(stored):
+                    target.write(piece)
+                    yield from outlet.take()
+            yield from outlet.take()
+    yield from outlet.take()
+
+
+def _zip_name(instance: Instance) -> str:
+    return (
+        f"{instance.study_instance_uid}/{instance.series_instance_uid}/"
+        f"{instance.sop_instance_uid}.dcm"
+    )
+
+
+# --- frames -------------------------------------------------------------------------------------
+
+
+def read_frames(
+    archive: Archive, instance: Instance, table: FrameTable, numbers: Sequence[int]
+) -> Iterator[FrameContent]:
+    """Give frames as they are delivered, in the order asked for."""
+    with archive.open(instance) as stored:
+        for number in numbers:
+            yield frame_bytes(stored.read, table, number)
+
+
+def decoded(
+    contents: Iterator[FrameContent], image: ImagePixel, code_frame: FrameCoder
+) -> Iterator[FrameContent]:
+    """Give frames decoded to Explicit VR Little Endian."""
+    for content in contents:
+        data, _photometric = code_frame(
+            content.data, content.transfer_syntax_uid, EXPLICIT_VR_LITTLE_ENDIAN, image
+        )
+        if image.bits_allocated == 1:
+            # A decoder gives a byte for each bit; the native encoding packs them (PS3.5 8.1.1).
+            data = np.packbits(np.frombuffer(data, np.uint8), bitorder="little").tobytes()
+        yield FrameContent(data, EXPLICIT_VR_LITTLE_ENDIAN, OCTET_STREAM)
+
+
+def frame_parts(
+    contents: Iterator[FrameContent], media_type: str, writer: Writer
+) -> Iterator[bytes]:
+    """Give frames as parts of a multipart/related payload, each labelled truthfully."""
+    for content in contents:
+        label = part_content_type(media_type, content.transfer_syntax_uid)
+        yield writer.head({"Content-Type": label})
+        yield content.data
+        yield writer.gap
+    yield writer.end
+
+
+# --- ranges -------------------------------------------------------------------------------------
+
+_CHUNK: Final = 1 << 20
+
+RangeStream = Callable[[int, int], Iterator[bytes]]
+"""Given the first byte and the byte after the last one, gives what is between."""
+
+
+def bulk_data_reader(archive: Archive, instance: Instance, found: BulkData) -> RangeStream:
+    """Return what reads ranges of a value."""
+
+    def read(start: int, end: int) -> Iterator[bytes]:
+        with archive.open(instance) as stored:
+            for offset in range(start, end, _CHUNK):
+                yield found.read(stored.read, offset, min(_CHUNK, end - offset))
+
+    return read
+
+
+def video_stream(archive: Archive, instance: Instance) -> tuple[int, RangeStream]:
+    """Return the length of an instance's video, and what reads ranges of it (C44, C45).
+
+    The stream is one or more fragments of the encapsulated pixel data, without what is between
+    them.
+    """
+    spans = archive.frames(instance).stream_spans()
+    length = sum(length for _offset, length in spans)
+    video = BulkData("", length, spans)
+    return length, bulk_data_reader(archive, instance, video)

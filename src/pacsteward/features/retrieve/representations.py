@@ -1,0 +1,158 @@
+"""In which transfer syntax each object and each frame leaves through DICOMweb.
+
+The stored encoding is preferred wherever the client takes it: those are the bytes that were
+acknowledged, and they cost nothing. Where it does not, the object is converted without loss.
+
+References
+----------
+PS3.18 8.7.3 (media types and transfer syntaxes, their defaults), 8.7.3.5.2 (transfer-syntax
+parameter), 10.4.1.1 (retrieve), 10.4.1.1.6 (frames).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pacsteward.archive import Instance
+from pacsteward.dicom.frames import FrameTable
+from pacsteward.dicom.transcode import can_transcode
+from pacsteward.dicom.web.negotiation import (
+    ANY_TRANSFER_SYNTAX,
+    DICOM,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    OCTET_STREAM,
+    ZIP,
+    MediaType,
+    Offer,
+    not_acceptable,
+    transfer_syntaxes,
+)
+
+UNREADABLE_IN_BROWSERS: Final = frozenset(
+    {
+        "1.2.840.10008.1.2.4.53",
+        "1.2.840.10008.1.2.4.55",
+        "1.2.840.10008.1.2.4.110",
+        "1.2.840.10008.1.2.4.111",
+        "1.2.840.10008.1.2.4.112",
+    }
+)
+"""No viewer in a browser decodes these, OHIF 3.13 among them: it says "No decoder" and stays black.
+Who takes any transfer syntax gets such frames decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One object and the transfer syntax in which it will leave."""
+
+    instance: Instance
+    transfer_syntax_uid: str
+
+    @property
+    def is_as_stored(self) -> bool:
+        """Whether the stored bytes leave as they are."""
+        return self.transfer_syntax_uid == self.instance.transfer_syntax_uid
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What of the objects asked for can leave."""
+
+    planned: tuple[Planned, ...]
+    is_complete: bool
+    """Whether that is all of them."""
+
+
+def object_offers(*, is_single: bool, is_study: bool) -> tuple[Offer, ...]:
+    """List the forms in which whole objects are given, our preference first."""
+    offers = [Offer(DICOM, is_multipart=True)]
+    if is_single:
+        offers.append(Offer(DICOM))
+    if is_study:
+        offers.append(Offer(ZIP))
+    return tuple(offers)
+
+
+def plan(instances: Iterable[Instance], ranges: Sequence[MediaType]) -> Plan:
+    """Choose a transfer syntax for each object.
+
+    Raises
+    ------
+    NotAcceptable
+        None of the objects can be given in any that the client takes.
+    """
+    wanted = transfer_syntaxes(ranges, DICOM) or ((None, 1.0),)
+    chosen: dict[str, str | None] = {}
+    planned = []
+    is_complete = True
+    for instance in instances:
+        stored = instance.transfer_syntax_uid
+        if stored not in chosen:
+            chosen[stored] = _choose(stored, wanted)
+        target = chosen[stored]
+        if target is None:
+            is_complete = False
+        else:
+            planned.append(Planned(instance, target))
+    if not planned:
+        stored_offers = [Offer(DICOM, is_multipart=True, transfer_syntax=uid) for uid in chosen]
+        raise not_acceptable(stored_offers)
+    return Plan(tuple(planned), is_complete)
+
+
+def _choose(stored: str, wanted: Sequence[tuple[str | None, float]]) -> str | None:
+    """Return the best syntax; the stored one among equally good ones."""
+    possible = [
+        (quality, target == stored, target)
+        for named, quality in wanted
+        if (target := _target(stored, named)) is not None
+    ]
+    return max(possible)[2] if possible else None
+
+
+def _target(stored: str, named: str | None) -> str | None:
+    if named in (ANY_TRANSFER_SYNTAX, stored):
+        return stored
+    target = named or EXPLICIT_VR_LITTLE_ENDIAN
+    if can_transcode(stored, target):
+        return target
+    # Nothing was named, and the default cannot be made: videos, private and exotic encodings. A
+    # truthfully labelled original helps more than a refusal (PS3.18 8.7.3.5.2 leaves it open).
+    return stored if named is None else None
+
+
+def frame_offers(table: FrameTable, *, is_single: bool) -> tuple[Offer, ...]:
+    """List the forms in which frames are given, our preference first.
+
+    Parameters
+    ----------
+    is_single
+        Whether one frame was asked for, so that it may come without parts.
+    """
+    delivered = table.delivered_transfer_syntax_uid
+    is_native = delivered == EXPLICIT_VR_LITTLE_ENDIAN
+    can_decode = not is_native and can_transcode(delivered, EXPLICIT_VR_LITTLE_ENDIAN)
+    forms: list[tuple[str, str, bool]] = [
+        # media type, transfer syntax, whether it is meant where none is named
+        (OCTET_STREAM, delivered, is_native),
+    ]
+    if can_decode:
+        decoded = (OCTET_STREAM, EXPLICIT_VR_LITTLE_ENDIAN, True)
+        place = 0 if delivered in UNREADABLE_IN_BROWSERS else 1
+        forms.insert(place, decoded)
+    if table.delivered_media_type not in (OCTET_STREAM, ""):
+        forms.append((table.delivered_media_type, delivered, True))
+    elif not can_decode:
+        forms[0] = (OCTET_STREAM, delivered, True)
+    return tuple(
+        Offer(media_type, is_multipart, syntax, is_default=is_default)
+        for is_multipart in ((True, False) if is_single else (True,))
+        for media_type, syntax, is_default in forms
+    )
+
+
+def part_content_type(media_type: str, transfer_syntax_uid: str) -> str:
+    """Label a part truthfully: viewers decode by this label and nothing else (C48)."""
+    return f"{media_type}; transfer-syntax={transfer_syntax_uid}"

@@ -1,0 +1,188 @@
+"""STOW-RS: instances come in the parts of a request and are safe before it is answered.
+
+Enters: ``multipart/related; type="application/dicom"``, or one instance as ``application/dicom``.
+Leaves: the Store Instances Response as DICOM JSON. A part goes to the archive as soon as it is
+whole, while the next one arrives; a few at a time, so that they share a sync and memory stays
+bounded.
+
+References
+----------
+PS3.18 10.5 (Store transaction). Instances as metadata with bulk data apart (10.5.1.2, 10.5.2) are
+not taken yet; they are answered 415.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Final
+
+from pacsteward.archive import Origin
+from pacsteward.base.errors import Invalid
+from pacsteward.dicom.uids import check_uid
+from pacsteward.dicom.web.answers import (
+    Request,
+    Response,
+    service_url,
+    single_answer,
+    single_form,
+    warning,
+)
+from pacsteward.dicom.web.bodies import Spool, chunks
+from pacsteward.dicom.web.errors import UnsupportedMediaType
+from pacsteward.dicom.web.multipart import PartBegin, PartData, PartEnd, Reader, boundary_of
+from pacsteward.dicom.web.negotiation import (
+    DICOM,
+    DICOM_JSON,
+    DICOM_XML,
+    MediaType,
+    parse_media_type,
+)
+from pacsteward.feature import House, Route
+from pacsteward.features.storage.settings import StorageSettings
+from pacsteward.features.storage.stow import (
+    Verdict,
+    http_status,
+    remarks,
+    response_data_set,
+    store_instance,
+)
+
+AT_A_TIME: Final = 4
+"""Instances of one request that are being stored at once."""
+
+
+async def store(house: House, request: Request) -> Response:
+    """Answer POST /dicom-web/studies and /dicom-web/studies/{study}."""
+    form = single_form(request)
+    study = request.path_params.get("study", "")
+    if study:
+        check_uid(study, "StudyInstanceUID")
+    verdicts = await _Intake(house, request, study).run()
+    if not verdicts:
+        raise Invalid(
+            "The request holds no instance.",
+            why="It has no part of type application/dicom.",
+            remedy='Send multipart/related; type="application/dicom" with a part for each.',
+        )
+    return single_answer(
+        request,
+        form,
+        response_data_set(verdicts, service_url(request)),
+        status_code=http_status(verdicts),
+        headers=warning(*remarks(verdicts)),
+    )
+
+
+class _Intake:
+    """The parts of one request on their way to the archive."""
+
+    def __init__(self, house: House, request: Request, study: str) -> None:
+        self._house = house
+        self._request = request
+        self._study = study
+        self._settings = house.settings.of(StorageSettings)
+        actor = request.state.actor
+        self._origin = Origin(door="stow", actor=actor.name, address=actor.address)
+        self._free = asyncio.Semaphore(AT_A_TIME)
+
+    async def run(self) -> list[Verdict]:
+        """Take all parts; the verdicts come in their order."""
+        content_type = parse_media_type(self._request.headers.get("content-type", ""))
+        _check_type(content_type)
+        stores: list[asyncio.Task[Verdict]] = []
+        try:
+            async for spool in self._parts(content_type):
+                await self._free.acquire()
+                stores.append(asyncio.create_task(self._store(spool)))
+        finally:
+            # Those that are whole are kept, also when the rest of the body is broken: the sender
+            # may repeat the request, since storing again what is here changes nothing.
+            await asyncio.gather(*stores, return_exceptions=True)
+        return [task.result() for task in stores]
+
+    async def _parts(self, content_type: MediaType) -> AsyncIterator[Spool]:
+        body = chunks(self._request, max_bytes=self._settings.max_request_bytes)
+        if not content_type.is_multipart:
+            yield await self._whole(body)
+            return
+        reader = Reader(boundary_of(content_type))
+        with ExitStack() as unfinished:
+            spool: Spool | None = None
+            async for chunk in body:
+                for event in reader.feed(chunk):
+                    if isinstance(event, PartData):
+                        if spool is not None:
+                            spool.write(event.data)
+                    elif isinstance(event, PartBegin):
+                        _check_part(event)
+                        spool = unfinished.enter_context(self._spool())
+                    elif isinstance(event, PartEnd) and spool is not None:
+                        unfinished.pop_all()
+                        yield spool
+                        spool = None
+            reader.close()
+
+    async def _whole(self, body: AsyncIterator[bytes]) -> Spool:
+        spool = self._spool()
+        try:
+            async for chunk in body:
+                spool.write(chunk)
+        except BaseException:
+            spool.close()
+            raise
+        return spool
+
+    def _spool(self) -> Spool:
+        return Spool(None, max_bytes=self._settings.max_request_bytes)
+
+    async def _store(self, spool: Spool) -> Verdict:
+        try:
+            return await asyncio.to_thread(self._store_now, spool)
+        finally:
+            self._free.release()
+
+    def _store_now(self, spool: Spool) -> Verdict:
+        with spool:
+            return store_instance(
+                self._house.archive,
+                self._settings,
+                self._origin,
+                spool.value(),
+                study_instance_uid=self._study,
+            )
+
+
+def _check_type(content_type: MediaType) -> None:
+    # Some senders leave the type parameter out, although RFC 2387 requires it.
+    if content_type.part in (DICOM, "*/*"):
+        return
+    if content_type.part in (DICOM_JSON, DICOM_XML):
+        raise UnsupportedMediaType(
+            "The request was not taken.",
+            why="Metadata with separate bulk data are not accepted yet.",
+            remedy='Send whole instances: multipart/related; type="application/dicom".',
+        )
+    raise UnsupportedMediaType(
+        "The request was not taken.",
+        why="Its Content-Type is none that carries DICOM instances.",
+        remedy='Send multipart/related; type="application/dicom", or application/dicom.',
+    )
+
+
+def _check_part(part: PartBegin) -> None:
+    # C65: a transfer-syntax parameter is tolerated; what counts is the instance's own file meta.
+    content_type = part.headers.get("content-type", DICOM)
+    if parse_media_type(content_type).name != DICOM:
+        raise UnsupportedMediaType(
+            "The request was not taken.",
+            why="One of its parts is not of type application/dicom.",
+            remedy="Send whole instances, each as a part of type application/dicom.",
+        )
+
+
+ROUTES = (
+    Route("POST", "/dicom-web/studies", store, "studies.store"),
+    Route("POST", "/dicom-web/studies/{study}", store, "studies.store"),
+)

@@ -1,0 +1,225 @@
+"""What became of the instances of one STOW-RS request, and how the sender is told.
+
+Each instance is handed to the archive by itself; one that is refused never stops the others. The
+sender reads which are safe, which are not, and why.
+
+References
+----------
+PS3.18 10.5.3 (statuses of the Store transaction), Annex I (Store Instances Response Module, its
+Warning and Failure Reasons); PS3.4 B.2.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pacsteward.archive import Archive, Origin, Outcome, StoreResult
+from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unavailable, Unsupported
+from pacsteward.dicom.fragments import Fragments
+from pacsteward.dicom.header import read_header
+from pacsteward.dicom.part10 import split_part10
+from pacsteward.dicom.status import store_status
+from pacsteward.features.storage.settings import StorageSettings
+from pacsteward.features.storage.sop_classes import is_accepted
+
+RETRIEVE_URL: Final = "00081190"
+FAILED_SOP_SEQUENCE: Final = "00081198"
+REFERENCED_SOP_SEQUENCE: Final = "00081199"
+OTHER_FAILURES_SEQUENCE: Final = "0008119A"
+
+SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+CANNOT_UNDERSTAND: Final = 0xC000
+STUDY_MISMATCH: Final = 0xA901
+"""The instance belongs to another study than the one that the URL names."""
+
+COERCED: Final = 0xB000
+"""As C-STORE says it: kept, but not all is as the sender may believe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One instance is safe."""
+
+    result: StoreResult
+    warning: int = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to warn of."""
+        return not self.warning
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One part of the request was not kept.
+
+    Parameters
+    ----------
+    reason
+        Failure Reason (0008,1197).
+    sop_class_uid, sop_instance_uid
+        Empty when the part could not be read as far as that.
+    """
+
+    reason: int
+    error: PacstewardError
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+
+
+Verdict = Stored | Failed
+
+
+def store_instance(
+    archive: Archive,
+    settings: StorageSettings,
+    origin: Origin,
+    data: memoryview,
+    *,
+    study_instance_uid: str = "",
+) -> Verdict:
+    """Keep one instance. Blocks until it is safe.
+
+    Parameters
+    ----------
+    data
+        A whole Part 10 file.
+    study_instance_uid
+        The study that it must belong to; empty for any.
+    """
+    try:
+        meta, offset = split_part10(data)
+    except PacstewardError as error:
+        return Failed(CANNOT_UNDERSTAND, error)
+    named = (meta.media_storage_sop_class_uid, meta.media_storage_sop_instance_uid)
+    if not is_accepted(settings, meta.media_storage_sop_class_uid):
+        refused = Unsupported("The SOP class of the instance is not accepted here.")
+        return Failed(SOP_CLASS_NOT_SUPPORTED, refused, *named)
+    try:
+        data_set = data[offset:]
+        if study_instance_uid:
+            _check_study(data_set, meta.transfer_syntax_uid, study_instance_uid)
+        result = archive.store(origin, meta, data_set)
+    except _OtherStudy as error:
+        return Failed(STUDY_MISMATCH, error, *named)
+    except PacstewardError as error:
+        return Failed(store_status(error), error, *named)
+    has_doubt = result.outcome is Outcome.CONFLICT or (
+        settings.warn_on_doubt and bool(result.warnings)
+    )
+    return Stored(result, COERCED if has_doubt else 0)
+
+
+class _OtherStudy(Invalid):
+    """The instance belongs to another study."""
+
+
+def _check_study(data_set: memoryview, transfer_syntax_uid: str, wanted: str) -> None:
+    header = read_header(Fragments([data_set]), transfer_syntax_uid)
+    if header.study_instance_uid != wanted:
+        raise _OtherStudy(
+            "The instance was not stored.",
+            why=f"It belongs to study {header.study_instance_uid}, and the request names {wanted}.",
+            remedy="Send it to the study that it belongs to, or to /studies.",
+        )
+
+
+def http_status(verdicts: Sequence[Verdict]) -> int:
+    """Choose the status of the answer, PS3.18 table 10.5.3-1.
+
+    When nothing was kept for want of room or of something that is away, the answer says so (507,
+    503) instead of 409: the sender is to try again, not to correct anything.
+    """
+    failed = [verdict for verdict in verdicts if isinstance(verdict, Failed)]
+    if len(failed) < len(verdicts):
+        is_plain = not failed and all(
+            isinstance(verdict, Stored) and verdict.is_plain for verdict in verdicts
+        )
+        return 200 if is_plain else 202
+    if failed and all(isinstance(verdict.error, Exhausted) for verdict in failed):
+        return 507
+    if failed and all(isinstance(verdict.error, Exhausted | Unavailable) for verdict in failed):
+        return 503
+    return 409
+
+
+def response_data_set(verdicts: Sequence[Verdict], service_url: str) -> dict[str, Any]:
+    """Write the Store Instances Response Module as DICOM JSON.
+
+    Parameters
+    ----------
+    service_url
+        Absolute URL of the service, without a slash at its end.
+    """
+    stored = [verdict for verdict in verdicts if isinstance(verdict, Stored)]
+    failed = [verdict for verdict in verdicts if isinstance(verdict, Failed)]
+    named = [verdict for verdict in failed if verdict.sop_instance_uid]
+    others = [verdict for verdict in failed if not verdict.sop_instance_uid]
+    answer: dict[str, Any] = {}
+    studies = {verdict.result.study_instance_uid for verdict in stored}
+    if len(studies) == 1:
+        answer[RETRIEVE_URL] = _url(f"{service_url}/studies/{studies.pop()}")
+    if named:
+        answer[FAILED_SOP_SEQUENCE] = _sequence([_failed_item(verdict) for verdict in named])
+    if stored:
+        answer[REFERENCED_SOP_SEQUENCE] = _sequence(
+            [_stored_item(verdict, service_url) for verdict in stored]
+        )
+    if others:
+        answer[OTHER_FAILURES_SEQUENCE] = _sequence([_reason(verdict) for verdict in others])
+    return answer
+
+
+def remarks(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+    """Say in words why instances were refused, each reason once.
+
+    The module has numbers only, and a number alone has sent many an administrator to the log
+    files; the words go into the Warning header.
+    """
+    said = [
+        verdict.error.why or verdict.error.what
+        for verdict in verdicts
+        if isinstance(verdict, Failed)
+    ]
+    return tuple(dict.fromkeys(said))[:5]
+
+
+def _stored_item(verdict: Stored, service_url: str) -> dict[str, Any]:
+    result = verdict.result
+    item = {
+        "00081150": _uid(result.sop_class_uid),
+        "00081155": _uid(result.sop_instance_uid),
+        RETRIEVE_URL: _url(
+            f"{service_url}/studies/{result.study_instance_uid}/series/"
+            f"{result.series_instance_uid}/instances/{result.sop_instance_uid}"
+        ),
+    }
+    if verdict.warning:
+        item["00081196"] = {"vr": "US", "Value": [verdict.warning]}
+    return item
+
+
+def _failed_item(verdict: Failed) -> dict[str, Any]:
+    return {
+        "00081150": _uid(verdict.sop_class_uid),
+        "00081155": _uid(verdict.sop_instance_uid),
+        **_reason(verdict),
+    }
+
+
+def _reason(verdict: Failed) -> dict[str, Any]:
+    return {"00081197": {"vr": "US", "Value": [verdict.reason]}}
+
+
+def _sequence(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"vr": "SQ", "Value": items}
+
+
+def _uid(uid: str) -> dict[str, Any]:
+    return {"vr": "UI", "Value": [uid]} if uid else {"vr": "UI"}
+
+
+def _url(url: str) -> dict[str, Any]:
+    return {"vr": "UR", "Value": [url]}
