@@ -1,1 +1,3 @@
 """Pacsteward: the imaging archive and all that its administrator needs around it."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,207 @@
+"""The caretaker: puts the house together, starts and stops it. The only place parts are joined.
+
+A `Place` is an archive before it is opened: settings, rooms, folder. `opened_house` gives its
+`House` to a command; the processes of ``pacsteward serve`` are in ``processes.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from pacsteward import features
+from pacsteward.archive import Archive, ArchiveSettings
+from pacsteward.base.clock import SystemClock
+from pacsteward.base.db import Database, open_database
+from pacsteward.base.db.migrate import migrate
+from pacsteward.base.errors import Invalid
+from pacsteward.base.events import FactLog
+from pacsteward.base.jobs import JobQueue
+from pacsteward.base.settings import Section, Settings, load
+from pacsteward.dicom.settings import DicomSettings
+from pacsteward.feature import Feature, House, find_rooms
+from pacsteward.security import (
+    Access,
+    AdmissionSettings,
+    AuditBook,
+    PeerBook,
+    SecuritySettings,
+)
+from pacsteward.web.settings import WebSettings
+
+DEFAULT_DATA = Path("pacsteward-data")
+
+
+class ServerSettings(Section):
+    """Where the archive keeps its things and where it listens."""
+
+    data: Path = Field(DEFAULT_DATA, description="Folder that holds everything. A path.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on; this machine only until TLS and people are set up. "
+        "An IP address or name.",
+    )
+    dimse_port: int = Field(11112, ge=0, le=65535, description="Port of DICOM DIMSE. A port.")
+    http_port: int = Field(8080, ge=0, le=65535, description="Port of HTTP. A port.")
+    mllp_port: int = Field(2575, ge=0, le=65535, description="Port of HL7 v2 over MLLP. A port.")
+    database_url: str = Field(
+        "",
+        description="PostgreSQL to use, as postgresql://user:password@host/name; empty takes the "
+        "embedded database in the data folder. A URL.",
+    )
+    log_level: str = Field(
+        "info", description="How much is logged: debug, info, warning or error. A word."
+    )
+
+
+FLOOR_SETTINGS: tuple[type[Section], ...] = (
+    ServerSettings,
+    DicomSettings,
+    AdmissionSettings,
+    ArchiveSettings,
+    SecuritySettings,
+    WebSettings,
+)
+
+
+def find_all_rooms() -> list[Feature]:
+    """Collect every room below ``features/``."""
+    return find_rooms(features)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One archive: its settings, its rooms and its folder, before anything is opened."""
+
+    settings: Settings
+    rooms: tuple[Feature, ...]
+
+    @property
+    def server(self) -> ServerSettings:
+        """Return the settings that belong to no room."""
+        return self.settings.of(ServerSettings)
+
+    @property
+    def data(self) -> Path:
+        """Return the folder that holds everything."""
+        return self.server.data
+
+    @classmethod
+    def found(
+        cls,
+        data: Path | None = None,
+        *,
+        config: Path | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> Place:
+        """Read the settings of the archive in `data`.
+
+        Parameters
+        ----------
+        data
+            The data folder; None takes it from the environment, the settings file or the default.
+        config
+            Settings file; None takes ``pacsteward.toml`` of the current folder, else of `data`.
+
+        Raises
+        ------
+        Invalid
+            The settings have faults.
+        """
+        rooms = tuple(find_all_rooms())
+        sections = [*FLOOR_SETTINGS, *(section for room in rooms for section in room.settings)]
+        folder = data or Path(os.environ.get("PACSTEWARD_DATA", DEFAULT_DATA))
+        file = config or next(
+            (
+                candidate
+                for candidate in (Path("pacsteward.toml"), folder / "pacsteward.toml")
+                if candidate.is_file()
+            ),
+            None,
+        )
+        given = {"data": data, **(overrides or {})}
+        return cls(load(sections, file=file, overrides=given), rooms)
+
+
+def first_steps(place: Place) -> str | None:
+    """Make the data folder ready; return the administrator's password if it was just made.
+
+    Raises
+    ------
+    Invalid
+        The folder cannot be used.
+    """
+    make_folder(place.data)
+    database = open_place_database(place)
+    try:
+        migrate(database, place.data)
+        clock = SystemClock()
+        audit = AuditBook(database, clock)
+        access = Access(database, clock, audit, place.settings.of(SecuritySettings))
+        return access.ensure_administrator()
+    finally:
+        database.close()
+
+
+def make_folder(data: Path) -> None:
+    """Make the data folder; what is in it already and is not ours stays untouched."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        probe = data / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise Invalid(
+            f"The data folder {data} cannot be used.",
+            why=f"The system says: {error.strerror or error}.",
+            remedy="Choose a folder that this account may write to: --data FOLDER.",
+        ) from error
+
+
+def open_place_database(place: Place) -> Database:
+    """Open the index of `place`: its PostgreSQL where one is set, else the embedded one."""
+    return open_database(place.server.database_url or place.data / "index.db")
+
+
+@contextmanager
+def opened_house(place: Place) -> Iterator[House]:
+    """Give the house over `place` for a command or a process that only reads the archive itself.
+
+    What changes the archive is handed to the keeper, when one runs.
+    """
+    make_folder(place.data)
+    database = open_place_database(place)
+    try:
+        migrate(database, place.data)
+        yield build_house(place, database)
+    finally:
+        database.close()
+
+
+def build_house(place: Place, database: Database, *, is_keeper: bool = False) -> House:
+    """Put the parts together."""
+    clock = SystemClock()
+    facts = FactLog(clock)
+    audit = AuditBook(database, clock)
+    birth = Archive.as_keeper if is_keeper else Archive.as_reader
+    return House(
+        settings=place.settings,
+        database=database,
+        clock=clock,
+        facts=facts,
+        jobs=JobQueue(
+            database, clock, kinds=[job.kind for room in place.rooms for job in room.jobs]
+        ),
+        archive=birth(
+            place.data, database, place.settings.of(ArchiveSettings), clock, facts, audit
+        ),
+        peers=PeerBook(database, clock, audit),
+        access=Access(database, clock, audit, place.settings.of(SecuritySettings)),
+        audit=audit,
+    )

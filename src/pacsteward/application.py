@@ -1,0 +1,76 @@
+"""The web process's application: every room's pages, routes and operations, bound to the house."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from pacsteward import __version__, features
+from pacsteward.app import Place
+from pacsteward.base.errors import PacstewardError
+from pacsteward.feature import Feature, House
+from pacsteward.web.api import ApiOperation
+from pacsteward.web.server import BoundRoute, Parts, build_server
+from pacsteward.web.settings import WebSettings
+
+
+def build_application(place: Place, house: House) -> Starlette:
+    """Make the ASGI application that serves `house`."""
+    routes = [route for room in place.rooms for route in _bound(room, house)]
+    return build_server(
+        Parts(
+            access=house.access,
+            audit=house.audit,
+            settings=place.settings.of(WebSettings),
+            routes=routes,
+            operations=[
+                ApiOperation(
+                    one.method, one.path, one.endpoint, one.permission, one.summary, tag=room.name
+                )
+                for room in place.rooms
+                for one in room.api
+            ],
+            template_folders=_template_folders(place),
+            state={"house": house},
+            is_ready=partial(_is_ready, house),
+            version=__version__,
+        )
+    )
+
+
+def _bound(room: Feature, house: House) -> list[BoundRoute]:
+    pages = [
+        BoundRoute(
+            page.methods,
+            page.path,
+            partial(page.handler, house),
+            page.permission,
+            "page",
+            title=page.title,
+            menu=page.menu,
+        )
+        for page in room.pages
+    ]
+    routes = [
+        BoundRoute((route.method,), route.path, partial(route.handler, house), route.permission)
+        for route in room.routes
+    ]
+    return pages + routes
+
+
+def _template_folders(place: Place) -> dict[str, Path]:
+    root = Path(features.__path__[0])
+    folders = {room.name: root / room.name / "templates" for room in place.rooms}
+    return {name: folder for name, folder in folders.items() if folder.is_dir()}
+
+
+def _is_ready(house: House) -> bool:
+    """Say whether the database answers and the doors have the archive open."""
+    try:
+        with house.database.read() as connection:
+            connection.exec_driver_sql("SELECT 1")
+        return house.archive.is_open()
+    except PacstewardError:
+        return False

@@ -1,0 +1,178 @@
+"""Commands that belong to no room: running the archive, its settings, its bytes, the house."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from pacsteward.app import Place, find_all_rooms, opened_house
+from pacsteward.archive import VerifyReport
+from pacsteward.base.errors import PacstewardError
+from pacsteward.base.settings import Explained
+from pacsteward.feature import Command, House
+from pacsteward.output import complain
+from pacsteward.serve import Kind, serve_all
+
+
+def serve(
+    *,
+    data: Annotated[Path | None, Parameter(help="Folder that holds everything.")] = None,
+    host: str | None = None,
+    dimse_port: int | None = None,
+    http_port: int | None = None,
+    mllp_port: int | None = None,
+    config: Path | None = None,
+    only: Literal["doors", "web", "jobs"] | None = None,
+) -> int:
+    """Run the archive until it is told to stop.
+
+    Parameters
+    ----------
+    host
+        Address to listen on.
+    dimse_port
+        Port of DICOM DIMSE.
+    http_port
+        Port of the console, DICOMweb and the API.
+    mllp_port
+        Port of HL7 v2 over MLLP.
+    config
+        Settings file; by default pacsteward.toml here, else the one in the data folder.
+    only
+        Run one kind of process, for a process manager or a cluster.
+    """
+    overrides = {
+        "host": host,
+        "dimse_port": dimse_port,
+        "http_port": http_port,
+        "mllp_port": mllp_port,
+    }
+    try:
+        place = Place.found(data, config=config, overrides=overrides)
+        return serve_all(place, only=Kind(only) if only else None)
+    except PacstewardError as error:
+        return complain(error)
+
+
+def repl(*, data: Path | None = None, write: bool = False) -> int:
+    """Open a Python prompt with the house in it.
+
+    Parameters
+    ----------
+    data
+        The archive's data folder.
+    write
+        Let the database be changed; without it every transaction is rolled back.
+    """
+    import code
+
+    with opened_house(Place.found(data)) as house:
+        names: dict[str, Any] = {
+            "house": house,
+            "archive": house.archive,
+            "jobs": house.jobs,
+            "db": house.database,
+            "peers": house.peers,
+        }
+        if not write:
+            house.database.forbid_writing("This prompt is read-only; start it with --write.")
+        banner = "house, archive, jobs, db, peers" + ("" if write else " (read-only)")
+        code.interact(banner=banner, local=names, exitmsg="")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One line of the printed house."""
+
+    room: str
+    kind: str
+    name: str
+    permission: str
+    place: str
+
+
+def show_house() -> list[Piece]:
+    """Print every service, route, page, operation, job and command, with file and line."""
+    pieces = []
+    for room in find_all_rooms():
+        for service in room.dimse:
+            words = ", ".join(sorted(command.name for command in service.commands))
+            handler = service.respond or service.receive
+            pieces.append(_piece(room.name, "dimse", words, service.permission, handler))
+        for route in room.routes:
+            words = f"{route.method} {route.path}"
+            pieces.append(
+                _piece(room.name, "route", words, route.permission or "public", route.handler)
+            )
+        for page in room.pages:
+            words = f"{'/'.join(page.methods)} {page.path}"
+            pieces.append(_piece(room.name, "page", words, page.permission, page.handler))
+        for operation in room.api:
+            words = f"{operation.method} /api/v1{operation.path}"
+            pieces.append(_piece(room.name, "api", words, operation.permission, operation.endpoint))
+        for job in room.jobs:
+            pieces.append(_piece(room.name, "job", job.kind.name, "-", job.run))
+        for listening in room.listens:
+            pieces.append(_piece(room.name, "listens", listening.name, "-", listening.handler))
+        for command in room.commands:
+            words = f"pacsteward {room.name} {command.verb}"
+            pieces.append(_piece(room.name, "command", words, "-", command.run))
+    return pieces
+
+
+def _piece(room: str, kind: str, name: str, permission: str, function: Any) -> Piece:
+    function = inspect.unwrap(function)
+    code = getattr(function, "__code__", None)
+    place = "-"
+    if code is not None:
+        file = Path(code.co_filename)
+        root = Path(__file__).parent.parent
+        shown = file.relative_to(root) if file.is_relative_to(root) else file
+        place = f"{shown}:{code.co_firstlineno}"
+    return Piece(room, kind, name, permission, place)
+
+
+def explain_settings(house: House) -> list[Explained]:
+    """List every setting with its value, where that came from, and what it means."""
+    return house.settings.explain()
+
+
+def verify_archive(house: House) -> VerifyReport:
+    """Read every stored byte and compare it with its checksum."""
+    report = house.archive.verify(progress=_progress("verified"))
+    print(file=sys.stderr)
+    return report
+
+
+def rebuild_archive(house: House) -> str:
+    """Make the index anew from the stored bytes and the ledger. The archive must not be running."""
+    count = house.archive.rebuild(progress=_progress("indexed"))
+    print(file=sys.stderr)
+    return f"The index was made anew from {count} instances."
+
+
+def show_space(house: House) -> Any:
+    """Show how much room the disk has."""
+    return house.archive.space()
+
+
+def _progress(word: str) -> Any:
+    def tell(done: int, total: int) -> None:
+        if sys.stderr.isatty() or done == total or done % 1000 == 0:
+            print(f"\r{word} {done} of {total}", end="", file=sys.stderr, flush=True)
+
+    return tell
+
+
+SETTINGS = (Command("explain", explain_settings),)
+ARCHIVE = (
+    Command("verify", verify_archive),
+    Command("rebuild", rebuild_archive),
+    Command("space", show_space),
+)

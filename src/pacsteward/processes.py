@@ -1,0 +1,186 @@
+"""The three processes of ``pacsteward serve``: doors, web and jobs.
+
+Each opens its own database and house after the fork, says when it is ready, and ends on SIGTERM
+after finishing what was begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
+
+import uvicorn
+
+from pacsteward.app import Place, build_house, open_place_database
+from pacsteward.base.errors import Unavailable
+from pacsteward.base.events import Dispatcher
+from pacsteward.base.events.dispatch import Subscriber
+from pacsteward.base.jobs.engine import JobEngine, Work
+from pacsteward.dicom.dimse import Admitted, Caller, DimseServer, Limits, Refused
+from pacsteward.dicom.settings import DicomSettings
+from pacsteward.feature import House
+from pacsteward.security.admission import Refusal, decide
+from pacsteward.security.settings import AdmissionSettings
+from pacsteward.supervisor import Tell
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 6.0
+"""What is being served may go on so long after SIGTERM."""
+
+CALLING_AE_TITLE_NOT_RECOGNISED = (1, 1, 3)
+"""A-ASSOCIATE-RJ rejected-permanent, by the service user (PS3.8 9.3.4, table 9-21)."""
+
+
+def run_doors(place: Place, tell_ready: Tell) -> None:
+    """Keep the archive and serve DIMSE."""
+    _run_loop(_doors(place, tell_ready))
+
+
+async def _doors(place: Place, tell_ready: Tell) -> None:
+    stopping = _stop_event()
+    database = open_place_database(place)
+    house = build_house(place, database, is_keeper=True)
+    await house.archive.start()
+    try:
+        settings = place.settings.of(DicomSettings)
+        server = DimseServer(
+            [service.bind(house) for room in place.rooms for service in room.dimse],
+            partial(admit, house),
+            _limits(settings),
+            accepts_called=settings.answers_to,
+            clock=house.clock,
+        )
+        await server.start(place.server.host, place.server.dimse_port)
+        tell_ready()
+        await stopping.wait()
+        await server.stop(GRACE_S)
+    finally:
+        await house.archive.stop()
+        database.close()
+
+
+def admit(house: House, caller: Caller) -> Admitted | Refused:
+    """Ask the book of peers whether `caller` may come in."""
+    decision = decide(
+        house.peers,
+        calling_ae_title=caller.calling_ae_title,
+        address=caller.address,
+        admit_unknown=house.settings.of(AdmissionSettings).admit_unknown,
+        called_ae_title=caller.called_ae_title,
+        implementation=caller.implementation_version_name,
+    )
+    if isinstance(decision, Refusal):
+        return Refused(*CALLING_AE_TITLE_NOT_RECOGNISED, why=decision.why)
+    return Admitted(permissions=decision.permissions, is_registered=decision.is_registered)
+
+
+def _limits(settings: DicomSettings) -> Limits:
+    return Limits(
+        associations_max=settings.associations_max,
+        reserved_for_registered=settings.reserved_for_registered,
+        artim_s=settings.artim_s,
+        data_set_idle_s=settings.data_set_idle_s,
+        association_idle_s=settings.association_idle_s,
+    )
+
+
+def run_web(place: Place, tell_ready: Tell) -> None:
+    """Serve the console, DICOMweb and the API."""
+    from pacsteward.application import build_application
+
+    database = open_place_database(place)
+    house = build_house(place, database)
+    try:
+        server = _WebServer(
+            uvicorn.Config(
+                build_application(place, house),
+                host=place.server.host,
+                port=place.server.http_port,
+                loop="uvloop",
+                http="httptools",
+                access_log=False,
+                log_config=None,
+                lifespan="off",
+                # Only our own setting decides whom to believe, see web/.
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(GRACE_S),
+                h11_max_incomplete_event_size=64 * 1024,
+            ),
+            tell_ready,
+        )
+        server.run()
+        if not server.started:
+            raise Unavailable(
+                f"Port {place.server.http_port} on {place.server.host} could not be opened.",
+                remedy="Choose another one with --http-port, or stop the program that uses it.",
+            )
+    finally:
+        database.close()
+
+
+class _WebServer(uvicorn.Server):
+    """Uvicorn that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, tell_ready: Tell) -> None:
+        super().__init__(config)
+        self._tell_ready = tell_ready
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._tell_ready()
+
+
+def run_jobs(place: Place, tell_ready: Tell) -> None:
+    """Run jobs, and tell facts to whoever subscribed to them."""
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    database = open_place_database(place)
+    house = build_house(place, database)
+    try:
+        engine = JobEngine(
+            database,
+            [Work(job.kind, partial(job.run, house)) for room in place.rooms for job in room.jobs],
+            house.clock,
+        )
+        dispatcher = Dispatcher(
+            database,
+            [
+                Subscriber(one.name, one.facts, partial(one.handler, house))
+                for room in place.rooms
+                for one in room.listens
+            ],
+            clock=house.clock,
+        )
+        engine.start()
+        dispatcher.start()
+        tell_ready()
+        stopping.wait()
+        dispatcher.stop(GRACE_S / 2)
+        engine.stop(GRACE_S / 2)
+    finally:
+        database.close()
+
+
+def _run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` on uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
+
+
+def _stop_event() -> asyncio.Event:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    return stopping

@@ -1,0 +1,81 @@
+"""``pacsteward serve``: prepare the data folder, start the processes, say where everything is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from enum import StrEnum
+from functools import partial
+
+from pacsteward.app import Place, ServerSettings, first_steps
+from pacsteward.base import log
+from pacsteward.base.errors import PacstewardError
+from pacsteward.dicom.settings import DicomSettings
+from pacsteward.processes import run_doors, run_jobs, run_web
+from pacsteward.supervisor import ChildFailed, Supervisor
+
+
+class Kind(StrEnum):
+    """The kinds of processes."""
+
+    DOORS = "doors"
+    WEB = "web"
+    JOBS = "jobs"
+
+
+RUNS = {Kind.DOORS: run_doors, Kind.WEB: run_web, Kind.JOBS: run_jobs}
+
+
+def serve_all(place: Place, *, only: Kind | None = None) -> int:
+    """Run the archive over `place` until SIGTERM; return the exit code.
+
+    Raises
+    ------
+    PacstewardError
+        It cannot start: the folder is in use, a port is taken, a setting is wrong.
+    """
+    began = time.monotonic()
+    log.configure("supervisor", level=place.server.log_level)
+    password = first_steps(place)
+    chosen = (only,) if only else tuple(Kind)
+    supervisor = Supervisor(
+        {kind.value: partial(_run, kind, place) for kind in chosen},
+    )
+    try:
+        supervisor.start()
+    except ChildFailed:
+        # The process itself has said why.
+        return 1
+    _greet(place, password, seconds=time.monotonic() - began)
+    return supervisor.watch()
+
+
+def _run(kind: Kind, place: Place, tell_ready: object) -> None:
+    """Run one kind of process; a fault that can be named ends it with one clear line."""
+    log.configure(kind.value, level=place.server.log_level)
+    try:
+        RUNS[kind](place, tell_ready)  # type: ignore[operator]
+    except PacstewardError as error:
+        print(f"pacsteward {kind.value}: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from error
+
+
+def _greet(place: Place, password: str | None, *, seconds: float) -> None:
+    server = place.server
+    ae_title = place.settings.of(DicomSettings).ae_title
+    lines = [
+        f"Pacsteward is ready after {seconds:.1f} s.",
+        f"  console   http://{_address(server)}:{server.http_port}/",
+    ]
+    if password:
+        lines.append(f"  sign in   admin, password {password}  (shown this once)")
+    lines += [
+        f"  DICOM     {ae_title} at {server.host}:{server.dimse_port}",
+        f"  DICOMweb  http://{_address(server)}:{server.http_port}/dicom-web",
+        f"  data      {place.data.resolve()}",
+    ]
+    print("\n".join(lines), flush=True)
+
+
+def _address(server: ServerSettings) -> str:
+    return f"[{server.host}]" if ":" in server.host else server.host

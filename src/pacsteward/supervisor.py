@@ -1,0 +1,203 @@
+"""One command, three processes: doors, web and jobs, started together and ended together.
+
+Everything is imported once and the processes are forked from that, so a restart is quick and the
+code is in memory once. A process that ends without being told to is started again; when the
+supervisor goes, however it goes, its processes go with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT_S = 60.0
+GRACE_S = 9.0
+"""From SIGTERM to SIGKILL; service managers commonly give ten seconds."""
+RESTART_PAUSES_S = (0.2, 1.0, 3.0, 10.0)
+"""Pauses before a process that failed is started again; the last one repeats."""
+STEADY_S = 60.0
+"""A process that has run this long starts anew with the first pause."""
+PR_SET_PDEATHSIG = 1
+
+Tell = Callable[[], None]
+Run = Callable[[Tell], None]
+"""Runs one kind of process until SIGTERM; calls its argument once it is ready."""
+
+
+@dataclass(slots=True)
+class _Child:
+    name: str
+    run: Run
+    pid: int = 0
+    ready: int = -1
+    started_at: float = 0.0
+    failures: int = 0
+    restart_at: float | None = None
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs each of `processes` in a process of its own.
+
+    Parameters
+    ----------
+    processes
+        What to run, by name, in the order of starting; the next one starts when the one before is
+        ready.
+    """
+
+    processes: Mapping[str, Run]
+    _children: dict[str, _Child] = field(default_factory=dict)
+    _is_stopping: bool = False
+
+    def start(self) -> None:
+        """Start all processes and return when every one is ready.
+
+        Raises
+        ------
+        ChildFailed
+            One ended before it was ready; it has said why, and the others have been stopped.
+        """
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        # Objects made so far stay where they are, so that children share the pages they are on.
+        gc.collect()
+        gc.freeze()
+        for name, run in self.processes.items():
+            child = self._children[name] = _Child(name, run)
+            self._fork(child)
+            self._await_ready(child)
+
+    def watch(self) -> int:
+        """Keep the processes running until told to stop; return the exit code."""
+        while not self._is_stopping:
+            self._restart_due()
+            self._reap(timeout_s=0.2)
+        return self._end_all()
+
+    def _stop(self, _signal: int, _frame: object) -> None:
+        self._is_stopping = True
+
+    def _fork(self, child: _Child) -> None:
+        reading, writing = os.pipe()
+        child.started_at, child.restart_at = time.monotonic(), None
+        supervisor = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child.pid = os.fork()
+        if child.pid:
+            os.close(writing)
+            child.ready = reading
+            return
+        os.close(reading)
+        code = 1
+        try:
+            _die_with(supervisor)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # A Ctrl-C reaches the whole group; the supervisor hears it and tells us in good order.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            child.run(lambda: os.write(writing, b"1") and None)
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 1
+        except BaseException:
+            logger.exception("process failed", extra={"process": child.name})
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _await_ready(self, child: _Child) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not self._is_stopping:
+            readable, _, _ = select.select([child.ready], [], [], 0.2)
+            if readable:
+                answer = os.read(child.ready, 1)
+                os.close(child.ready)
+                if answer:
+                    return
+                break
+            if time.monotonic() > deadline:
+                break
+        self._is_stopping = True
+        self._end_all()
+        raise ChildFailed(child.name)
+
+    def _reap(self, timeout_s: float) -> None:
+        time.sleep(timeout_s)
+        for child in self._children.values():
+            if not child.pid:
+                continue
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid and not self._is_stopping:
+                self._note_end(child, os.waitstatus_to_exitcode(status))
+
+    def _note_end(self, child: _Child, code: int) -> None:
+        now = time.monotonic()
+        child.failures = 0 if now - child.started_at > STEADY_S else child.failures + 1
+        pause = RESTART_PAUSES_S[min(child.failures, len(RESTART_PAUSES_S)) - 1]
+        child.pid, child.restart_at = 0, now + pause
+        logger.error(
+            "process ended; it is started again",
+            extra={"process": child.name, "exit_code": code, "pause_s": pause},
+        )
+
+    def _restart_due(self) -> None:
+        for child in self._children.values():
+            if child.restart_at is not None and time.monotonic() >= child.restart_at:
+                self._fork(child)
+
+    def _end_all(self) -> int:
+        """Ask every process to end, wait, and end those that do not."""
+        living = [child for child in self._children.values() if child.pid]
+        for child in living:
+            _send(child.pid, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        code = 0
+        while living and time.monotonic() < deadline:
+            for child in list(living):
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+                if pid:
+                    living.remove(child)
+                    code = code or abs(os.waitstatus_to_exitcode(status))
+            time.sleep(0.02)
+        for child in living:
+            logger.error("process did not end in time", extra={"process": child.name})
+            _send(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
+            code = 1
+        return code
+
+
+class ChildFailed(Exception):
+    """A process ended before it was ready."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The process {name!r} did not start.")
+        self.name = name
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent ends, even by SIGKILL (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
