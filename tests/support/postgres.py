@@ -1,0 +1,135 @@
+"""A PostgreSQL server of the test run's own: started in seconds, gone afterwards.
+
+It belongs to nobody else: a fresh cluster in a temporary folder, on a free port of this machine,
+without any syncing, since a power cut may take a test's data.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+START_TIMEOUT_S = 30.0
+
+CONFIGURATION = """
+listen_addresses = '127.0.0.1'
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+shared_buffers = 32MB
+max_connections = 100
+max_wal_size = 256MB
+autovacuum_naptime = 60min
+log_min_messages = fatal
+"""
+
+
+class NotInstalled(Exception):
+    """This machine has no PostgreSQL server; the words say what was looked for."""
+
+
+def programs() -> Path:
+    """Return the folder of the newest server's programs.
+
+    Raises
+    ------
+    NotInstalled
+        There is none.
+    """
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if found:
+        return max(found, key=lambda path: float(path.parent.name))
+    on_path = shutil.which("initdb")
+    if on_path is not None:
+        return Path(on_path).resolve().parent
+    raise NotInstalled("PostgreSQL is not installed: no initdb in /usr/lib/postgresql or PATH.")
+
+
+@contextmanager
+def running_postgres() -> Iterator[str]:
+    """Run a server and give the URL of its database ``postgres``, with a superuser's rights.
+
+    Raises
+    ------
+    NotInstalled
+        There is none to run.
+    """
+    binaries = programs()
+    # Not below pytest's folder: that may be closed to the server's user, and a socket's path may
+    # have 107 bytes only.
+    folder = Path(tempfile.mkdtemp(prefix="pacsteward-pg-", dir="/tmp"))
+    as_user = _give_to_server(folder)
+    try:
+        data, port = folder / "data", _free_port()
+        subprocess.run(
+            [
+                *(*as_user, binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust"),
+                *("-N", "-E", "UTF8", "--locale=C.UTF-8"),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+        )
+        with (data / "postgresql.conf").open("a") as file:
+            file.write(CONFIGURATION + f"port = {port}\nunix_socket_directories = '{folder}'\n")
+        server = subprocess.Popen(
+            [*as_user, binaries / "postgres", "-D", data],
+            stdout=subprocess.DEVNULL,
+            stderr=(folder / "log").open("wb"),
+            cwd="/",
+        )
+        try:
+            url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
+            _await(server, url, folder / "log")
+            yield url
+        finally:
+            _end(server, data)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _give_to_server(folder: Path) -> list[str]:
+    """The server refuses to run as root; then it is run as the user that Debian made for it."""
+    if os.geteuid() != 0:
+        return []
+    shutil.chown(folder, "postgres", "postgres")
+    return ["runuser", "-u", "postgres", "--"]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _await(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            psycopg.connect(url, connect_timeout=5).close()
+            return
+        except psycopg.OperationalError as error:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}") from error
+        time.sleep(0.05)
+
+
+def _end(server: subprocess.Popen[bytes], data: Path) -> None:
+    """Ask it by its own process number: runuser in between would not hand the signal on."""
+    try:
+        number = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
+        # Immediate shutdown: the cluster is thrown away.
+        os.kill(number, signal.SIGQUIT)
+    except (FileNotFoundError, ProcessLookupError):
+        server.kill()
+    server.wait(timeout=20)

@@ -1,0 +1,123 @@
+"""The product as its user runs it: a process of its own, its ports, its command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.support.ports import free_port
+
+PACSTEWARD = [sys.executable, "-m", "pacsteward"]
+
+
+@dataclass
+class Product:
+    """A running (or stopped) archive over `data`."""
+
+    data: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    ae_title: str = "PACSTEWARD"
+    dimse_port: int = field(default_factory=free_port)
+    http_port: int = field(default_factory=free_port)
+    mllp_port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+    started_in_s: float = 0.0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    @property
+    def log_file(self) -> Path:
+        return self.data.parent / f"{self.data.name}.log"
+
+    def start(self, *options: str) -> Product:
+        began = time.monotonic()
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    *PACSTEWARD,
+                    "serve",
+                    *("--data", str(self.data)),
+                    *("--dimse-port", str(self.dimse_port)),
+                    *("--http-port", str(self.http_port)),
+                    *("--mllp-port", str(self.mllp_port)),
+                    *options,
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+        self._await_ready()
+        self.started_in_s = time.monotonic() - began
+        return self
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise AssertionError(f"The product ended at once:\n{self.output()}")
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"The product did not get ready:\n{self.output()}")
+
+    def output(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def password(self) -> str:
+        """Return the administrator's one-time password, as it was printed at the first start."""
+        found = re.search(r"password\s+(\S+)", self.output())
+        assert found, self.output()
+        return found.group(1)
+
+    def stop(self) -> int:
+        """End it as a service manager does; return the exit code."""
+        if self.process is None or self.process.poll() is not None:
+            return 0
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=15)
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def run(self, *words: str, stdin: str | None = None) -> str:
+        """Run a command against this product's data folder and return what it printed."""
+        done = subprocess.run(
+            [*PACSTEWARD, *words, "--data", str(self.data)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, **self.environment},
+            check=False,
+        )
+        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout.strip()
+
+    def token(self, role: str = "administrator") -> str:
+        return self.run("access", "token", f"test-{role}-{time.monotonic_ns()}", "--role", role)
+
+    def client(self, role: str = "administrator") -> httpx.Client:
+        """Return an HTTP client with a token of `role`."""
+        return httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self.token(role)}"},
+            timeout=30,
+        )
