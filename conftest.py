@@ -56,3 +56,10 @@ def sqlite_database(_sqlite_template: Path, tmp_path: Path) -> Iterator[Database
     """Give an empty embedded database with all tables."""
     with databases.sqlite_database(_sqlite_template, tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+def postgres_database(postgres_server: str, _postgres_template: str) -> Iterator[Database]:
+    """Give an empty database of a PostgreSQL server, with all tables."""
+    with databases.postgres_database(postgres_server, _postgres_template) as opened:
+        yield opened

@@ -23,6 +23,7 @@ from pacsteward.base.db.migrate import migrate
 from pacsteward.base.errors import Invalid
 from pacsteward.base.events import FactLog
 from pacsteward.base.jobs import JobQueue
+from pacsteward.base.metrics import Snapshots
 from pacsteward.base.settings import Section, Settings, load
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.feature import Feature, House, find_rooms
@@ -179,13 +180,25 @@ def opened_house(place: Place) -> Iterator[House]:
     database = open_place_database(place)
     try:
         migrate(database, place.data)
-        yield build_house(place, database)
+        house = build_house(place, database)
+        yield house
+        house.archive.close()
     finally:
         database.close()
 
 
-def build_house(place: Place, database: Database, *, is_keeper: bool = False) -> House:
-    """Put the parts together."""
+def build_house(
+    place: Place, database: Database, *, process_name: str = "command", is_keeper: bool = False
+) -> House:
+    """Put the parts together.
+
+    Parameters
+    ----------
+    process_name
+        Under which this process's figures are shown.
+    is_keeper
+        Whether this is the one process that takes instances in.
+    """
     clock = SystemClock()
     facts = FactLog(clock)
     audit = AuditBook(database, clock)
@@ -204,4 +217,6 @@ def build_house(place: Place, database: Database, *, is_keeper: bool = False) ->
         peers=PeerBook(database, clock, audit),
         access=Access(database, clock, audit, place.settings.of(SecuritySettings)),
         audit=audit,
+        snapshots=Snapshots(place.data / "run", process_name),
+        rooms=place.rooms,
     )

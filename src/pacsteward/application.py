@@ -9,11 +9,16 @@ from starlette.applications import Starlette
 
 from pacsteward import __version__, features
 from pacsteward.app import Place
+from pacsteward.base import metrics
 from pacsteward.base.errors import PacstewardError
 from pacsteward.feature import Feature, House
 from pacsteward.web.api import ApiOperation
 from pacsteward.web.server import BoundRoute, Parts, build_server
 from pacsteward.web.settings import WebSettings
+
+REQUESTS = metrics.histogram(
+    "http_request_seconds", "Time until the answer's end.", ["method", "kind", "status"]
+)
 
 
 def build_application(place: Place, house: House) -> Starlette:
@@ -35,9 +40,15 @@ def build_application(place: Place, house: House) -> Starlette:
             template_folders=_template_folders(place),
             state={"house": house},
             is_ready=partial(_is_ready, house),
+            watch=count_request,
             version=__version__,
         )
     )
+
+
+def count_request(method: str, kind: str, status: int, seconds: float) -> None:
+    """Count one HTTP request."""
+    REQUESTS.labels(method, kind, f"{status // 100}xx").observe(seconds)
 
 
 def _bound(room: Feature, house: House) -> list[BoundRoute]:

@@ -110,8 +110,9 @@ def _dressed(
         parameter.replace(annotation=hints.get(parameter.name, parameter.annotation))
         for parameter in parameters
     ]
-    ours = [("data", DataOption, None)] if takes_house else []
-    ours.append(("json", JsonOption, False))
+    ours: list[tuple[str, Any, Any]] = [("json", JsonOption, False)]
+    if takes_house:
+        ours.insert(0, ("data", DataOption, None))
     parameters += [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation

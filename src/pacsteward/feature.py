@@ -28,6 +28,7 @@ from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
 from pacsteward.base.events import Fact, FactLog
 from pacsteward.base.jobs import JobKind, JobQueue
+from pacsteward.base.metrics import Snapshots
 from pacsteward.base.settings import Section, Settings
 from pacsteward.dicom.dimse import service as dimse
 from pacsteward.security import Access, AuditBook, PeerBook
@@ -46,6 +47,10 @@ class House:
     peers: PeerBook
     access: Access
     audit: AuditBook
+    snapshots: Snapshots
+    """Figures of all processes, for monitoring."""
+    rooms: tuple[Feature, ...]
+    """What the house consists of, for overviews."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,9 +248,14 @@ def find_rooms(package: ModuleType) -> list[Feature]:
 
 def permissions_named(rooms: Iterable[Feature]) -> set[str]:
     """Collect every permission that the rooms' doors ask for."""
-    return {
-        door.permission
+    named = {
+        permission
         for room in rooms
-        for door in (*room.dimse, *room.routes, *room.api, *room.pages)
-        if door.permission is not None
+        for permission in (
+            *(service.permission for service in room.dimse),
+            *(route.permission for route in room.routes),
+            *(operation.permission for operation in room.api),
+            *(page.permission for page in room.pages),
+        )
     }
+    return {permission for permission in named if permission is not None}

@@ -76,7 +76,9 @@ def _show_table(rows: list[Any]) -> None:
     for row in rows:
         plain = _plain(row)
         table.add_row(*(_text(plain[column]) for column in columns))
-    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(table, markup=False)
+    # A file or a pipe gets each row on one line; a terminal has a width.
+    width = None if sys.stdout.isatty() else 1000
+    Console(highlight=False, width=width).print(table)
 
 
 def _plain(value: Any) -> Any:

@@ -17,11 +17,24 @@ from typing import Any
 import uvicorn
 
 from pacsteward.app import Place, build_house, open_place_database
+from pacsteward.base import metrics
 from pacsteward.base.errors import Unavailable
 from pacsteward.base.events import Dispatcher
 from pacsteward.base.events.dispatch import Subscriber
 from pacsteward.base.jobs.engine import JobEngine, Work
-from pacsteward.dicom.dimse import Admitted, Caller, DimseServer, Limits, Refused
+from pacsteward.dicom.dimse import (
+    Admitted,
+    AssociationClosed,
+    AssociationOpened,
+    AssociationRejected,
+    Caller,
+    ConnectionDropped,
+    DimseServer,
+    DoorEvent,
+    Limits,
+    Quirk,
+    Refused,
+)
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.feature import House
 from pacsteward.security.admission import Refusal, decide
@@ -29,6 +42,10 @@ from pacsteward.security.settings import AdmissionSettings
 from pacsteward.supervisor import Tell
 
 logger = logging.getLogger(__name__)
+
+ASSOCIATIONS = metrics.counter("associations", "Callers at the DIMSE door.", ["outcome"])
+MESSAGES = metrics.counter("dimse_requests", "Requests of associations that are over.")
+BYTES = metrics.counter("dimse_bytes", "Bytes of associations that are over.", ["direction"])
 
 GRACE_S = 6.0
 """What is being served may go on so long after SIGTERM."""
@@ -45,8 +62,9 @@ def run_doors(place: Place, tell_ready: Tell) -> None:
 async def _doors(place: Place, tell_ready: Tell) -> None:
     stopping = _stop_event()
     database = open_place_database(place)
-    house = build_house(place, database, is_keeper=True)
+    house = build_house(place, database, process_name="doors", is_keeper=True)
     await house.archive.start()
+    house.snapshots.start()
     try:
         settings = place.settings.of(DicomSettings)
         server = DimseServer(
@@ -55,14 +73,31 @@ async def _doors(place: Place, tell_ready: Tell) -> None:
             _limits(settings),
             accepts_called=settings.answers_to,
             clock=house.clock,
+            on_event=count_door_event,
         )
         await server.start(place.server.host, place.server.dimse_port)
         tell_ready()
         await stopping.wait()
         await server.stop(GRACE_S)
     finally:
+        house.snapshots.stop()
         await house.archive.stop()
         database.close()
+
+
+def count_door_event(event: DoorEvent) -> None:
+    """Count arrivals, departures and refusals at the DIMSE door."""
+    match event:
+        case AssociationOpened():
+            ASSOCIATIONS.labels("accepted").inc()
+        case AssociationRejected():
+            ASSOCIATIONS.labels("rejected").inc()
+        case ConnectionDropped():
+            ASSOCIATIONS.labels("dropped").inc()
+        case AssociationClosed():
+            MESSAGES.inc(event.requests)
+            BYTES.labels("received").inc(event.received_size_bytes)
+            BYTES.labels("sent").inc(event.sent_size_bytes)
 
 
 def admit(house: House, caller: Caller) -> Admitted | Refused:
@@ -77,7 +112,13 @@ def admit(house: House, caller: Caller) -> Admitted | Refused:
     )
     if isinstance(decision, Refusal):
         return Refused(*CALLING_AE_TITLE_NOT_RECOGNISED, why=decision.why)
-    return Admitted(permissions=decision.permissions, is_registered=decision.is_registered)
+    peer = decision.peer
+    is_lenient = peer is not None and peer.is_lenient_in_roles
+    return Admitted(
+        permissions=decision.permissions,
+        is_registered=decision.is_registered,
+        quirks=frozenset({Quirk.GET_WITHOUT_ROLES} if is_lenient else ()),
+    )
 
 
 def _limits(settings: DicomSettings) -> Limits:
@@ -95,7 +136,8 @@ def run_web(place: Place, tell_ready: Tell) -> None:
     from pacsteward.application import build_application
 
     database = open_place_database(place)
-    house = build_house(place, database)
+    house = build_house(place, database, process_name="web")
+    house.snapshots.start()
     try:
         server = _WebServer(
             uvicorn.Config(
@@ -122,6 +164,8 @@ def run_web(place: Place, tell_ready: Tell) -> None:
                 remedy="Choose another one with --http-port, or stop the program that uses it.",
             )
     finally:
+        house.snapshots.stop()
+        house.archive.close()
         database.close()
 
 
@@ -144,7 +188,8 @@ def run_jobs(place: Place, tell_ready: Tell) -> None:
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     database = open_place_database(place)
-    house = build_house(place, database)
+    house = build_house(place, database, process_name="jobs")
+    house.snapshots.start()
     try:
         engine = JobEngine(
             database,
@@ -167,6 +212,8 @@ def run_jobs(place: Place, tell_ready: Tell) -> None:
         dispatcher.stop(GRACE_S / 2)
         engine.stop(GRACE_S / 2)
     finally:
+        house.snapshots.stop()
+        house.archive.close()
         database.close()
 
 

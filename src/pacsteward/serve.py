@@ -12,7 +12,7 @@ from pacsteward.base import log
 from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.processes import run_doors, run_jobs, run_web
-from pacsteward.supervisor import ChildFailed, Supervisor
+from pacsteward.supervisor import ChildFailed, Supervisor, Tell
 
 
 class Kind(StrEnum):
@@ -50,11 +50,11 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
     return supervisor.watch()
 
 
-def _run(kind: Kind, place: Place, tell_ready: object) -> None:
+def _run(kind: Kind, place: Place, tell_ready: Tell) -> None:
     """Run one kind of process; a fault that can be named ends it with one clear line."""
     log.configure(kind.value, level=place.server.log_level)
     try:
-        RUNS[kind](place, tell_ready)  # type: ignore[operator]
+        RUNS[kind](place, tell_ready)
     except PacstewardError as error:
         print(f"pacsteward {kind.value}: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from error

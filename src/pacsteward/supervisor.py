@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +107,12 @@ class Supervisor:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             # A Ctrl-C reaches the whole group; the supervisor hears it and tells us in good order.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            child.run(lambda: os.write(writing, b"1") and None)
+            child.run(partial(_tell, writing))
             code = 0
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else 1
         except BaseException:
-            logger.exception("process failed", extra={"process": child.name})
+            logger.exception("process failed", extra={"child": child.name})
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -149,7 +150,7 @@ class Supervisor:
         child.pid, child.restart_at = 0, now + pause
         logger.error(
             "process ended; it is started again",
-            extra={"process": child.name, "exit_code": code, "pause_s": pause},
+            extra={"child": child.name, "exit_code": code, "pause_s": pause},
         )
 
     def _restart_due(self) -> None:
@@ -169,10 +170,12 @@ class Supervisor:
                 pid, status = os.waitpid(child.pid, os.WNOHANG)
                 if pid:
                     living.remove(child)
-                    code = code or abs(os.waitstatus_to_exitcode(status))
+                    ended = os.waitstatus_to_exitcode(status)
+                    # Some servers end themselves by the signal once they have tidied up.
+                    code = code or (0 if ended == -signal.SIGTERM else abs(ended))
             time.sleep(0.02)
         for child in living:
-            logger.error("process did not end in time", extra={"process": child.name})
+            logger.error("process did not end in time", extra={"child": child.name})
             _send(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)
             code = 1
@@ -185,6 +188,11 @@ class ChildFailed(Exception):
     def __init__(self, name: str) -> None:
         super().__init__(f"The process {name!r} did not start.")
         self.name = name
+
+
+def _tell(pipe: int) -> None:
+    """Say that this process is ready."""
+    os.write(pipe, b"1")
 
 
 def _send(pid: int, number: signal.Signals) -> None:

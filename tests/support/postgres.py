@@ -6,6 +6,7 @@ without any syncing, since a power cut may take a test's data.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -16,10 +17,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 START_TIMEOUT_S = 30.0
+PR_SET_PDEATHSIG = 1
 
 CONFIGURATION = """
 listen_addresses = '127.0.0.1'
@@ -68,42 +71,52 @@ def running_postgres() -> Iterator[str]:
     # Not below pytest's folder: that may be closed to the server's user, and a socket's path may
     # have 107 bytes only.
     folder = Path(tempfile.mkdtemp(prefix="pacsteward-pg-", dir="/tmp"))
-    as_user = _give_to_server(folder)
+    account = _account_of(folder)
     try:
         data, port = folder / "data", _free_port()
         subprocess.run(
             [
-                *(*as_user, binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust"),
-                *("-N", "-E", "UTF8", "--locale=C.UTF-8"),
+                *(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"),
+                *("-E", "UTF8", "--locale=C.UTF-8"),
             ],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd="/",
+            **account,
         )
         with (data / "postgresql.conf").open("a") as file:
             file.write(CONFIGURATION + f"port = {port}\nunix_socket_directories = '{folder}'\n")
         server = subprocess.Popen(
-            [*as_user, binaries / "postgres", "-D", data],
+            [binaries / "postgres", "-D", data],
             stdout=subprocess.DEVNULL,
             stderr=(folder / "log").open("wb"),
             cwd="/",
+            preexec_fn=_die_with_the_test_run,
+            **account,
         )
         try:
             url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
             _await(server, url, folder / "log")
             yield url
         finally:
-            _end(server, data)
+            # Immediate shutdown: the cluster is thrown away.
+            server.send_signal(signal.SIGQUIT)
+            server.wait(timeout=20)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _give_to_server(folder: Path) -> list[str]:
-    """The server refuses to run as root; then it is run as the user that Debian made for it."""
+def _account_of(folder: Path) -> dict[str, Any]:
+    """The server refuses to run as root; then it is run by the account that Debian made for it."""
     if os.geteuid() != 0:
-        return []
+        return {}
     shutil.chown(folder, "postgres", "postgres")
-    return ["runuser", "-u", "postgres", "--"]
+    return {"user": "postgres", "group": "postgres", "extra_groups": []}
+
+
+def _die_with_the_test_run() -> None:
+    """Have the kernel end the server when the test run is killed (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT, 0, 0, 0)
 
 
 def _free_port() -> int:
@@ -122,14 +135,3 @@ def _await(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
             if server.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}") from error
         time.sleep(0.05)
-
-
-def _end(server: subprocess.Popen[bytes], data: Path) -> None:
-    """Ask it by its own process number: runuser in between would not hand the signal on."""
-    try:
-        number = int((data / "postmaster.pid").read_text().split("\n", 1)[0])
-        # Immediate shutdown: the cluster is thrown away.
-        os.kill(number, signal.SIGQUIT)
-    except (FileNotFoundError, ProcessLookupError):
-        server.kill()
-    server.wait(timeout=20)

@@ -66,14 +66,14 @@ class Product:
         while time.monotonic() < deadline:
             assert self.process is not None
             if self.process.poll() is not None:
-                raise AssertionError(f"The product ended at once:\n{self.output()}")
+                raise AssertionError(f"The product ended at once:\n{self.output()[-3000:]}")
             try:
                 if httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass
             time.sleep(0.05)
-        raise AssertionError(f"The product did not get ready:\n{self.output()}")
+        raise AssertionError(f"The product did not get ready:\n{self.output()[-3000:]}")
 
     def output(self) -> str:
         return self.log_file.read_text(errors="replace")

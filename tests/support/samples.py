@@ -1,16 +1,18 @@
-"""Objects for tests: pydicom's own test files, pretend patients' studies, and odd ones made here."""
+"""Objects for tests: pydicom's own files, pretend patients' studies, and odd ones made here."""
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom import Dataset, FileDataset
+from pydicom import Dataset
 from pydicom.data import get_testdata_file
 
 from pacsteward.hospital.examinations import Order, objects, orders
@@ -87,10 +89,15 @@ def data_set_bytes(path: Path) -> bytes:
         return raw[file.tell() :]
 
 
-def small(study: int = 1, series: int = 1, instance: int = 1, **attributes: object) -> FileDataset:
-    """Make one small CT object; `attributes` by keyword override and add."""
+@lru_cache(maxsize=1)
+def _template() -> Dataset:
     (order,) = orders(99, 1, WHEN)
-    data = next(iter(objects(order)))
+    return next(iter(objects(order)))
+
+
+def small(study: int = 1, series: int = 1, instance: int = 1, **attributes: object) -> Dataset:
+    """Make one small CT object; `attributes` by keyword override and add."""
+    data = copy.deepcopy(_template())
     root = f"2.25.99.{study}"
     data.StudyInstanceUID = root
     data.SeriesInstanceUID = f"{root}.{series}"

@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydicom import Dataset
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage
 
-from tests.support.samples import part10, small
+from pacsteward.base.ids import AeTitle, Uid
+from pacsteward.dicom.dimse import ProposedContext, connect
+from pacsteward.dicom.fragments import Fragments
+from pacsteward.dicom.header import read_header
+from pacsteward.dicom.part10 import split_part10
+from tests.support.samples import small
+
+
+def send_as_is(port: int, path: Path, *, calling: str = "RAW") -> tuple[int, str]:
+    """Send a Part 10 file without touching a byte of its data set; return status and comment.
+
+    dcmtk and pynetdicom decode and encode again, and drop what they do not like.
+    """
+    raw = path.read_bytes()
+    meta, offset = split_part10(raw)
+    header = read_header(Fragments([memoryview(raw)[offset:]]), meta.transfer_syntax_uid)
+
+    async def send() -> tuple[int, str]:
+        async with connect(
+            "127.0.0.1",
+            port,
+            calling=AeTitle(calling),
+            called=AeTitle("PACSTEWARD"),
+            contexts=[ProposedContext(Uid(header.sop_class_uid), (Uid(meta.transfer_syntax_uid),))],
+        ) as association:
+            context = association.context(Uid(header.sop_class_uid))
+            return await association.store(
+                context.context_id,
+                Uid(header.sop_class_uid),
+                Uid(header.sop_instance_uid),
+                raw[offset:],
+            )
+
+    return asyncio.run(send())
 
 
 @dataclass
@@ -31,7 +66,11 @@ class Sender:
             data = small(self.study, 1, number)
             data.PixelData = number.to_bytes(4, "little") * 2048
             data.Rows, data.Columns = 64, 64
-            status = association.send_c_store(data)
+            try:
+                status = association.send_c_store(data)
+            except RuntimeError:
+                # The association ended between the question and the answer to it.
+                break
             code = getattr(status, "Status", None)
             if code is None:
                 break
@@ -46,6 +85,3 @@ class Sender:
 
 def pixel_bytes(data: Dataset) -> bytes:
     return bytes(data.PixelData)
-
-
-__all__ = ["Sender", "part10", "pixel_bytes"]

@@ -18,6 +18,7 @@ from pacsteward.archive.events import (
 )
 from pacsteward.archive.model import (
     Damage,
+    DoesNotMatch,
     Incoming,
     Instance,
     Location,
@@ -39,6 +40,7 @@ __all__ = [
     "Conflict",
     "ContentConflicted",
     "Damage",
+    "DoesNotMatch",
     "FileRange",
     "Incoming",
     "Instance",

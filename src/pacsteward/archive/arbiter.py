@@ -31,8 +31,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from pacsteward.archive.containers import mapped_data
-from pacsteward.archive.known import Known, known_conflicts, known_instances
+from pacsteward.archive import disk
+from pacsteward.archive.containers import stored_data
+from pacsteward.archive.known import Known, known_conflicts, known_instances, taken_uids
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.model import Outcome
 from pacsteward.archive.sameness import is_same_bytes, is_same_object
@@ -99,12 +100,12 @@ class Arbiter:
         if asked:
             try:
                 with self._database.read() as connection:
-                    taken = known_instances(connection, [ticket.uid for ticket in asked])
+                    taken = taken_uids(connection, [ticket.uid for ticket in asked])
             except PacstewardError as error:
                 # Without the index nobody can say what a UID stands for.
                 for ticket in asked:
                     self._settle(ticket, error)
-                asked, taken = [], {}
+                asked, taken = [], set()
             known += [ticket for ticket in asked if ticket.uid in taken]
             ready += [ticket for ticket in asked if ticket.uid not in taken]
         for ticket in known:
@@ -165,6 +166,8 @@ class Arbiter:
             verdict = self._verdict(ticket)
         except PacstewardError as error:
             self._settle(ticket, error)
+        except OSError as error:
+            self._settle(ticket, disk.translated(error, f"Instance {ticket.uid} was not stored."))
         except Exception:  # noqa: BLE001 — nobody waits for this thread
             _log.exception("Instance %s could not be compared.", ticket.uid)
             self._settle(
@@ -191,8 +194,7 @@ class Arbiter:
         if first is None and not others:
             # Deleted since the look-up.
             return None
-        with ticket.content(self._objects) as parts:
-            data = Fragments(parts)
+        with ticket.content(self._objects) as data:
             if first is not None and self._is_same(ticket, data, first):
                 if first.rejected_for:
                     return ticket.result(
@@ -228,8 +230,7 @@ class Arbiter:
 
     def _is_same(self, ticket: Ticket, data: Fragments, known: Known) -> bool:
         try:
-            with mapped_data(self._data_folder, known.location) as view:
-                stored = Fragments([view])
+            with stored_data(self._data_folder, known.location) as stored:
                 is_alike = known.checksum == ticket.checksum
                 if is_alike and is_same_bytes(stored, data):
                     return True

@@ -40,9 +40,11 @@ from pacsteward.archive.model import (
     VerifyReport,
 )
 from pacsteward.archive.read import Reader, StoredObject
+from pacsteward.archive.rebuild import rebuild
 from pacsteward.archive.recent import Recent
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.archive.space import space
+from pacsteward.archive.verify import verify
 from pacsteward.archive.watermark import Watermark
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
@@ -185,9 +187,7 @@ class Archive:
         """
         return self._own_keeper().receive(origin, meta)
 
-    def store(
-        self, origin: Origin, meta: FileMeta, data: bytes | memoryview
-    ) -> StoreResult:
+    def store(self, origin: Origin, meta: FileMeta, data: bytes | memoryview) -> StoreResult:
         """Keep an instance that is here as a whole; when this returns, it is safe.
 
         Raises
@@ -407,8 +407,6 @@ class Archive:
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every stored byte and compare it with its checksum."""
-        from pacsteward.archive.verify import verify
-
         return verify(self._data_folder, self._database, progress)
 
     def rebuild(self, progress: Progress | None = None) -> int:
@@ -416,16 +414,26 @@ class Archive:
 
         Raises
         ------
-        Unavailable
+        Conflict
             The archive is running; stop it first.
+        Broken
+            The ledger is damaged.
         """
-        from pacsteward.archive.rebuild import rebuild
-
         return rebuild(self._data_folder, self._database, self._clock, self._settings, progress)
+
+    def is_open(self) -> bool:
+        """Say whether a keeper takes instances in, here or in another process."""
+        return self._keeper is not None or self._client.is_there()
 
     def space(self) -> Space:
         """Return how much room the disk has."""
         return space(self._data_folder, self._settings)
+
+    def scratch_folder(self) -> Path:
+        """Return a folder on the archive's disk for files that nobody has to find again."""
+        folder = self._data_folder / "cache"
+        folder.mkdir(exist_ok=True)
+        return folder
 
     # --- inside ----------------------------------------------------------------------------------
 

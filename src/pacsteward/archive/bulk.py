@@ -16,6 +16,7 @@ PS3.18 8.7.3 (media types), 10.4.1.1.5 (bulk data), F.2.6 (BulkDataURI).
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -54,6 +55,10 @@ _NUMBER_OF_FRAMES: Final = 0x00280008
 _ENCAPSULATED_DOCUMENT: Final = 0x00420011
 _MIME_TYPE_OF_ENCAPSULATED_DOCUMENT: Final = 0x00420012
 _ENCAPSULATED_DOCUMENT_LENGTH: Final = 0x00420015
+
+_ITEM_HEAD: Final = struct.Struct("<HHI")
+_ITEM: Final = (0xFFFE, 0xE000)
+_SEQUENCE_END: Final = (0xFFFE, 0xE0DD)
 
 # Bytes of one number, for values that are stored in big endian.
 _UNITS: Final = {
@@ -196,12 +201,26 @@ def _top_level(reader: DataSetReader, encoding: Encoding, last_tag: int) -> dict
     while position < reader.size:
         element = reader.element_at(position, encoding, open_ended=PIXEL_TAGS)
         elements[element.tag] = element
-        is_endless = element.tag in PIXEL_TAGS and element.length == UNDEFINED_LENGTH
         # What describes a document may stand behind it; what describes pixels stands before.
-        if is_endless or (element.tag >= last_tag and element.tag > _ENCAPSULATED_DOCUMENT_LENGTH):
+        if element.tag >= last_tag and element.tag > _ENCAPSULATED_DOCUMENT_LENGTH:
             break
-        position = element.end
+        is_endless = element.tag in PIXEL_TAGS and element.length == UNDEFINED_LENGTH
+        position = end_of_fragments(reader, element.value) if is_endless else element.end
     return elements
+
+
+def end_of_fragments(reader: DataSetReader, position: int) -> int:
+    """Return where encapsulated pixel data end, reading only the heads of their items.
+
+    Little may follow (a signature, a maker's own attributes), but what does belongs to the header.
+    """
+    while position + 8 <= reader.size:
+        group, number, length = _ITEM_HEAD.unpack(reader.value(position, 8))
+        position += 8
+        if (group, number) != _ITEM or length == UNDEFINED_LENGTH:
+            return position if (group, number) == _SEQUENCE_END else reader.size
+        position += length
+    return reader.size
 
 
 def _plain(

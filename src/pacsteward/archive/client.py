@@ -65,11 +65,20 @@ class KeeperClient:
             study_instance_uid=found["study_instance_uid"],
             series_instance_uid=found["series_instance_uid"],
             warnings=tuple(found["warnings"]),
+            shortage=found["shortage"],
         )
 
     def call(self, verb: str, arguments: Mapping[str, Any]) -> Any:
         """Have the keeper carry out a verb; JSON values in and out."""
         return self._ask({"call": verb, "arguments": dict(arguments)}, b"")
+
+    def is_there(self) -> bool:
+        """Say whether a keeper takes calls."""
+        try:
+            self._connect().close()
+        except Unavailable:
+            return False
+        return True
 
     def close(self) -> None:
         """End the connections."""

@@ -156,6 +156,8 @@ class Committer:
         written, failure = self._write(tickets)
         if written:
             landed = [one for _, one in written]
+            for ticket, _ in written:
+                ticket.is_safe = True
             self._arbiter.landed(landed)
             if self._waits_for_index:
                 self._unindexed.update((one.sequence, ticket) for ticket, one in written)
@@ -211,13 +213,16 @@ class Committer:
         assert self._arbiter is not None
         for ticket in tickets:
             container = ticket.description.object_container
-            if container:
-                self._doubtful.append(container)
-                with _logged("A big object that was not stored could not be put aside."):
-                    self._objects.take_back(container)
+            if container and not ticket.is_safe:
+                self._put_aside(container)
         release([(ticket, error) for ticket in tickets])
         for ticket in tickets:
             self._arbiter.settled(ticket)
+
+    def _put_aside(self, container: str) -> None:
+        self._doubtful.append(container)
+        with _logged("A big object that was not stored could not be put aside."):
+            self._objects.take_back(container)
 
     def _discard_doubtful(self) -> None:
         """Remove the files of big objects whose record failed.

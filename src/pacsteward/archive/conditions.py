@@ -219,6 +219,8 @@ def _on_name(place: Place, pattern: str, dialect: Dialect, like_names: LikeNames
     A pattern is met by the whole value, or by one group of it where it names no groups itself.
     """
     wanted = normalise(pattern)
+    if not wanted:
+        return NEVER
     column = place.words or place.column
     ways = [wanted]
     separators = ["\\"] if place.has_several else []

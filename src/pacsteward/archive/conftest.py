@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -37,6 +38,36 @@ NOW = datetime(2026, 1, 1, 7, 0, tzinfo=UTC)
 POSTGRES = os.environ.get("PACSTEWARD_TEST_POSTGRES", "")
 
 
+def make_tables(database: Database) -> None:
+    """Create all tables in one transaction: a sync for each would take seconds."""
+    with database.write(durable=False) as connection:
+        METADATA.create_all(connection)
+
+
+@contextmanager
+def postgres_database(template: str = "template1") -> Iterator[Database]:
+    """Give a new database that is gone afterwards."""
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(POSTGRES, autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        try:
+            url = make_url(POSTGRES).set(database=name)
+            opened = open_database(url.render_as_string(hide_password=False))
+            yield opened
+            opened.close()
+        finally:
+            server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres_template() -> Iterator[str]:
+    """Give the name of a database with all tables, to be copied for each test."""
+    with postgres_database() as template:
+        make_tables(template)
+        template.close()  # a database in use cannot be copied
+        yield str(template.engine.url.database)
+
+
 @pytest.fixture(
     params=[
         "sqlite",
@@ -52,21 +83,13 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     """Give an empty database with all tables."""
     if request.param == "sqlite":
         opened = open_database(tmp_path / "index.db")
-        METADATA.create_all(opened.engine)
+        make_tables(opened)
         yield opened
         opened.close()
         return
-    name = f"test_{secrets.token_hex(6)}"
-    with psycopg.connect(POSTGRES, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}")
-        try:
-            url = make_url(POSTGRES).set(database=name)
-            opened = open_database(url.render_as_string(hide_password=False))
-            METADATA.create_all(opened.engine)
-            yield opened
-            opened.close()
-        finally:
-            server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+    template = request.getfixturevalue("postgres_template")
+    with postgres_database(template) as opened:
+        yield opened
 
 
 class Index:

@@ -8,12 +8,12 @@ and after, so that a read that came too late is noticed and not believed.
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pacsteward.archive.file_range import FileRange
 from pacsteward.archive.model import Location
 from pacsteward.archive.segment import read_generation, segment_path
 from pacsteward.archive.storage.local import object_path
@@ -60,8 +60,8 @@ def opened(data_folder: Path, location: Location) -> Iterator[int]:
 
 
 @contextmanager
-def mapped_data(data_folder: Path, location: Location) -> Iterator[memoryview]:
-    """Give the data set at a location, without reading more of it than is looked at.
+def stored_data(data_folder: Path, location: Location) -> Iterator[FileRange]:
+    """Give the data set at a location, read as it is asked for.
 
     Raises
     ------
@@ -71,19 +71,7 @@ def mapped_data(data_folder: Path, location: Location) -> Iterator[memoryview]:
     with opened(data_folder, location) as descriptor:
         if os.fstat(descriptor).st_size < location.offset + location.length:
             raise _gone(location, "The file is shorter than the instance in it.")
-        if location.length == 0:
-            yield memoryview(b"")
-            return
-        start = location.offset - location.offset % mmap.ALLOCATIONGRANULARITY
-        end = location.offset + location.length
-        with mmap.mmap(descriptor, end - start, access=mmap.ACCESS_READ, offset=start) as mapping:
-            whole = memoryview(mapping)
-            view = whole[location.offset - start :]
-            try:
-                yield view
-            finally:
-                view.release()
-                whole.release()
+        yield FileRange(descriptor, location.offset, location.length)
 
 
 def _check_generation(descriptor: int, location: Location) -> None:

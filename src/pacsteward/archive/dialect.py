@@ -18,6 +18,9 @@ from pacsteward.archive.tables import PATIENT, STUDY
 from pacsteward.archive.words_index import SEARCHED, SHORTEST, words_table
 from pacsteward.dicom.matching import like_pattern
 
+PATTERN_MAX: Final = 10_240
+"""No indexed value is longer (PS3.5 6.2, LT), and SQLite takes no pattern beyond 50,000 bytes."""
+
 _STARS: Final = re.compile(r"\*{2,}")
 _LAST_CHARACTER: Final = "\U0010ffff"
 
@@ -215,7 +218,9 @@ def text_matches(dialect: Dialect, column: str, pattern: str) -> Sql:
     pattern
         With or without wild cards; already in normal form for a column of words.
     """
-    if not is_storable(pattern):
+    # A text of which nothing is left in normal form ("--") asks for nothing that there is; an
+    # empty value is met by universal matching alone (PS3.4 C.2.2.2.3).
+    if not pattern or not is_storable(pattern) or len(pattern) > PATTERN_MAX:
         return NEVER
     pattern = _STARS.sub("*", pattern)
     prefix = re.split(r"[*?]", pattern, maxsplit=1)[0]

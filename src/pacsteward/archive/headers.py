@@ -10,13 +10,12 @@ PS3.5 7.1 (data elements); PS3.18 F.2.6 (BulkDataURI).
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
-from pacsteward.archive.bulk import PIXEL_TAGS, format_path
+from pacsteward.archive.bulk import PIXEL_TAGS, end_of_fragments, format_path
 from pacsteward.archive.model import Instance
 from pacsteward.archive.read import StoredObject
 from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unsupported
@@ -24,7 +23,7 @@ from pacsteward.dicom.attributes import vr_of
 from pacsteward.dicom.dicomjson import to_json
 from pacsteward.dicom.elements import UNDEFINED_LENGTH, DataSetReader, Element
 from pacsteward.dicom.fragments import Fragments
-from pacsteward.dicom.inflate import inflate
+from pacsteward.dicom.inflate import SIZE_MAX, inflate
 from pacsteward.dicom.media import encoding_of
 from pacsteward.dicom.uids import transfer_syntax
 
@@ -34,13 +33,15 @@ if TYPE_CHECKING:
 HEADER_MAX: Final = 256 * 1024 * 1024
 """Bytes besides pixel data and long binary values beyond which a header is not read."""
 
+INFLATED_MAX: Final = 64 * 1024 * 1024
+"""Bytes of a deflated data set that are looked at."""
+
 LEFT_OUT_BYTES: Final = 64 * 1024
 """Binary values longer than this are not read at all."""
 
+_SPECIFIC_CHARACTER_SET: Final = 0x00080005
+_TRAILING_PADDING: Final = 0xFFFCFFFC
 _DELIMITERS: Final = 0xFFFE
-_ITEM_HEAD: Final = struct.Struct("<HHI")
-_ITEM: Final = (0xFFFE, 0xE000)
-_SEQUENCE_END: Final = (0xFFFE, 0xE0DD)
 _BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 
@@ -72,8 +73,7 @@ def read_header(stored: StoredObject) -> Header:
     """
     encoding = encoding_of(stored.transfer_syntax_uid)
     if transfer_syntax(stored.transfer_syntax_uid).is_deflated:
-        data_set = b"".join(inflate(Fragments([stored.read(0, stored.size)])))
-        reader = DataSetReader.over(data_set)
+        reader = DataSetReader(_Inflated(stored).read, SIZE_MAX)
     else:
         reader = DataSetReader(stored.read, stored.size)
     runs: list[tuple[int, int]] = []
@@ -83,13 +83,13 @@ def read_header(stored: StoredObject) -> Header:
         try:
             element = reader.element_at(position, encoding, open_ended=PIXEL_TAGS)
         except Invalid:
-            break  # damaged from here on; what stands before is still true
-        if element.tag >> 16 == _DELIMITERS:
-            break  # an item's head where no sequence is: the same
+            break  # the end, or damage: what stands before is still true
+        if element.tag >> 16 == _DELIMITERS or element.tag == _TRAILING_PADDING:
+            break  # an item's head where no sequence is: damage, too; padding says nothing
         if _is_left_out(element):
             left_out.append((element.tag, _vr(element)))
             if element.length == UNDEFINED_LENGTH:
-                position = _end_of_fragments(reader, element.value)
+                position = end_of_fragments(reader, element.value)
                 continue
         else:
             total += element.end - position
@@ -108,18 +108,21 @@ def read_header(stored: StoredObject) -> Header:
     return Header(_parsed(data, encoding.is_implicit, encoding.is_little_endian), tuple(left_out))
 
 
-def _end_of_fragments(reader: DataSetReader, position: int) -> int:
-    """Return where encapsulated pixel data end, reading only the heads of their items.
+class _Inflated:
+    """Range reads over the beginning of a deflated data set."""
 
-    Little may follow (a signature, a maker's own attributes), but what does belongs to the header.
-    """
-    while position + 8 <= reader.size:
-        group, number, length = _ITEM_HEAD.unpack(reader.value(position, 8))
-        position += 8
-        if (group, number) != _ITEM or length == UNDEFINED_LENGTH:
-            return position if (group, number) == _SEQUENCE_END else reader.size
-        position += length
-    return reader.size
+    def __init__(self, stored: StoredObject) -> None:
+        self._pieces = inflate(Fragments([stored.read(0, stored.size)]))
+        self._data = bytearray()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return a range, shorter at the end of what is inflated at all."""
+        while len(self._data) < min(offset + length, INFLATED_MAX):
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._data += piece
+        return bytes(self._data[offset : offset + length])
 
 
 def _is_left_out(element: Element) -> bool:
@@ -137,8 +140,11 @@ def _vr(element: Element) -> str:
 
 def _parsed(data: bytes, is_implicit_vr: bool, is_little_endian: bool) -> Dataset:
     # Half a second, and a process that only receives never needs it.
+    from pydicom import config
     from pydicom.filereader import read_dataset
 
+    # Its warnings quote the value, which may be a patient's and has no place in a log.
+    config.settings.reading_validation_mode = config.IGNORE
     try:
         return read_dataset(BytesIO(data), is_implicit_vr, is_little_endian)
     except Exception as error:
@@ -211,22 +217,41 @@ def selected(header: Header, tags: Iterable[int]) -> Dataset | None:
     """Return the attributes of a header that were asked for, None when it has none of them.
 
     Private ones bring the creator of their block along, without which they mean nothing
-    (PS3.5 7.8.1).
+    (PS3.5 7.8.1); all bring Specific Character Set, without which texts cannot be read. One that
+    cannot be decoded is left out.
     """
     from pydicom import Dataset
 
     dataset = header.dataset
     wanted: set[int] = set()
     for tag in tags:
-        if tag in dataset:
+        if tag in dataset and _is_readable(dataset, tag):
             wanted.add(tag)
             creator = tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8
             if tag & 0x00010000 and tag & 0xFFFF > 0xFF and creator in dataset:
                 wanted.add(creator)
     if not wanted:
         return None
+    if _SPECIFIC_CHARACTER_SET in dataset:
+        wanted.add(_SPECIFIC_CHARACTER_SET)
     found = Dataset()
+    # What is not decoded yet would be read as if every script were Latin.
+    is_implicit_vr, is_little_endian = dataset.original_encoding
+    found.set_original_encoding(is_implicit_vr, is_little_endian, dataset.original_character_set)
     for tag in sorted(wanted):
-        # As it was read, undecoded: whoever writes it knows what to do with a broken value.
         found[tag] = dataset.get_item(tag)
     return found
+
+
+def _is_readable(dataset: Dataset, tag: int) -> bool:
+    """Whether pydicom can decode an attribute, items of a sequence and all."""
+    try:
+        element = dataset[tag]
+        if element.VR == "SQ":
+            for item in element.value:
+                for _ in item.iterall():
+                    pass
+    except Exception:  # noqa: BLE001
+        # It meets damage with whatever its innermost line raises.
+        return False
+    return True

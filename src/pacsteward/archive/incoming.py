@@ -25,8 +25,9 @@ from typing import Final, TypeVar
 
 from pacsteward.archive import disk
 from pacsteward.archive.digest import identity_doubt
-from pacsteward.archive.model import Origin, StoreResult
+from pacsteward.archive.model import DoesNotMatch, Origin, StoreResult
 from pacsteward.archive.record import Description, checksum_of
+from pacsteward.archive.shortage import pixel_shortage
 from pacsteward.archive.spool import Spool
 from pacsteward.archive.storage.local import LocalObjects
 from pacsteward.archive.ticket import Ticket
@@ -35,7 +36,12 @@ from pacsteward.base.errors import Exhausted, Invalid, PacstewardError
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import Header, read_header
 from pacsteward.dicom.part10 import FileMeta, encode_part10_head
-from pacsteward.dicom.uids import is_valid_uid
+from pacsteward.dicom.uids import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    is_valid_uid,
+    transfer_syntax,
+)
 
 T = TypeVar("T")
 
@@ -178,11 +184,11 @@ class IncomingInstance:
     ) -> Ticket:
         """Look at the whole object and make the ticket of it."""
         try:
-            if self._spool is not None:
-                with disk.speaking(self._not_stored()):
+            with disk.speaking(self._not_stored()):
+                if self._spool is not None:
                     self._spool.finish()
-            with self._content() as data:
-                header = read_header(data, self._meta.transfer_syntax_uid)
+                with self._content() as data:
+                    header = read_header(data, self._meta.transfer_syntax_uid)
             self._check(header)
         except PacstewardError:
             if self._spool is not None:
@@ -199,6 +205,7 @@ class IncomingInstance:
             warnings=(*header.warnings, *((doubt,) if doubt else ())),
             loop=loop,
             future=future,
+            shortage=pixel_shortage(header),
         )
 
     @contextmanager
@@ -206,12 +213,8 @@ class IncomingInstance:
         if self._spool is None:
             yield Fragments(self._pieces)
             return
-        with self._reception.objects.mapped_incoming(self._spool.container) as view:
-            data = view[self._head_bytes :]
-            try:
-                yield Fragments([data])
-            finally:
-                data.release()
+        with self._reception.objects.incoming(self._spool.container, self._head_bytes) as data:
+            yield data
 
     def _check(self, header: Header) -> None:
         """Refuse what does not say which object it is, or says another than was announced."""
@@ -235,7 +238,7 @@ class IncomingInstance:
         )
         for said, found, name in announced:
             if said and said != found:
-                raise Invalid(
+                raise DoesNotMatch(
                     self._not_stored(),
                     why=f"It was announced with {name} {said}, and its data set has {found}.",
                     remedy="Correct the sender, and send it again.",
@@ -249,7 +252,7 @@ class IncomingInstance:
             sop_instance_uid=header.sop_instance_uid,
             study_instance_uid=header.study_instance_uid,
             series_instance_uid=header.series_instance_uid,
-            transfer_syntax_uid=header.transfer_syntax_uid,
+            transfer_syntax_uid=_real_syntax(header),
             object_container=self._spool.container if self._spool is not None else "",
             object_offset=self._head_bytes,
         )
@@ -259,7 +262,7 @@ class IncomingInstance:
             self._meta,
             media_storage_sop_class_uid=header.sop_class_uid,
             media_storage_sop_instance_uid=header.sop_instance_uid,
-            transfer_syntax_uid=header.transfer_syntax_uid,
+            transfer_syntax_uid=_real_syntax(header),
         )
         return encode_part10_head(meta)[_PART10_PREFIX:]
 
@@ -273,6 +276,19 @@ class IncomingInstance:
             why=f"It is larger than {self._reception.largest_object_bytes} bytes.",
             remedy="Raise `archive.largest_object_bytes` if such objects are wanted.",
         )
+
+
+def _real_syntax(header: Header) -> str:
+    """Return the transfer syntax by which a data set reads, whatever was announced.
+
+    Readers take the syntax from the index, and would find nothing in a data set whose elements are
+    written in another way. Compressed pixels in implicit VR have no name (PS3.5 A.4); those keep
+    the one they were announced with.
+    """
+    announced = transfer_syntax(header.transfer_syntax_uid)
+    if announced.is_encapsulated or header.is_implicit_vr == announced.is_implicit_vr:
+        return header.transfer_syntax_uid
+    return IMPLICIT_VR_LITTLE_ENDIAN if header.is_implicit_vr else EXPLICIT_VR_LITTLE_ENDIAN
 
 
 async def _to_the_end(future: asyncio.Future[T]) -> T:

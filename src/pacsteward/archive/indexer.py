@@ -16,6 +16,7 @@ refuse more.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -26,7 +27,7 @@ from typing import Final
 
 from sqlalchemy import Connection, insert
 
-from pacsteward.archive.containers import mapped_data
+from pacsteward.archive.containers import stored_data
 from pacsteward.archive.events import RecordSetAside
 from pacsteward.archive.index_batch import Item, Raced, Written, write_batch
 from pacsteward.archive.known import move_landing_position, place_of
@@ -39,7 +40,6 @@ from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, PacstewardError, Unavailable
 from pacsteward.base.events import FactLog
-from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import Header, read_header
 from pacsteward.security.audit_entry import AuditEntry
 
@@ -198,9 +198,9 @@ class Indexer:
         self._on_indexed(batch, clashed)
 
     def _write(self, batch: Sequence[Landed]) -> list[Landed]:
+        items = [Item(landed, self._header(landed)) for landed in batch]
         while True:
             try:
-                items = [Item(landed, self._header(landed)) for landed in batch]
                 with self._write_lock, self._database.write(durable=False) as connection:
                     now = self._clock.now()
                     completes_at = now + self._quiet if self._quiet is not None else None
@@ -211,6 +211,13 @@ class Indexer:
                 faults.reach("after-commit")
             except Raced:
                 continue
+            except OSError as error:
+                # Not the record's fault, so nothing is set aside for it.
+                raise Unavailable(
+                    "The index could not be written.",
+                    why=os.strerror(error.errno or 0),
+                    remedy="See the system's log for the disk.",
+                ) from error
             return [one for one in written.conflicts if not one.description.is_conflict]
 
     def _announce(self, connection: Connection, written: Written) -> None:
@@ -280,8 +287,8 @@ def header_of(data_folder: Path, landed: Landed) -> Header:
             why="Their checksum does not fit what was received.",
             remedy="Have it sent again, or restore it from the backup.",
         )
-    with mapped_data(data_folder, landed.location) as view:
-        return read_header(Fragments([view]), landed.description.transfer_syntax_uid)
+    with stored_data(data_folder, landed.location) as data:
+        return read_header(data, landed.description.transfer_syntax_uid)
 
 
 def _reason(error: Exception) -> str:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,23 +129,26 @@ class Keeper:
         Unavailable
             The database or the disk is away.
         """
-        self.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = FolderLock(self.data_folder)
+        self._resources = ExitStack()
         try:
             with disk.speaking("The archive could not be opened."):
                 self._open()
         except BaseException:
-            self._lock.release()
+            self._resources.close()
             raise
 
     def _open(self) -> None:
         settings = self.settings
+        self.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._resources.callback(FolderLock(self.data_folder).release)
         self.node = open_folder(self.data_folder, self.clock)
         refuse_half_made_index(self.data_folder)
         self.watermark = Watermark(self.data_folder / "run")
+        self._resources.callback(self.watermark.close)
         self.objects = LocalObjects(self.data_folder)
         self.objects.prepare()
         self._ledger = Ledger(self.data_folder / "ledger")
+        self._resources.callback(self._ledger.close)
         self._guard = SpaceGuard(self.data_folder, settings, self.clock)
         self._spares = PreparedSegments(
             self.data_folder / "landing",
@@ -160,6 +164,7 @@ class Keeper:
             segment_bytes=settings.segment_bytes,
             spares=self._spares,
         )
+        self._resources.callback(self._landing.close)
         waits_for_index = settings.acknowledge == "indexed"
         self._committer = Committer(
             self._landing,
@@ -176,6 +181,8 @@ class Keeper:
             answer=self._committer.answer,
             code_frame=self._code_frame,
         )
+        self._resources.callback(self._decoders.close)
+        self._resources.callback(self._arbiter.close)
         self._indexer = Indexer(
             self.data_folder,
             self.database,
@@ -191,6 +198,7 @@ class Keeper:
         )
         self._catch_up()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="incoming")
+        self._resources.callback(self._threads.shutdown)
         self._reception = Reception(
             objects=self.objects,
             clock=self.clock,
@@ -260,12 +268,7 @@ class Keeper:
         self._arbiter.close()
         self._indexer.stop()
         self._spares.stop()
-        self._threads.shutdown(wait=True)
-        self._decoders.close()
-        self._landing.close()
-        self._ledger.close()
-        self.watermark.close()
-        self._lock.release()
+        self._resources.close()
 
     # --- receiving --------------------------------------------------------------------------
 

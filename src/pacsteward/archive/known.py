@@ -5,6 +5,7 @@ Small questions that the arbiter, the indexer and the verbs ask in common.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,6 +58,26 @@ _CONFLICTS: Final = select(
 ).where(CONFLICT.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
 
 
+# Asked for every batch that comes in, so as plain text: compiling an expression takes longer than
+# the database needs to answer.
+_TAKEN: Final = {
+    "sqlite": (
+        "SELECT sop_instance_uid FROM instance "
+        "WHERE sop_instance_uid IN (SELECT value FROM json_each(?))"
+    ),
+    "postgresql": (
+        "SELECT sop_instance_uid FROM instance WHERE sop_instance_uid = ANY(%s::varchar[])"
+    ),
+}
+
+
+def taken_uids(connection: Connection, uids: Sequence[str]) -> set[str]:
+    """Return those of these SOP Instance UIDs that the index has."""
+    dialect = connection.dialect.name
+    wanted = json.dumps(uids) if dialect == "sqlite" else list(uids)
+    return set(connection.exec_driver_sql(_TAKEN[dialect], (wanted,)).scalars())
+
+
 def known_instances(connection: Connection, uids: Sequence[str]) -> dict[str, Known]:
     """Return what the index has of these SOP Instance UIDs."""
     found = {}
@@ -101,6 +122,15 @@ def move_landing_position(connection: Connection, node: str, sequence: int) -> N
 def move_ledger_position(connection: Connection, node: str, sequence: int) -> None:
     """Say in the same transaction how far the ledger is applied."""
     _move(connection, LEDGER_POSITION, node, sequence)
+
+
+def touch_landing_position(connection: Connection, node: str) -> None:
+    """Write the position as it is, so that the transaction has something to make durable."""
+    connection.execute(
+        update(LANDING_POSITION)
+        .where(LANDING_POSITION.c.node == node)
+        .values(sequence=LANDING_POSITION.c.sequence)
+    )
 
 
 def _position(connection: Connection, table: Table, node: str) -> int:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pacsteward.archive import disk
+from pacsteward.archive.file_range import FileRange
 from pacsteward.archive.model import Location
 from pacsteward.archive.record import OBJECT, Description, Record, aligned, encode
 from pacsteward.archive.segment import (
@@ -35,8 +36,8 @@ from pacsteward.archive.segment import (
     encode_head,
     find_segments,
     has_sound_data,
-    mapped,
     read_generation,
+    reading,
     segment_path,
     walk,
 )
@@ -140,8 +141,8 @@ class Landing:
         """Make the last segment the one to be written to; return the last sequence in it."""
         last_sequence, offset, previous = segment.head.first_sequence - 1, HEAD_BYTES, 0
         previous = segment.head.check
-        with mapped(segment.path) as view:
-            for record in _trusted(view, segment, indexed_sequence):
+        with reading(segment.path) as file:
+            for record in _trusted(file, segment, indexed_sequence):
                 last_sequence, offset, previous = record.sequence, record.end, record.check
         self._descriptor = disk.open_file(segment.path, os.O_RDWR)
         self._container = segment.container
@@ -163,14 +164,14 @@ class Landing:
             before = segment.before_sequence
             if before is not None and before <= after_sequence + 1:
                 continue
-            with mapped(segment.path) as view:
-                for record in walk(view, segment.head):
+            with reading(segment.path) as file:
+                for record in walk(file, segment.head):
                     if record.sequence > safe_sequence or (
                         before is not None and record.sequence >= before
                     ):
                         break
                     if record.sequence > after_sequence:
-                        is_damaged = is_checked and not has_sound_data(view, record)
+                        is_damaged = is_checked and not has_sound_data(file, record)
                         yield landed_of(segment, record, is_damaged=is_damaged)
 
     # --- writing ----------------------------------------------------------------------------
@@ -339,12 +340,12 @@ def landed_of(segment: Segment, record: Record, *, is_damaged: bool = False) -> 
     )
 
 
-def _trusted(view: memoryview, segment: Segment, indexed_sequence: int) -> Iterator[Record]:
+def _trusted(file: FileRange, segment: Segment, indexed_sequence: int) -> Iterator[Record]:
     """Give the records of the last segment up to the first that was never synced."""
-    records = list(walk(view, segment.head))
+    records = list(walk(file, segment.head))
     known_safe = max((record.safe_sequence for record in records), default=0)
     for record in records:
         is_unproven = record.sequence > max(indexed_sequence, known_safe)
-        if is_unproven and not has_sound_data(view, record):
+        if is_unproven and not has_sound_data(file, record):
             return
         yield record

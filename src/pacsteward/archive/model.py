@@ -8,8 +8,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from pacsteward.base.errors import Invalid
+
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+
+class DoesNotMatch(Invalid):
+    """The data set is of another object than the one that was announced with it."""
 
 
 class Outcome(StrEnum):
@@ -53,7 +59,13 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class StoreResult:
-    """The answer to an instance handed in; when it exists, the bytes are safe."""
+    """The answer to an instance handed in; when it exists, the bytes are safe.
+
+    Parameters
+    ----------
+    shortage
+        What pixels an image lacks that its header speaks of; "" for none.
+    """
 
     outcome: Outcome
     sop_class_uid: str
@@ -61,6 +73,7 @@ class StoreResult:
     study_instance_uid: str
     series_instance_uid: str
     warnings: tuple[str, ...] = ()
+    shortage: str = ""
 
 
 class Incoming(Protocol):

@@ -5,9 +5,10 @@
 (`StoredObject.file_range`). While it is open the bytes are leased: nobody uses their place anew.
 
 No flipped bit leaves unnoticed. A whole read is compared with the checksum that was taken on
-arrival before the first byte goes out; beyond `CHECKED_AT_ONCE_BYTES` it is compared on the way,
+arrival before the first byte goes out. Beyond `CHECKED_AT_ONCE_BYTES` it is compared on the way,
 and the last chunk is kept back when it does not agree, so that a receiver never has a damaged
-object that looks whole. Range reads (a frame, a header) are not compared; `verify` reads everything.
+object that looks whole. Range reads (a frame, a header) are not compared; `verify` reads
+everything.
 """
 
 from __future__ import annotations

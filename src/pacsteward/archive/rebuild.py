@@ -73,12 +73,12 @@ def rebuild(
     Broken
         The ledger is damaged: without it what was deleted would come back.
     """
-    lock = FolderLock(data_folder)
-    try:
-        with disk.speaking("The index was not made anew."):
+    with disk.speaking("The index was not made anew."):
+        lock = FolderLock(data_folder)
+        try:
             return _rebuild(data_folder, database, clock, settings, progress)
-    finally:
-        lock.release()
+        finally:
+            lock.release()
 
 
 def _rebuild(

@@ -38,6 +38,7 @@ from typing import Final
 from isal.isal_zlib import crc32
 
 from pacsteward.archive.model import Origin
+from pacsteward.dicom.fragments import Fragments
 
 VERSION: Final = 1
 INSTANCE: Final = 1
@@ -51,6 +52,9 @@ HEAD_BYTES: Final = _HEAD.size + _CHECK.size
 ALIGNMENT: Final = 8
 DESCRIPTION_MAX: Final = 1 << 20
 """A longer description is no description; file meta has the same bound."""
+
+_USUAL_BYTES: Final = 2048
+"""What stands before a data set hardly ever takes more."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -137,22 +141,18 @@ def encode(
     return b"".join((head, _CHECK.pack(check), text, file_meta)), check
 
 
-def decode(segment: Buffer, offset: int, size: int) -> Record | None:
+def decode(segment: Fragments, offset: int) -> Record | None:
     """Return the record at `offset`, or None when there is no sound one.
 
     Only what stands before the data set is looked at; `checksum_of` checks that.
-
-    Parameters
-    ----------
-    size
-        Of the segment, in bytes.
 
     Raises
     ------
     FormatIsNewer
         A sound record of a format that this version does not know.
     """
-    if offset + HEAD_BYTES > size or segment[offset : offset + 8] != MAGIC:
+    found = segment.window(offset, _USUAL_BYTES)
+    if len(found) < HEAD_BYTES or not found.startswith(MAGIC):
         return None
     (
         _magic,
@@ -166,20 +166,22 @@ def decode(segment: Buffer, offset: int, size: int) -> Record | None:
         file_meta_size,
         data_checksum,
         previous,
-    ) = _HEAD.unpack_from(segment, offset)
+    ) = _HEAD.unpack_from(found)
     if text_size > DESCRIPTION_MAX or file_meta_size > DESCRIPTION_MAX:
         return None
-    text_at = offset + HEAD_BYTES
-    file_meta_at = text_at + text_size
+    file_meta_at = HEAD_BYTES + text_size
     data_at = file_meta_at + file_meta_size
-    end = aligned(data_at + (data_size if kind == INSTANCE else 0))
-    if data_at > size or end > aligned(size):
+    if data_at > len(found):
+        found = segment.window(offset, data_at)
+        if len(found) < data_at:
+            return None
+    end = aligned(offset + data_at + (data_size if kind == INSTANCE else 0))
+    if end > aligned(segment.size):
         return None
-    head = bytes(segment[offset : offset + _HEAD.size])
-    text = bytes(segment[text_at:file_meta_at])
-    file_meta = bytes(segment[file_meta_at:data_at])
-    (check,) = _CHECK.unpack_from(segment, offset + _HEAD.size)
-    if check != _check(generation, sequence, head, text, file_meta):
+    text = found[HEAD_BYTES:file_meta_at]
+    file_meta = found[file_meta_at:data_at]
+    (check,) = _CHECK.unpack_from(found, _HEAD.size)
+    if check != _check(generation, sequence, found[: _HEAD.size], text, file_meta):
         return None
     if version != VERSION:
         raise FormatIsNewer(version)
@@ -195,7 +197,7 @@ def decode(segment: Buffer, offset: int, size: int) -> Record | None:
         description=_from_json(text),
         file_meta=file_meta,
         offset=offset,
-        data_offset=data_at,
+        data_offset=offset + data_at,
         end=end,
     )
 

@@ -22,7 +22,6 @@ records, which makes the sync twice as fast (measured; ``fallocate`` alone gains
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import struct
@@ -35,6 +34,7 @@ from typing import Final
 from isal.isal_zlib import crc32
 
 from pacsteward.archive import disk
+from pacsteward.archive.file_range import FileRange
 from pacsteward.archive.record import (
     INSTANCE,
     MAGIC,
@@ -56,6 +56,7 @@ _HEAD: Final = struct.Struct("<16sIIQQ")
 _CHECK: Final = struct.Struct("<I")
 _HEAD_SIZE: Final = _HEAD.size + _CHECK.size
 _NAME: Final = re.compile(r"([0-9]{12})\.segment")
+_STEP: Final = 1 << 20
 _SEARCHED_BYTES: Final = 64 << 20
 """How far beyond damage the next record is looked for; more than the longest record."""
 
@@ -175,25 +176,16 @@ def find_segments(landing_folder: Path) -> tuple[list[Segment], list[Path]]:
 
 
 @contextmanager
-def mapped(path: Path) -> Iterator[memoryview]:
-    """Give the bytes of a file without reading more of it than is looked at."""
+def reading(path: Path) -> Iterator[FileRange]:
+    """Open a segment to be walked through."""
     descriptor = disk.open_file(path, os.O_RDONLY)
     try:
-        size = os.fstat(descriptor).st_size
-        if size == 0:
-            yield memoryview(b"")
-            return
-        with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as mapping:
-            view = memoryview(mapping)
-            try:
-                yield view
-            finally:
-                view.release()
+        yield FileRange(descriptor)
     finally:
         os.close(descriptor)
 
 
-def walk(view: memoryview, head: SegmentHead) -> Iterator[Record]:
+def walk(segment: FileRange, head: SegmentHead) -> Iterator[Record]:
     """Give the records of a segment in order.
 
     Where one is damaged, the walk goes on behind it if a later one shows that it had been synced:
@@ -203,19 +195,20 @@ def walk(view: memoryview, head: SegmentHead) -> Iterator[Record]:
     ------
     Unsupported
         A later version wrote a record.
+    OSError
+        The disk failed.
     """
-    size = len(view)
     offset, expected, previous = HEAD_BYTES, head.first_sequence, head.check
     while True:
         try:
-            record = decode(view, offset, size)
+            record = decode(segment, offset)
             if (
                 record is None
                 or record.generation != head.generation
                 or record.sequence != expected
                 or record.previous != previous
             ):
-                record = _beyond_damage(view, offset, head.generation, expected)
+                record = _beyond_damage(segment, offset, head.generation, expected)
         except FormatIsNewer as error:
             raise newer_format("landing log", error.version, VERSION) from error
         if record is None:
@@ -224,17 +217,17 @@ def walk(view: memoryview, head: SegmentHead) -> Iterator[Record]:
         offset, expected, previous = record.end, record.sequence + 1, record.check
 
 
-def _beyond_damage(view: memoryview, offset: int, generation: int, expected: int) -> Record | None:
+def _beyond_damage(
+    segment: FileRange, offset: int, generation: int, expected: int
+) -> Record | None:
     """Find a later record which says that the one expected at `offset` had been synced."""
-    end = min(len(view), offset + _SEARCHED_BYTES)
-    step = 1 << 20
+    end = min(segment.size, offset + _SEARCHED_BYTES)
     while offset < end:
-        chunk = bytes(view[offset : offset + step + len(MAGIC)])
-        at = chunk.find(MAGIC)
+        at = segment.window(offset, _STEP + len(MAGIC)).find(MAGIC)
         if at < 0:
-            offset += step
+            offset += _STEP
             continue
-        record = decode(view, offset + at, len(view))
+        record = decode(segment, offset + at)
         if (
             record is not None
             and record.generation == generation
@@ -246,9 +239,15 @@ def _beyond_damage(view: memoryview, offset: int, generation: int, expected: int
     return None
 
 
-def has_sound_data(view: memoryview, record: Record) -> bool:
+def has_sound_data(segment: FileRange, record: Record) -> bool:
     """Whether the data set of a record reads as it was written; true for one in its own file."""
     if record.kind != INSTANCE:
         return True
-    data = view[record.data_offset : record.data_offset + record.data_size]
-    return checksum_of(data) == record.data_checksum
+    checksum = 0
+    try:
+        for piece in segment.slices(record.data_offset, record.data_size):
+            checksum = checksum_of(piece, checksum)
+    except OSError:
+        # A bad sector takes one instance, not the start of the archive.
+        return False
+    return checksum == record.data_checksum

@@ -25,14 +25,14 @@ from typing import Final
 from sqlalchemy import Connection, exists, select
 
 from pacsteward.archive import disk
-from pacsteward.archive.known import landing_position
+from pacsteward.archive.known import landing_position, touch_landing_position
 from pacsteward.archive.record import OBJECT
 from pacsteward.archive.segment import (
     PREPARED,
     Segment,
     encode_head,
     find_segments,
-    mapped,
+    reading,
     walk,
 )
 from pacsteward.archive.tables import CONFLICT, LOCATION, SET_ASIDE
@@ -42,6 +42,7 @@ from pacsteward.base.errors import PacstewardError
 _NAME: Final = re.compile(r"(prepared|new)-[0-9a-f]{16}\.(segment|part)")
 _STEP_BYTES: Final = 4 << 20
 _WAIT_S: Final = 5.0
+_RETRY_S: Final = 0.5
 _BUSY_WAIT_S: Final = 0.2
 
 _log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class PreparedSegments:
 
     def _run(self) -> None:
         while not self._is_stopping:
-            self._wake.wait(_WAIT_S)
+            self._wake.wait(_RETRY_S if self._unneeded else _WAIT_S)
             self._wake.clear()
             try:
                 self._reclaim_all()
@@ -150,8 +151,10 @@ class PreparedSegments:
         descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             offset = 0
-            while offset < self._segment_bytes and not self._is_stopping:
+            while offset < self._segment_bytes and self._is_short():
                 if self._is_busy():
+                    # A used segment that is given back meanwhile may do as well.
+                    self._reclaim_all()
                     self._sleep(_BUSY_WAIT_S)
                     continue
                 began_at = time.monotonic()
@@ -196,7 +199,10 @@ class PreparedSegments:
             # The last one is being written to; it is looked at when it has been deleted from
             # again, or after the next start.
             return True
-        with self._database.read() as connection:
+        # A transaction that is on the disk when it ends: those of the indexer are not, and what
+        # they said of this segment must not be forgotten once it is gone.
+        with self._database.write() as connection:
+            touch_landing_position(connection, self._node)
             if landing_position(connection, self._node) < segment.before_sequence - 1:
                 return False
             if self._is_named(connection, segment.container):
@@ -245,10 +251,10 @@ class PreparedSegments:
     @staticmethod
     def _has_live_objects(connection: Connection, segment: Segment) -> bool:
         """Whether a record of a big object that is still stored is in the segment."""
-        with mapped(segment.path) as view:
+        with reading(segment.path) as file:
             objects = [
                 record.description.object_container
-                for record in walk(view, segment.head)
+                for record in walk(file, segment.head)
                 if record.kind == OBJECT
             ]
         return any(

@@ -1,4 +1,4 @@
-"""The vault as a whole: what is stored is found, read, hidden, shown, removed. On both databases."""
+"""The vault as a whole, on both databases: stored, found, read, hidden, shown, removed."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from pacsteward.base.events import FactLog
 from pacsteward.base.events.log import Position
 from pacsteward.base.ids import new_uid
 from pacsteward.dicom.attributes import Level, tag_of
+from pacsteward.dicom.dicomjson import to_json
 from pacsteward.dicom.matching import Query, Single
 from pacsteward.dicom.part10 import FileMeta
 from pacsteward.security.actor import Actor
@@ -174,6 +175,38 @@ def test_c27_c79_attributes_outside_the_index_come_from_an_object(
     assert match.values[tag_of("StudyDate")] == ct.StudyDate
     (plain,) = house.reader.find(study_query(ct.StudyInstanceUID, "StudyDate"))
     assert plain.more is None
+
+
+def test_c28_texts_outside_the_index_are_read_in_their_own_character_set(
+    house: House, ct: Dataset
+) -> None:
+    item = Dataset()
+    item.CodeMeaning = "Череп"
+    ct.SpecificCharacterSet = "ISO_IR 144"
+    ct.PatientName = "Люкceмбypг"
+    ct.DerivationDescription = "Резкость"
+    ct.ProcedureCodeSequence = [item]
+    ct.add_new(0x00189073, "LO", "half")
+    meta, data = encoded(ct)
+    # Half a number: the device's fault, and no reason to hide the rest.
+    assert b"LO\x04\x00half" in data
+    data = data.replace(b"LO\x04\x00half", b"FD\x04\x00half")
+    house.reader.store(ORIGIN, meta, data)
+    tags = tuple(map(tag_of, ("DerivationDescription", "ProcedureCodeSequence")))
+    asked = Query(
+        Level.STUDY,
+        {tag_of("StudyInstanceUID"): Single(ct.StudyInstanceUID)},
+        returns=(*tags, 0x00189073, tag_of("PatientName")),
+    )
+    (match,) = house.reader.find(asked)
+    assert match.values[tag_of("PatientName")] == "Люкceмбypг"
+    assert match.more is not None
+    assert 0x00189073 not in match.more
+    model = to_json(match.more, bulk_data_uri=lambda _path: None)
+    assert model["00082111"]["Value"] == ["Резкость"]
+    assert model["00081032"]["Value"][0]["00080104"]["Value"] == ["Череп"]
+    assert match.more.DerivationDescription == "Резкость"
+    assert match.more.ProcedureCodeSequence[0].CodeMeaning == "Череп"
 
 
 def test_rejected_instances_are_hidden_until_they_are_restored(house: House, ct: Dataset) -> None:

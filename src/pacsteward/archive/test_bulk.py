@@ -126,6 +126,17 @@ def test_a_single_compressed_frame_is_an_image() -> None:
     assert value.startswith(b"\xff\xd8")
 
 
+def test_what_stands_behind_compressed_pixel_data_is_found_too() -> None:
+    dataset = image()
+    dataset.NumberOfFrames = 2
+    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"] * 2)
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.add_new(0xCB0D0010, "LO", "ACME")
+    dataset.add_new(0xCB0D1001, "OB", b"behind")
+    assert bulk(written(dataset), JPEGBaseline8Bit, "CB0D1001")[0] == b"behind"
+
+
 def test_several_compressed_frames_are_not_joined() -> None:
     dataset = image()
     dataset.NumberOfFrames = 2

@@ -16,8 +16,8 @@ from pacsteward.archive.segment import (
     IN_USE,
     encode_head,
     find_segments,
-    mapped,
     read_generation,
+    reading,
     segment_path,
     walk,
 )
@@ -124,9 +124,9 @@ def test_a_torn_record_ends_the_log_and_is_written_over(tmp_path: Path, kept: in
     landing.close()
     path = last_segment(tmp_path)
     begin = torn.location.offset - 500
-    with mapped(path) as view:
+    with reading(path) as file:
         head = find_segments(tmp_path)[0][-1].head
-        begin = next(record.offset for record in walk(view, head) if record.sequence == 2)
+        begin = next(record.offset for record in walk(file, head) if record.sequence == 2)
     os.truncate(path, begin + kept)
 
     again = opened(tmp_path)
@@ -204,8 +204,8 @@ def test_records_of_an_earlier_generation_never_pass_for_new_ones(tmp_path: Path
     # Used anew with the same first sequence: every old record has a fitting sequence.
     head_bytes, head = encode_head(IN_USE, old_generation + 1, 1)
     write_at(path, 0, head_bytes)
-    with mapped(path) as view:
-        assert list(walk(view, head)) == []
+    with reading(path) as file:
+        assert list(walk(file, head)) == []
     again = opened(tmp_path)
     append(again, "1.9")
     again.sync()

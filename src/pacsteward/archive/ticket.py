@@ -18,6 +18,7 @@ from pacsteward.archive.model import Outcome, StoreResult
 from pacsteward.archive.record import Description
 from pacsteward.archive.storage.local import LocalObjects
 from pacsteward.base.errors import PacstewardError
+from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import Header
 
 Answer = StoreResult | PacstewardError
@@ -33,8 +34,12 @@ class Ticket:
         The data set in pieces; empty for a big object, which lies in a file already.
     future
         Where the answer goes; belongs to `loop`, or to a waiting thread where that is None.
+    shortage
+        See `model.StoreResult`.
     has_claim
         Whether the arbiter let it go ahead; it passes a second time without being asked again.
+    is_safe
+        Whether it is in the log, synced; it stays then, whatever its sender is told.
     """
 
     description: Description
@@ -46,7 +51,9 @@ class Ticket:
     warnings: tuple[str, ...]
     loop: asyncio.AbstractEventLoop | None
     future: asyncio.Future[StoreResult] | concurrent.futures.Future[StoreResult]
+    shortage: str = ""
     has_claim: bool = False
+    is_safe: bool = False
 
     @property
     def uid(self) -> str:
@@ -66,20 +73,20 @@ class Ticket:
             self.description.study_instance_uid,
             self.description.series_instance_uid,
             (*self.warnings, *more_warnings),
+            self.shortage,
         )
 
     @contextmanager
-    def content(self, objects: LocalObjects) -> Iterator[tuple[bytes | memoryview, ...]]:
+    def content(self, objects: LocalObjects) -> Iterator[Fragments]:
         """Give the data set, also that of a big object."""
-        if not self.description.object_container:
-            yield self.data
+        description = self.description
+        if not description.object_container:
+            yield Fragments(self.data)
             return
-        with objects.mapped_incoming(self.description.object_container) as view:
-            whole = view[self.description.object_offset :]
-            try:
-                yield (whole,)
-            finally:
-                whole.release()
+        with objects.incoming(
+            description.object_container, description.object_offset
+        ) as data:
+            yield data
 
 
 def release(answers: Iterable[tuple[Ticket, Answer]]) -> None:

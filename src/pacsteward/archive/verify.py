@@ -9,28 +9,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
-from pacsteward.archive.containers import container_path, mapped_data, opened
+from pacsteward.archive.containers import opened
+from pacsteward.archive.file_range import FileRange
 from pacsteward.archive.ledger import read_ledger
 from pacsteward.archive.model import Damage, Location, VerifyReport
 from pacsteward.archive.record import checksum_of
-from pacsteward.archive.segment import mapped, read_head, walk
+from pacsteward.archive.segment import read_head, walk
 from pacsteward.archive.tables import CONFLICT, INSTANCE, LOCATION, SET_ASIDE
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, Invalid, NotFound
+from pacsteward.dicom.fragments import Buffer
 from pacsteward.dicom.part10 import split_part10
+from pacsteward.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 Progress = Callable[[int, int], None]
 """Told how many were done, of how many."""
 
-_CHUNK: Final = 4 << 20
 _PAGE: Final = 1000
 _PART10_HEAD_MAX: Final = 1 << 20
+_MISTAKEN_FOR_EACH_OTHER: Final = {EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN}
+_PREAMBLE: Final = bytes(128) + b"DICM"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class _Copy:
     sop_instance_uid: str
     location: Location
     checksum: int | None
+    file_meta: bytes = b""
 
 
 def verify(data_folder: Path, database: Database, progress: Progress | None = None) -> VerifyReport:
@@ -99,6 +104,7 @@ class _Check:
                         LOCATION.c.instance_key,
                         INSTANCE.c.sop_instance_uid,
                         INSTANCE.c.checksum,
+                        LOCATION.c.file_meta,
                         *_places(LOCATION),
                     )
                     .join(INSTANCE, INSTANCE.c.instance_key == LOCATION.c.instance_key)
@@ -111,7 +117,10 @@ class _Check:
             if not rows:
                 break
             last_key = rows[-1][0]
-            yield [_Copy(uid, Location(*place), checksum) for _, uid, checksum, *place in rows]
+            yield [
+                _Copy(uid, Location(*place), checksum, file_meta)
+                for _, uid, checksum, file_meta, *place in rows
+            ]
         with self._database.read() as connection:
             yield _others(connection, "object", None)
 
@@ -147,65 +156,63 @@ class _Check:
         any_copy = next(iter(named.values()))[0]
         try:
             with opened(self._data_folder, any_copy.location) as descriptor:
-                head = read_head(descriptor)
-                assert head is not None
-                path = container_path(self._data_folder, any_copy.location)
-                with mapped(path) as view:
-                    for record in walk(view, head):
-                        for copy in named.pop(record.data_offset, ()):
-                            self._record(copy, view, record.data_checksum)
-                    for copies in named.values():
-                        for copy in copies:
-                            self._headless(copy, view)
+                self._walk(FileRange(descriptor), descriptor, named)
         except (OSError, NotFound) as error:
-            why = error.why if isinstance(error, NotFound) else os.strerror(error.errno or 0)
             for copies in named.values():
                 for copy in copies:
-                    self._count(copy, f"It cannot be read. {why}")
+                    self._count(copy, _unreadable(error))
 
-    def _record(self, copy: _Copy, view: memoryview, record_checksum: int) -> None:
-        found = self._checksum(view, copy.location)
-        is_sound = found == record_checksum and copy.checksum in (None, found)
-        self._count(copy, "" if is_sound else "Its bytes are not those that were received.")
+    def _walk(self, file: FileRange, descriptor: int, named: dict[int, list[_Copy]]) -> None:
+        head = read_head(descriptor)
+        assert head is not None
+        for record in walk(file, head):
+            for copy in named.pop(record.data_offset, ()):
+                self._compare(copy, file, record.data_checksum)
+        for offset in list(named):
+            for copy in named.pop(offset):
+                self._compare(copy, file, None)
 
-    def _headless(self, copy: _Copy, view: memoryview) -> None:
-        if copy.location.offset + copy.location.length > len(view):
+    def _compare(self, copy: _Copy, file: FileRange, record_checksum: int | None) -> None:
+        """Compare the bytes with the index, and with the record's head where there is one."""
+        place = copy.location
+        if place.offset + place.length > file.size:
             self._count(copy, "The segment is shorter than the instance in it.")
             return
-        found = self._checksum(view, copy.location)
-        if copy.checksum in (None, found):
+        try:
+            found = self._checksum(file.slices(place.offset, place.length))
+        except OSError as error:
+            self._count(copy, _unreadable(error))
+            return
+        if copy.checksum not in (None, found) or record_checksum not in (None, found):
+            self._count(copy, "Its bytes are not those that were received.")
+        elif record_checksum is None:
             self._count(copy, "The head of its record is damaged; its own bytes are sound.")
         else:
-            self._count(copy, "Its bytes are not those that were received.")
+            self._count(copy, "")
 
     def object(self, copy: _Copy) -> None:
         """Check one big object."""
         try:
-            with mapped_data(self._data_folder, copy.location) as view:
-                found = self._checksum(view, None)
             with opened(self._data_folder, copy.location) as descriptor:
-                head = os.pread(descriptor, min(copy.location.offset + 12, _PART10_HEAD_MAX), 0)
-            _, offset = split_part10(head)
+                size = min(copy.location.offset, _PART10_HEAD_MAX)
+                head = os.pread(descriptor, size, 0)
+                data = FileRange(descriptor, copy.location.offset)
+                found = self._checksum(data.slices(0, copy.location.length))
         except (OSError, NotFound) as error:
-            why = error.why if isinstance(error, NotFound) else os.strerror(error.errno or 0)
-            self._count(copy, f"It cannot be read. {why}")
+            self._count(copy, _unreadable(error))
             return
-        except Invalid:
-            offset = -1
         if copy.checksum not in (None, found):
             self._count(copy, "Its bytes are not those that were received.")
-        elif offset != copy.location.offset:
+        elif not _is_sound_head(head, copy):
             self._count(copy, "The head of its file is damaged; its own bytes are sound.")
         else:
             self._count(copy, "")
 
-    def _checksum(self, view: memoryview, location: Location | None) -> int:
-        start = location.offset if location is not None else 0
-        end = start + location.length if location is not None else len(view)
+    def _checksum(self, pieces: Iterator[Buffer]) -> int:
         checksum = 0
-        for offset in range(start, end, _CHUNK):
-            checksum = checksum_of(view[offset : min(offset + _CHUNK, end)], checksum)
-        self.bytes_read += end - start
+        for piece in pieces:
+            checksum = checksum_of(piece, checksum)
+            self.bytes_read += len(piece)
         return checksum
 
     def _count(self, copy: _Copy, what: str) -> None:
@@ -229,6 +236,39 @@ class _Check:
                 if connection.execute(query).first() is not None:
                     return True
         return False
+
+
+def _unreadable(error: OSError | NotFound) -> str:
+    why = error.why if isinstance(error, NotFound) else os.strerror(error.errno or 0)
+    return f"It cannot be read. {why}"
+
+
+def _is_sound_head(head: bytes, copy: _Copy) -> bool:
+    """Whether the head of a big object's file is the one that was written.
+
+    It names what was announced; the index may know better what the encoding really is.
+    """
+    try:
+        found, offset = split_part10(head)
+        if not copy.file_meta:
+            return offset == copy.location.offset
+        known, _ = split_part10(_PREAMBLE + copy.file_meta)
+    except Invalid:
+        return False
+    expected = replace(
+        known,
+        transfer_syntax_uid=(
+            found.transfer_syntax_uid
+            if {found.transfer_syntax_uid, known.transfer_syntax_uid} <= _MISTAKEN_FOR_EACH_OTHER
+            else known.transfer_syntax_uid
+        ),
+        # Where nothing was announced, the file says nothing.
+        media_storage_sop_class_uid=found.media_storage_sop_class_uid
+        and known.media_storage_sop_class_uid,
+        media_storage_sop_instance_uid=found.media_storage_sop_instance_uid
+        and known.media_storage_sop_instance_uid,
+    )
+    return offset == copy.location.offset and found == expected and head.startswith(_PREAMBLE)
 
 
 def _places(table: Any) -> list[Any]:

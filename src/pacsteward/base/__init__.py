@@ -1,0 +1,1 @@
+"""The foundation: settings, database, facts, jobs, clock, errors. Nothing medical."""

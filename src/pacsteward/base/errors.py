@@ -77,7 +77,7 @@ class Conflict(PacstewardError):
 
 
 class Forbidden(PacstewardError):
-    """This actor or peer may not do that."""
+    """Not allowed for this actor or peer."""
 
     kind = Kind.FORBIDDEN
 

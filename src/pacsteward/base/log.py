@@ -26,6 +26,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -150,6 +151,11 @@ def configure(
     logging.raiseExceptions = False
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
+
+
+def context(**values: Any) -> AbstractContextManager[Any]:
+    """Have `values` stand in every line that this thread or task logs within the block."""
+    return structlog.contextvars.bound_contextvars(**values)
 
 
 def hide(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

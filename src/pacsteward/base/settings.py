@@ -76,7 +76,7 @@ class Settings:
                         name=name,
                         variable=_variable(kind, field),
                         value=getattr(section, field),
-                        default=info.get_default(call_default_factory=True),  # type: ignore[call-arg]
+                        default=info.get_default(call_default_factory=True),
                         source=self._sources.get(name, "default"),
                         prose=info.description or "",
                     )
@@ -158,7 +158,7 @@ def _variable(kind: type[Section], field: str) -> str:
 
 
 def _from_text(text: str) -> Any:
-    """Lists are written with commas; pydantic turns other texts into numbers and switches."""
+    """Split what is written as a list; pydantic turns other texts into numbers and switches."""
     if text.startswith("[") and text.endswith("]"):
         return [part.strip().strip("\"'") for part in text[1:-1].split(",") if part.strip()]
     return text

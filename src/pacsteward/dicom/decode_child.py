@@ -151,7 +151,8 @@ def _decode_frame(parameters: Mapping[str, Any], blobs: Sequence[bytes]) -> byte
     """Return a frame as a native one, one-bit samples packed."""
     import numpy as np
 
-    from pacsteward.dicom.codecs import decode_frame, native_bytes
+    from pacsteward.dicom.codecs import decode_frame
+    from pacsteward.dicom.samples import native_bytes
 
     image = ImagePixel.from_json(parameters["image"])
     samples = decode_frame(blobs[0], parameters["transfer_syntax_uid"], image).samples

@@ -10,7 +10,8 @@ Choices that the standard leaves:
   digits, else the text, so that "0.143" never becomes 0.142999 (F.2.3);
 - a binary value above a limit is a BulkDataURI, below it InlineBinary; pixel data are never
   inline, and are left out when there is no URI for them;
-- a number that JSON lacks (NaN, infinity) is the string of F.2.3's footnote;
+- a float that JSON lacks is the string "NaN", "Infinity" or "-Infinity": Annex F is silent, and
+  these are what browsers read back as the same number;
 - an attribute whose value cannot be read is given as its bytes, in InlineBinary with VR UN: what
   was sent must not vanish because one device wrote a letter into a number.
 
@@ -30,11 +31,12 @@ import math
 import re
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from pacsteward.base.errors import Invalid
 from pacsteward.dicom import charset, vrs
-from pacsteward.dicom.attributes import is_private, vr_of
+from pacsteward.dicom.attributes import is_private, is_vr_open, vr_of
 from pacsteward.dicom.dicomjson_reader import DEPTH_MAX, GROUPS, Path, bulk_data, from_json
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ INLINE_LIMIT_BYTES: Final = 1024
 
 _SPECIFIC_CHARACTER_SET: Final = 0x00080005
 _PIXEL_DATA: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-_RAW_VRS: Final = vrs.TEXT | vrs.BINARY
-"""Representations whose values are bytes or text in themselves."""
+_RAW_VRS: Final = vrs.ALL - {"SQ"}
+"""Representations whose values we convert ourselves."""
 _TEXT_LIMIT_BYTES: Final = 1 << 20
 """Longer texts become bulk data where there is a URI (F.2.2 allows it for LT, ST, UC, UT)."""
 
@@ -126,12 +128,12 @@ def _float(text: str) -> float | str | None:
 
 
 def _finite(number: float) -> float | str:
-    """Return a float, or how F.2.3 writes those that JSON lacks."""
+    """Return a float, or the word for one that JSON lacks; see the top of the file."""
     if math.isfinite(number):
         return number
     if math.isnan(number):
         return "NaN"
-    return "inf" if number > 0 else "-inf"
+    return "Infinity" if number > 0 else "-Infinity"
 
 
 def _person_name(text: str) -> Json | None:
@@ -215,72 +217,74 @@ class _Writer:
                 "The data set was not converted to JSON.",
                 why=f"Its sequences are nested more than {DEPTH_MAX} levels deep.",
             )
+        # `items` gives elements as they were read; indexing would have pydicom parse them, and
+        # its tags compare slowly.
+        elements = {int(tag): element for tag, element in dataset.items()}
         model: Json = {}
-        for base_tag in sorted(dataset.keys()):
-            tag = int(base_tag)
-            if tag & 0xFFFF == 0 or tag in left_out:
-                continue
-            attribute = self._attribute(dataset, tag, (*path, tag), character_sets)
-            if attribute is not None:
-                model[key(tag)] = attribute
+        for tag in sorted(elements):
+            if tag & 0xFFFF and tag not in left_out:
+                attribute = self._attribute(
+                    dataset, elements[tag], tag, (*path, tag), character_sets
+                )
+                if attribute is not None:
+                    model[f"{tag:08X}"] = attribute
         return model
 
     def _attribute(
-        self, dataset: Dataset, tag: int, path: Path, character_sets: tuple[str, ...]
-    ) -> Json | None:
-        raw = dataset.get_item(tag)
-        if tag in _PIXEL_DATA:
-            uri = self._bulk_data_uri(path)
-            return {"vr": str(raw.VR or "OW"), "BulkDataURI": uri} if uri else None
-        fast = self._from_raw(raw, tag, path, character_sets)
-        if fast is not None:
-            return fast
-        try:
-            element = dataset[tag]
-            return self._from_element(element, path, character_sets)
-        except self._refusals:
-            # pydicom refuses values that break their VR. The bytes are still the sender's.
-            content = raw.value if isinstance(raw.value, bytes) else b""
-            return self._binary(content, "UN", path)
-
-    def _from_raw(
         self,
-        raw: DataElement | RawDataElement,
+        dataset: Dataset,
+        element: DataElement | RawDataElement,
         tag: int,
         path: Path,
         character_sets: tuple[str, ...],
     ) -> Json | None:
+        if tag in _PIXEL_DATA:
+            uri = self._bulk_data_uri(path)
+            return {"vr": str(element.VR or "OW"), "BulkDataURI": uri} if uri else None
+        if type(element) is self._raw_type:
+            converted = self._from_raw(cast("RawDataElement", element), tag, path, character_sets)
+            if converted is not None:
+                return converted
+        try:
+            return self._from_element(dataset, dataset[tag], path, character_sets)
+        except self._refusals:
+            # pydicom refuses values that break their VR. The bytes are still the sender's.
+            content = element.value if isinstance(element.value, bytes) else b""
+            return self._binary(content, "UN", path)
+
+    def _from_raw(
+        self, raw: RawDataElement, tag: int, path: Path, character_sets: tuple[str, ...]
+    ) -> Json | None:
         """Convert an element that pydicom has not parsed; None where it has to.
 
-        Parsing costs ten times as much as converting, and most of a header is text.
+        Parsing costs ten times as much as converting.
         """
         content = raw.value
-        if type(raw) is not self._raw_type or not isinstance(content, bytes):
-            return None
-        raw = cast("RawDataElement", raw)
-        vr = str(raw.VR or "")
-        if not vr and not is_private(tag):
-            vr = vr_of(tag)
-        # Of words in implicit VR other attributes decide, and UN may be known to the registry.
+        vr = raw.VR or _registered_vr(tag)
+        # A value of None is one that pydicom left in the file. Of words in implicit VR other
+        # attributes decide, and UN may be known to a registry, also to pydicom's of vendors.
         if (
-            vr not in _RAW_VRS
-            or (not raw.VR and vr == "OW")
-            or (vr == "UN" and not is_private(tag))
+            content is None
+            or vr not in _RAW_VRS
+            or (vr == "UN" and not (raw.VR and is_private(tag)))
         ):
             return None
         if not content:
             return {"vr": vr}
+        if vr in vrs.TEXT:
+            if vr in _LONG_TEXTS and len(content) > _TEXT_LIMIT_BYTES:
+                uri = self._bulk_data_uri(path)
+                if uri:
+                    return {"vr": vr, "BulkDataURI": uri}
+            text = charset.decode(content, character_sets, is_person_name=vr == "PN")
+            return value(tag, _strip(text, vr), vr)
         if vr in vrs.BINARY:
             return self._binary(content, vr, path, is_little_endian=raw.is_little_endian)
-        if vr in _LONG_TEXTS and len(content) > _TEXT_LIMIT_BYTES:
-            uri = self._bulk_data_uri(path)
-            if uri:
-                return {"vr": vr, "BulkDataURI": uri}
-        text = charset.decode(content, character_sets, is_person_name=vr == "PN")
-        return value(tag, _strip(text, vr), vr)
+        numbers = _numbers(content, vr, is_little_endian=raw.is_little_endian)
+        return {"vr": vr, "Value": numbers} if numbers else self._binary(content, "UN", path)
 
     def _from_element(
-        self, element: DataElement, path: Path, character_sets: tuple[str, ...]
+        self, dataset: Dataset, element: DataElement, path: Path, character_sets: tuple[str, ...]
     ) -> Json:
         vr = _single_vr(str(element.VR))
         content = element.value
@@ -293,10 +297,10 @@ class _Writer:
         if content is None or content == "" or (isinstance(content, list) and not content):
             return {"vr": vr}
         if vr in vrs.BINARY:
-            return self._binary(_as_bytes(content), vr, path)
+            # pydicom leaves the words of a big endian data set as they are.
+            is_little_endian = dataset.original_encoding[1] is not False
+            return self._binary(_as_bytes(content), vr, path, is_little_endian=is_little_endian)
         values = list(content) if element.VM > 1 else [content]
-        if not values:
-            return {"vr": vr}
         return {"vr": vr, "Value": [_parsed(one, vr) for one in values]}
 
     def _binary(
@@ -323,6 +327,31 @@ def _swap_bytes(content: bytes, size: int) -> bytes:
 
 
 _LONG_TEXTS: Final = frozenset({"LT", "ST", "UC", "UT"})
+
+
+@lru_cache(maxsize=8192)
+def _registered_vr(tag: int) -> str:
+    """Return the VR of an element in implicit VR, "" where the registry leaves it open."""
+    return "" if is_private(tag) or is_vr_open(tag) else vr_of(tag)
+
+
+def _numbers(content: bytes, vr: str, *, is_little_endian: bool) -> list[Any]:
+    """Return binary numbers or tags; none when the length does not fit."""
+    prefix = "<" if is_little_endian else ">"
+    if vr == "AT":
+        if len(content) % 4:
+            return []
+        halves = struct.unpack(f"{prefix}{len(content) // 2}H", content)
+        return [
+            f"{group:04X}{number:04X}"
+            for group, number in zip(halves[::2], halves[1::2], strict=True)
+        ]
+    code = vrs.NUMBER_CODES[vr]
+    size = struct.calcsize(code)
+    if len(content) % size:
+        return []
+    numbers = struct.unpack(f"{prefix}{len(content) // size}{code}", content)
+    return list(map(_finite, numbers)) if vr in vrs.FLOATS else list(numbers)
 
 
 def _strip(text: str, vr: str) -> str:

@@ -31,12 +31,15 @@ UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 MAX_DEPTH: Final = 64
 """Nesting of sequences beyond this is refused; real objects stay below ten."""
 
+HEADER_MAX: Final = 64 * 1024 * 1024
+"""Bytes before the pixel data beyond which an object is not looked into."""
+
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
 
 _WINDOW: Final = 65536
-_HEADER_MAX: Final = 12
+_ELEMENT_HEADER_MAX: Final = 12
 
 # PS3.5 7.1.2: these have a 16-bit length in explicit VR; all others, those still to be
 # invented included, have two reserved bytes and a 32-bit length.
@@ -240,11 +243,11 @@ class DataSetReader:
                 length = codes.short.unpack_from(window, at + 6)[0]
                 vr = code.decode("ascii")
             elif code.isalpha() and code.isupper():
-                if len(window) - at < _HEADER_MAX:
-                    raise _ends_early(position + _HEADER_MAX, self.size)
+                if len(window) - at < _ELEMENT_HEADER_MAX:
+                    raise _ends_early(position + _ELEMENT_HEADER_MAX, self.size)
                 length = codes.long.unpack_from(window, at + 8)[0]
                 vr = code.decode("ascii")
-                header = _HEADER_MAX
+                header = _ELEMENT_HEADER_MAX
             elif code in _BLANK_VRS:
                 length = codes.short.unpack_from(window, at + 6)[0]
             else:
@@ -295,7 +298,7 @@ class DataSetReader:
 
     def _at(self, position: int) -> tuple[bytes | memoryview, int]:
         """Return a window that holds the header at ``position``, and where in it."""
-        if not (self._base <= position and position + _HEADER_MAX <= self._limit) and not (
+        if not (self._base <= position and position + _ELEMENT_HEADER_MAX <= self._limit) and not (
             self._limit == self.size and position >= self._base
         ):
             self._window = self._read(position, min(_WINDOW, self.size - position))
@@ -415,25 +418,27 @@ class Attributes:
         fragments = list(self._reader.items(element, self._encoding))[1:]
         return b"".join([self._reader.value(f.start, f.end - f.start) for f in fragments])
 
+    def places(self, tag: int) -> tuple[Item, ...]:
+        """Return where the items of a sequence lie; none where it is absent."""
+        element = self.elements.get(tag)
+        if element is None:
+            return ()
+        return tuple(self._reader.items(element, self._encoding))
+
+    def inside(self, tag: int, place: Item) -> Attributes:
+        """Return one item of a sequence as a table, from its place."""
+        encoding = item_encoding(self.elements[tag], self._encoding)
+        return Attributes.of(self._reader, encoding, place.start, place.end)
+
     def items(self, tag: int) -> Iterator[Attributes]:
         """Yield the items of a sequence, each as a table; none where it is absent."""
-        element = self.elements.get(tag)
-        if element is None:
-            return
-        encoding = item_encoding(element, self._encoding)
-        for item in self._reader.items(element, self._encoding):
-            yield Attributes.of(self._reader, encoding, item.start, item.end)
+        for place in self.places(tag):
+            yield self.inside(tag, place)
 
     def item(self, tag: int, index: int = 0) -> Attributes | None:
-        """Return one item of a sequence without reading the others, None where absent."""
-        element = self.elements.get(tag)
-        if element is None:
-            return None
-        encoding = item_encoding(element, self._encoding)
-        for number, item in enumerate(self._reader.items(element, self._encoding)):
-            if number == index:
-                return Attributes.of(self._reader, encoding, item.start, item.end)
-        return None
+        """Return one item of a sequence, None where absent."""
+        places = self.places(tag)
+        return self.inside(tag, places[index]) if index < len(places) else None
 
     def _floats(self, tag: int, code: str) -> list[float]:
         raw = self.raw(tag, length_max=1 << 20)

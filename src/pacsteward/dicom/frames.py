@@ -22,15 +22,15 @@ from __future__ import annotations
 
 import array
 import json
-import struct
 import zlib
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from pacsteward.base.errors import Exhausted, Invalid, NotFound, Unsupported
+from pacsteward.dicom.deflated import cannot_inflate, inflate_range, inflated_header
 from pacsteward.dicom.elements import (
+    HEADER_MAX,
     UNDEFINED_LENGTH,
     Attributes,
     DataSetReader,
@@ -38,7 +38,7 @@ from pacsteward.dicom.elements import (
     Encoding,
     RangeReader,
 )
-from pacsteward.dicom.inflate import RATIO_FROM, RATIO_MAX, SIZE_MAX
+from pacsteward.dicom.encapsulation import FIRST, FRAGMENT, Span, find_fragments
 from pacsteward.dicom.media import Codec, codec_of, encoding_of, media_type
 from pacsteward.dicom.pixels import (
     DOUBLE_FLOAT_PIXEL_DATA,
@@ -49,35 +49,8 @@ from pacsteward.dicom.pixels import (
 )
 from pacsteward.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax
 
-EXTENDED_OFFSET_TABLE: Final = 0x7FE00001
-EXTENDED_OFFSET_TABLE_LENGTHS: Final = 0x7FE00002
 _PIXEL_DATA_PROVIDER_URL: Final = 0x00287FE0
 _PIXEL_TAGS: Final = (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA)
-
-HEADER_MAX: Final = 64 * 1024 * 1024
-"""Bytes before the pixel data beyond which an object is not looked into."""
-
-_INFLATE_CHUNK: Final = 1 << 20
-
-# What a frame of each codec begins with, for fragments that no table groups into frames.
-_FRAME_STARTS: Final[dict[Codec, tuple[bytes, ...]]] = {
-    Codec.JPEG: (b"\xff\xd8",),
-    Codec.JPEG_LS: (b"\xff\xd8",),
-    Codec.JPEG_2000: (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP"),
-    Codec.JPEG_XL: (b"\xff\x0a", b"\x00\x00\x00\x0cJXL"),
-}
-# What it ends with, where writers split frames so that starts alone do not tell (PS3.5 A.4).
-_FRAME_ENDS: Final[dict[Codec, bytes]] = {
-    Codec.JPEG: b"\xff\xd9",
-    Codec.JPEG_LS: b"\xff\xd9",
-    Codec.JPEG_2000: b"\xff\xd9",
-}
-
-_FRAGMENT: Final = struct.Struct("<QI")
-_FIRST: Final = struct.Struct("<I")
-
-Span = tuple[int, int]
-"""Offset within the data set, and length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +189,12 @@ class FrameTable:
             },
             separators=(",", ":"),
         ).encode()
-        return b"".join((_FIRST.pack(len(head)), head, self.fragments, self.first_fragments))
+        return b"".join((FIRST.pack(len(head)), head, self.fragments, self.first_fragments))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> FrameTable:
         """Return the table that `to_bytes` wrote."""
-        (head_length,) = _FIRST.unpack_from(data)
+        (head_length,) = FIRST.unpack_from(data)
         fragments = 4 + head_length
         head = json.loads(data[4:fragments])
         first_fragments = fragments + head["split"]
@@ -274,16 +247,16 @@ class FrameTable:
         frames = len(self.first_fragments) // 4
         if frame > frames:
             raise _pixels_end_early(frame)
-        (first,) = _FIRST.unpack_from(self.first_fragments, (frame - 1) * 4)
+        (first,) = FIRST.unpack_from(self.first_fragments, (frame - 1) * 4)
         if frame == frames:
             return first, count
-        return first, _FIRST.unpack_from(self.first_fragments, frame * 4)[0]
+        return first, FIRST.unpack_from(self.first_fragments, frame * 4)[0]
 
     def _fragment_count(self) -> int:
-        return len(self.fragments) // _FRAGMENT.size
+        return len(self.fragments) // FRAGMENT.size
 
     def _fragment(self, index: int) -> Span:
-        offset, length = _FRAGMENT.unpack_from(self.fragments, index * _FRAGMENT.size)
+        offset, length = FRAGMENT.unpack_from(self.fragments, index * FRAGMENT.size)
         return offset, length
 
 
@@ -318,7 +291,7 @@ def locate_frames(read: RangeReader, size: int, transfer_syntax_uid: str) -> Fra
         When the attributes before the pixel data exceed `HEADER_MAX`.
     """
     if transfer_syntax(transfer_syntax_uid).is_deflated:
-        reader = _inflated_header(read, size)
+        reader = inflated_header(read, size)
     else:
         reader = DataSetReader(read, size)
     encoding = encoding_of(transfer_syntax_uid)
@@ -335,8 +308,17 @@ def locate_frames(read: RangeReader, size: int, transfer_syntax_uid: str) -> Fra
             remedy="Ask the sender for the object in its true transfer syntax.",
         )
     if is_encapsulated:
-        return _encapsulated(
-            reader, attributes, encoding, pixel_data, image, transfer_syntax_uid, size
+        codec = codec_of(transfer_syntax_uid)
+        fragments = find_fragments(
+            reader, attributes, encoding, pixel_data, image.number_of_frames, codec
+        )
+        return FrameTable(
+            transfer_syntax_uid,
+            image,
+            header_length=pixel_data.start,
+            stored_length=size,
+            fragments=fragments.spans,
+            first_fragments=fragments.first,
         )
     return _native(pixel_data, encoding, image, transfer_syntax_uid, size)
 
@@ -362,7 +344,7 @@ def frame_bytes(read: RangeReader, table: FrameTable, frame: int) -> FrameConten
     """
     if transfer_syntax(table.transfer_syntax_uid).is_deflated:
         ((offset, length),) = table.spans(frame)
-        data = _inflate_range(read, table.stored_length, offset, length)
+        data = inflate_range(read, table.stored_length, offset, length)
     else:
         data = b"".join([_read_span(read, span, frame) for span in table.spans(frame)])
     return FrameContent(
@@ -378,7 +360,7 @@ def header_bytes(read: RangeReader, table: FrameTable) -> bytes:
     The renderer needs these attributes beside one frame.
     """
     if transfer_syntax(table.transfer_syntax_uid).is_deflated:
-        return _inflate_range(read, table.stored_length, 0, table.header_length)
+        return inflate_range(read, table.stored_length, 0, table.header_length)
     return _read_span(read, (0, table.header_length), 0)
 
 
@@ -467,175 +449,6 @@ def pixel_vr(tag: int, bits_allocated: int) -> str:
     return "OF" if tag == FLOAT_PIXEL_DATA else "OD"
 
 
-# --- Encapsulated pixel data --------------------------------------------------------------------
-
-
-def _encapsulated(
-    reader: DataSetReader,
-    attributes: Attributes,
-    encoding: Encoding,
-    pixel_data: Element,
-    image: ImagePixel,
-    transfer_syntax_uid: str,
-    size: int,
-) -> FrameTable:
-    table = FrameTable(transfer_syntax_uid, image, pixel_data.start, size)
-    basic_offsets, first = _basic_offset_table(reader, pixel_data, encoding)
-    fragments = _extended_fragments(reader, attributes, encoding, first, image)
-    if fragments is None:
-        fragments = _walk_fragments(reader, encoding, first)
-    if not fragments:
-        raise Invalid("The image was not read.", why="Its encapsulated pixel data are empty.")
-    packed = b"".join([_FRAGMENT.pack(*span) for span in fragments])
-    starts: Sequence[int] = ()
-    if codec_of(transfer_syntax_uid) is not Codec.VIDEO:
-        starts = _frame_starts(
-            reader, fragments, basic_offsets, first, image.number_of_frames, transfer_syntax_uid
-        )
-    one_each = len(starts) == len(fragments)
-    return FrameTable(
-        table.transfer_syntax_uid,
-        table.image,
-        table.header_length,
-        table.stored_length,
-        fragments=packed,
-        first_fragments=b"" if one_each else b"".join([_FIRST.pack(index) for index in starts]),
-    )
-
-
-def _basic_offset_table(
-    reader: DataSetReader, pixel_data: Element, encoding: Encoding
-) -> tuple[tuple[int, ...], int]:
-    """Return the offsets of the Basic Offset Table, and where the first fragment item begins."""
-    item = next(reader.items(pixel_data, encoding), None)
-    if item is None:
-        raise Invalid("The image was not read.", why="Its encapsulated pixel data are empty.")
-    length = item.end - item.start
-    offsets: tuple[int, ...] = ()
-    if length % 4 == 0 and length <= HEADER_MAX:
-        offsets = struct.unpack(f"<{length // 4}I", reader.value(item.start, length))
-    return offsets, item.end
-
-
-def _extended_fragments(
-    reader: DataSetReader,
-    attributes: Attributes,
-    encoding: Encoding,
-    first: int,
-    image: ImagePixel,
-) -> list[Span] | None:
-    """Return the fragments that the Extended Offset Table names, None where it cannot be trusted.
-
-    It is believed when its offsets and lengths chain without a gap from the first fragment to the
-    sequence delimiter, one for each frame; then no fragment needs to be visited.
-    """
-    raw_offsets = attributes.raw(EXTENDED_OFFSET_TABLE)
-    raw_lengths = attributes.raw(EXTENDED_OFFSET_TABLE_LENGTHS)
-    count = image.number_of_frames
-    if raw_offsets is None or raw_lengths is None:
-        return None
-    if not len(raw_offsets) == len(raw_lengths) == 8 * count:
-        return None
-    spans: list[Span] = []
-    expected = 0
-    for (offset,), (length,) in zip(
-        struct.iter_unpack("<Q", raw_offsets), struct.iter_unpack("<Q", raw_lengths), strict=True
-    ):
-        if offset != expected or length >= UNDEFINED_LENGTH:
-            return None
-        spans.append((first + offset + 8, length + length % 2))
-        expected = offset + 8 + length + length % 2
-    if first + expected + 8 > reader.size:
-        return None
-    end = reader.item_at(first + expected, encoding)
-    return spans if end is None else None
-
-
-def _walk_fragments(reader: DataSetReader, encoding: Encoding, first: int) -> list[Span]:
-    """Return the fragments as their item headers give them."""
-    spans: list[Span] = []
-    position = first
-    # Some writers leave the sequence delimiter out when nothing follows.
-    while position < reader.size and (item := reader.item_at(position, encoding)) is not None:
-        start, length = item
-        spans.append((start, length))
-        position = start + length
-    return spans
-
-
-def _frame_starts(
-    reader: DataSetReader,
-    fragments: list[Span],
-    basic_offsets: tuple[int, ...],
-    first: int,
-    number_of_frames: int,
-    transfer_syntax_uid: str,
-) -> Sequence[int]:
-    """Return the index of the first fragment of each frame."""
-    if number_of_frames == 1:
-        return (0,)
-    if len(fragments) == number_of_frames:
-        return range(number_of_frames)
-    by_table = _starts_by_table(fragments, basic_offsets, first, number_of_frames)
-    if by_table is not None:
-        return by_table
-    codec = codec_of(transfer_syntax_uid)
-    by_marker = _starts_by_marker(reader, fragments, codec)
-    if len(by_marker) == number_of_frames:
-        return by_marker
-    by_end = _starts_by_end(reader, fragments, codec)
-    if len(by_end) == number_of_frames:
-        return by_end
-    if len(fragments) < number_of_frames and len(by_marker) in (0, len(fragments)):
-        # Fewer fragments than frames, each a frame of its own: the rest is missing.
-        return range(len(fragments))
-    raise Invalid(
-        "The image was not read.",
-        why=f"It says it has {number_of_frames} frames, and its {len(fragments)} fragments cannot "
-        "be told apart: there is no usable offset table.",
-        remedy="Ask the sender for the object with a Basic or Extended Offset Table.",
-    )
-
-
-def _starts_by_table(
-    fragments: list[Span], offsets: tuple[int, ...], first: int, number_of_frames: int
-) -> list[int] | None:
-    """Return the starts a Basic Offset Table names, None where they are not fragments."""
-    if len(offsets) != number_of_frames or (offsets and offsets[0] != 0):
-        return None
-    item_offsets = [offset - 8 - first for offset, _ in fragments]
-    starts: list[int] = []
-    for offset in offsets:
-        index = bisect_left(item_offsets, offset)
-        if index == len(item_offsets) or item_offsets[index] != offset:
-            return None
-        if starts and index <= starts[-1]:
-            return None
-        starts.append(index)
-    return starts
-
-
-def _starts_by_marker(reader: DataSetReader, fragments: list[Span], codec: Codec) -> list[int]:
-    starts = _FRAME_STARTS.get(codec, ())
-    return [
-        index
-        for index, (offset, length) in enumerate(fragments)
-        if reader.value(offset, min(length, 6)).startswith(starts)
-    ]
-
-
-def _starts_by_end(reader: DataSetReader, fragments: list[Span], codec: Codec) -> list[int]:
-    mark = _FRAME_ENDS.get(codec)
-    if mark is None:
-        return []
-    starts = [0]
-    for index, (offset, length) in enumerate(fragments[:-1]):
-        tail = min(length, 10)
-        if mark in reader.value(offset + length - tail, tail):
-            starts.append(index + 1)
-    return starts
-
-
 # --- Delivery -----------------------------------------------------------------------------------
 
 
@@ -676,7 +489,7 @@ def _inflated_frame(data: bytes, table: FrameTable, frame: int) -> bytes:
     try:
         inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, length + 1)
     except zlib.error as error:
-        raise _cannot_inflate(str(error)) from error
+        raise cannot_inflate(str(error)) from error
     if not length <= len(inflated) <= length + 1:
         raise _pixels_end_early(frame)
     return inflated[:length]
@@ -722,110 +535,6 @@ def swap_bytes(data: bytes, unit: int) -> bytes:
     values = array.array(_ARRAY_CODES[unit], data[:whole])
     values.byteswap()
     return values.tobytes() + data[whole:]
-
-
-# --- Deflated data sets -------------------------------------------------------------------------
-
-
-def _inflated_header(read: RangeReader, size: int) -> DataSetReader:
-    """Return a reader over the inflated data set of which only the beginning is at hand.
-
-    The size is not known before all is inflated, so it is taken as the limit; a frame that is
-    not there is found out when it is read.
-    """
-    inflated = _Inflated(read, size)
-    return DataSetReader(inflated.read, SIZE_MAX)
-
-
-class _Inflated:
-    """Range reads over a deflated data set; keeps what it has inflated, up to `HEADER_MAX`."""
-
-    def __init__(self, read: RangeReader, size: int) -> None:
-        self._chunks = _inflate(read, size)
-        self._data = bytearray()
-
-    def read(self, offset: int, length: int) -> bytes:
-        while len(self._data) < offset + length:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                break
-            self._data += chunk
-            if len(self._data) > HEADER_MAX:
-                raise Exhausted(
-                    "The image was not read.",
-                    why=f"Its attributes take more than {HEADER_MAX} bytes before the pixel data.",
-                    remedy="Retrieve the object as it is stored.",
-                )
-        return bytes(self._data[offset : offset + length])
-
-
-def _inflate(read: RangeReader, size: int) -> Iterator[bytes]:
-    """Yield the inflated data set in pieces, bounded in size and in memory (PS3.5 A.5)."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    limit = min(SIZE_MAX, max(RATIO_FROM, size * RATIO_MAX))
-    total = 0
-    try:
-        for position in range(0, size, _INFLATE_CHUNK):
-            packed = read(position, min(_INFLATE_CHUNK, size - position))
-            # An empty tail may still have output waiting, so the last piece decides.
-            while piece := inflater.decompress(packed, _INFLATE_CHUNK):
-                total += len(piece)
-                if total > limit:
-                    raise _inflates_too_much(limit)
-                yield piece
-                packed = inflater.unconsumed_tail
-    except zlib.error as error:
-        raise _cannot_inflate(str(error)) from error
-
-
-def _inflate_range(read: RangeReader, size: int, offset: int, length: int) -> bytes:
-    """Return a range of the inflated data set; what lies before it is inflated and let go."""
-    pieces: list[bytes] = []
-    position = 0
-    for piece in _inflate(read, size):
-        start = max(offset - position, 0)
-        pieces.append(piece[start : max(offset + length - position, 0)])
-        position += len(piece)
-        if position >= offset + length:
-            break
-    data = b"".join(pieces)
-    if len(data) != length:
-        raise _cannot_inflate("it ends early")
-    return data
-
-
-def inflated(read: RangeReader, size: int, size_max: int = SIZE_MAX) -> bytes:
-    """Return a whole deflated data set inflated.
-
-    Raises
-    ------
-    Invalid
-        When the stream is damaged.
-    Exhausted
-        When it becomes larger than ``size_max``.
-    """
-    data = bytearray()
-    for piece in _inflate(read, size):
-        data += piece
-        if len(data) > size_max:
-            raise _inflates_too_much(size_max)
-    return bytes(data)
-
-
-def _inflates_too_much(limit: int) -> Exhausted:
-    return Exhausted(
-        "The data set was not inflated.",
-        why=f"It becomes more than {limit} bytes.",
-        remedy="Retrieve the object as it is stored.",
-    )
-
-
-def _cannot_inflate(detail: str) -> Invalid:
-    return Invalid(
-        "The image was not read.",
-        why=f"Its deflated stream is damaged ({detail}).",
-        remedy="Ask the sender for the object again.",
-    )
 
 
 def _pixels_end_early(frame: int) -> Invalid:

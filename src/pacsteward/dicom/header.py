@@ -30,10 +30,10 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pacsteward.dicom import charset, vrs
-from pacsteward.dicom import header_walk as walk
+from pacsteward.dicom import header_tables as tables
 from pacsteward.dicom.attributes import vr_of
 from pacsteward.dicom.fragments import Fragments
-from pacsteward.dicom.header_walk import HeaderWalk
+from pacsteward.dicom.header_walk import Found, HeaderWalk
 from pacsteward.dicom.inflate import InflatingSource
 from pacsteward.dicom.uids import transfer_syntax
 
@@ -164,16 +164,16 @@ def read_header(data: Fragments, transfer_syntax_uid: str) -> Header:
 def _header(
     reader: HeaderWalk, size: int, transfer_syntax_uid: str, *, is_implicit_vr: bool
 ) -> Header:
-    raw_character_set = reader.found.get(walk.SPECIFIC_CHARACTER_SET, (0, b""))[1]
+    raw_character_set = reader.found.get(tables.SPECIFIC_CHARACTER_SET, (0, b""))[1]
     character_set = raw_character_set.decode("latin-1").strip(" \0")
     values = _texts(reader.found, character_set, reader.order)
     take = values.get
     pixels = reader.pixels
     header = Header(
-        sop_class_uid=take(walk.SOP_CLASS_UID, ""),
-        sop_instance_uid=take(walk.SOP_INSTANCE_UID, ""),
-        study_instance_uid=take(walk.STUDY_INSTANCE_UID, ""),
-        series_instance_uid=take(walk.SERIES_INSTANCE_UID, ""),
+        sop_class_uid=take(tables.SOP_CLASS_UID, ""),
+        sop_instance_uid=take(tables.SOP_INSTANCE_UID, ""),
+        study_instance_uid=take(tables.STUDY_INSTANCE_UID, ""),
+        series_instance_uid=take(tables.SERIES_INSTANCE_UID, ""),
         specific_character_set=character_set,
         values=MappingProxyType(values),
         request_attributes=tuple(
@@ -183,12 +183,12 @@ def _header(
         if pixels is None
         else PixelData(
             *pixels,
-            rows=_number(take(walk.ROWS)),
-            columns=_number(take(walk.COLUMNS)),
-            samples_per_pixel=_number(take(walk.SAMPLES_PER_PIXEL)),
-            bits_allocated=_number(take(walk.BITS_ALLOCATED)),
-            number_of_frames=_number(take(walk.NUMBER_OF_FRAMES)) or 1,
-            photometric_interpretation=take(walk.PHOTOMETRIC_INTERPRETATION, ""),
+            rows=_number(take(tables.ROWS)),
+            columns=_number(take(tables.COLUMNS)),
+            samples_per_pixel=_number(take(tables.SAMPLES_PER_PIXEL)),
+            bits_allocated=_number(take(tables.BITS_ALLOCATED)),
+            number_of_frames=_number(take(tables.NUMBER_OF_FRAMES)) or 1,
+            photometric_interpretation=take(tables.PHOTOMETRIC_INTERPRETATION, ""),
         ),
         size=size,
         transfer_syntax_uid=transfer_syntax_uid,
@@ -200,46 +200,51 @@ def _header(
     return header
 
 
-_NOT_INDEXED = walk.WANTED - walk.INDEX_TAGS
+_NOT_INDEXED = tables.WANTED - tables.INDEX_TAGS
 """Read for what else the header says, and for the items of Request Attributes Sequence."""
 
 
 def _request_attributes(item: dict[int, str]) -> RequestAttributes:
     return RequestAttributes(
-        item.get(walk.REQUESTED_PROCEDURE_ID, ""),
-        item.get(walk.SCHEDULED_PROCEDURE_STEP_ID, ""),
-        item.get(walk.ACCESSION_NUMBER, ""),
+        item.get(tables.REQUESTED_PROCEDURE_ID, ""),
+        item.get(tables.SCHEDULED_PROCEDURE_STEP_ID, ""),
+        item.get(tables.ACCESSION_NUMBER, ""),
     )
 
 
-_DICTIONARY_VR = {tag: vr_of(tag) for tag in walk.WANTED}
+_DICTIONARY_VR = {tag: vr_of(tag) for tag in tables.WANTED}
 _BINARY_TAGS = frozenset(tag for tag, vr in _DICTIONARY_VR.items() if vr in vrs.NUMBER_CODES)
 _PLAIN = bytes(range(0x20, 0x7F)) + b"\0"
 _SEPARATOR = b"\x1e"
 
 
-def _texts(found: walk.Found, character_set: str, order: walk.Order) -> dict[int, str]:
+def _texts(found: Found, character_set: str, order: tables.Order) -> dict[int, str]:
     """Return raw values as text without padding, several values separated by backslashes.
 
-    Most headers hold plain ASCII only. Then all texts are decoded at once.
+    Most headers hold plain ASCII only. Then all texts are decoded at once. Takes the binary
+    numbers out of ``found``.
     """
-    tags = list(found.keys() - _BINARY_TAGS)
-    joined = _SEPARATOR.join([found[tag][1] for tag in tags])
+    numbers = {tag: found.pop(tag) for tag in _BINARY_TAGS if tag in found}
+    tags = list(found)
+    joined = _SEPARATOR.join([raw for _, raw in found.values()])
     if tags and joined.translate(None, _PLAIN) == _SEPARATOR * (len(tags) - 1):
         values = joined.decode("ascii").split("\x1e")
         texts = {tag: value.strip(" \0") for tag, value in zip(tags, values, strict=True)}
     else:
         texts = {tag: _text(tag, *found[tag], character_set, order) for tag in tags}
     for tag, text in texts.items():
+        if "\0" in text:
+            # Some writers leave the rest of a buffer behind the end of a text. Databases refuse
+            # the character.
+            text = texts[tag] = text.replace("\0", "")
         if "\\" in text and _DICTIONARY_VR[tag] not in vrs.SINGLE_VALUED:
             texts[tag] = "\\".join([part.strip(" \0") for part in text.split("\\")])
-    for tag in _BINARY_TAGS:
-        if tag in found:
-            texts[tag] = _text(tag, *found[tag], character_set, order)
+    for tag, number in numbers.items():
+        texts[tag] = _text(tag, *number, character_set, order)
     return texts
 
 
-def _text(tag: int, letters: int, raw: bytes, character_set: str, order: walk.Order) -> str:
+def _text(tag: int, letters: int, raw: bytes, character_set: str, order: tables.Order) -> str:
     vr = order.vrs[letters]
     if not vr or vr == "UN":
         vr = _DICTIONARY_VR[tag]

@@ -15,13 +15,25 @@ PS3.5 7.1 (element heads), 7.5 (nested data sets), A.4 (encapsulated pixel data)
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from pacsteward.base.errors import Invalid
-from pacsteward.dicom.attributes import INDEXED, format_tag, name_of
+from pacsteward.dicom.attributes import format_tag, name_of
 from pacsteward.dicom.fragments import ByteSource
+from pacsteward.dicom.header_tables import (
+    BIG,
+    HEAD,
+    ITEM,
+    ITEM_DELIMITER,
+    LITTLE,
+    PIXEL_TAGS,
+    REQUEST_ATTRIBUTES_SEQUENCE,
+    SEQUENCE_DELIMITER,
+    UNDEFINED,
+    VR_LETTERS,
+    Order,
+    swap,
+)
 
 
 class Pixels(NamedTuple):
@@ -35,27 +47,6 @@ class Pixels(NamedTuple):
     fragment_count: int
 
 
-SPECIFIC_CHARACTER_SET: Final = 0x00080005
-SOP_CLASS_UID: Final = 0x00080016
-SOP_INSTANCE_UID: Final = 0x00080018
-STUDY_INSTANCE_UID: Final = 0x0020000D
-SERIES_INSTANCE_UID: Final = 0x0020000E
-ACCESSION_NUMBER: Final = 0x00080050
-SAMPLES_PER_PIXEL: Final = 0x00280002
-PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
-NUMBER_OF_FRAMES: Final = 0x00280008
-ROWS: Final = 0x00280010
-COLUMNS: Final = 0x00280011
-BITS_ALLOCATED: Final = 0x00280100
-REQUEST_ATTRIBUTES_SEQUENCE: Final = 0x00400275
-SCHEDULED_PROCEDURE_STEP_ID: Final = 0x00400009
-REQUESTED_PROCEDURE_ID: Final = 0x00401001
-_ITEM: Final = 0xFFFEE000
-_ITEM_DELIMITER: Final = 0xFFFEE00D
-_SEQUENCE_DELIMITER: Final = 0xFFFEE0DD
-_PIXEL_TAGS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-
-UNDEFINED: Final = 0xFFFFFFFF
 DEPTH_MAX: Final = 64
 """Real objects stay below ten levels of sequences."""
 VALUE_MAX: Final = 65536
@@ -66,86 +57,7 @@ megabytes of functional groups; more than this is made to keep us busy."""
 ITEMS_MAX: Final = 64
 """Items of Request Attributes Sequence that are read."""
 _WINDOW: Final = 16384
-_HEAD: Final = 12
-"""Bytes of the longest element head (PS3.5 7.1.2)."""
-_ITEM_VALUES: Final = frozenset(
-    {ACCESSION_NUMBER, SCHEDULED_PROCEDURE_STEP_ID, REQUESTED_PROCEDURE_ID}
-)
-INDEX_TAGS: Final = frozenset(tag for tags in INDEXED.values() for tag in tags)
-WANTED: Final = (
-    INDEX_TAGS
-    | _ITEM_VALUES
-    | {
-        SPECIFIC_CHARACTER_SET,
-        SAMPLES_PER_PIXEL,
-        PHOTOMETRIC_INTERPRETATION,
-    }
-)
-# Everything that the loops must not simply pass over. Pixel data and the sequence are looked at
-# where they lie; zero is the tag of a group length that no data set may have, or of padding.
-_MARKED: Final = _PIXEL_TAGS | {
-    REQUEST_ATTRIBUTES_SEQUENCE, _ITEM, _ITEM_DELIMITER, _SEQUENCE_DELIMITER, 0,
-}  # fmt: skip
 
-# PS3.5 7.1.2: VRs with a 16-bit length; the others have two reserved bytes and a 32-bit length.
-_SHORT: Final = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
-_LONG: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-
-
-class Order(NamedTuple):
-    """One byte order: how heads unpack, and tables in the form in which they unpack.
-
-    A tag is two 16-bit numbers. Read as one little endian 32-bit number its halves are swapped,
-    so the tables are swapped once instead of every tag. The two letters of a VR unpack as one
-    number too, which finds the length of its head in ``heads`` (0: no such VR).
-    """
-
-    explicit: struct.Struct
-    implicit: struct.Struct
-    long: struct.Struct
-    heads: bytes
-    vrs: dict[int, str]
-    """The letters of a VR; none for 0."""
-    unknown: int
-    """UN, as it unpacks."""
-    special: dict[int, int]
-    """Tags that are wanted, and 0 for those that need a closer look."""
-    marked: dict[int, int]
-    """The latter alone."""
-    prefix: str
-    """Of the codes of `struct`."""
-    name: Literal["little", "big"]
-
-
-def _swap(tag: int) -> int:
-    return (tag & 0xFFFF) << 16 | tag >> 16
-
-
-def _order(prefix: str, as_unpacked: Callable[[int], int]) -> Order:
-    codes = {vr: struct.unpack(f"{prefix}H", vr)[0] for vr in _SHORT | _LONG}
-    heads = bytearray(1 << 16)
-    for vr, code in codes.items():
-        heads[code] = 8 if vr in _SHORT else _HEAD
-    marked = {as_unpacked(tag): 0 for tag in _MARKED}
-    return Order(
-        struct.Struct(f"{prefix}IHH"),
-        struct.Struct(f"{prefix}II"),
-        struct.Struct(f"{prefix}I"),
-        bytes(heads),
-        {code: vr.decode() for vr, code in codes.items()} | {0: ""},
-        codes[b"UN"],
-        {as_unpacked(tag): tag for tag in WANTED} | marked,
-        marked,
-        prefix,
-        "little" if prefix == "<" else "big",
-    )
-
-
-_LITTLE: Final = _order("<", _swap)
-_BIG: Final = _order(">", int)
-
-
-# --- the walk ------------------------------------------------------------------------------------
 
 Found = dict[int, tuple[int, bytes]]
 """VR, as it unpacks, and raw value by tag; of a tag that comes twice, the last.
@@ -163,7 +75,7 @@ class HeaderWalk:
 
     def __init__(self, source: ByteSource, *, is_big: bool, can_look_ahead: bool) -> None:
         self.source = source
-        self.order = _BIG if is_big else _LITTLE
+        self.order = BIG if is_big else LITTLE
         self.can_look_ahead = can_look_ahead
         self.found: Found = {}
         self.items: list[Found] = []
@@ -191,10 +103,10 @@ class HeaderWalk:
                 why="A data set is sent without preamble and file meta (PS3.10 7.1).",
                 remedy="Correct the sender's settings.",
             )
-        if self.order is _BIG or len(head) < 8:
+        if self.order is BIG or len(head) < 8:
             return is_implicit
         letters = head[4:6]
-        if is_implicit and (letters in _SHORT or letters in _LONG):
+        if is_implicit and (letters in VR_LETTERS):
             self.warn("It was announced in implicit VR and is in explicit VR.")
             return False
         if not is_implicit and not letters.isalpha():
@@ -245,11 +157,11 @@ class HeaderWalk:
             if at > last:
                 position = base + at
                 buffer, base, at, last = self._load(position, end)
-                if last - at < 8 - _HEAD:
-                    return self._finish(position, buffer[at : last + _HEAD], end, depth)
+                if last - at < 8 - HEAD:
+                    return self._finish(position, buffer[at : last + HEAD], end, depth)
                 if at > last:
                     # Room for the longest head; the length in it is checked like any other.
-                    buffer = buffer[at : last + _HEAD] + b"\0\0\0\0"
+                    buffer = buffer[at : last + HEAD] + b"\0\0\0\0"
                     base, at, last = position, 0, 0
             key, letters, length = unpack(buffer, at)
             head = heads[letters]
@@ -294,9 +206,9 @@ class HeaderWalk:
             if at > last:
                 position = base + at
                 buffer, base, at, last = self._load(position, end)
-                if last - at < 8 - _HEAD:
-                    return self._finish(position, buffer[at : last + _HEAD], end, depth)
-                last += _HEAD - 8
+                if last - at < 8 - HEAD:
+                    return self._finish(position, buffer[at : last + HEAD], end, depth)
+                last += HEAD - 8
             key, length = unpack(buffer, at)
             value = at + 8
             if key not in special and length != UNDEFINED:
@@ -335,7 +247,7 @@ class HeaderWalk:
         limit = len(self._buffer)
         if end is not None:
             limit = max(at, min(limit, end - self._base))
-        return self._buffer, self._base, at, limit - _HEAD
+        return self._buffer, self._base, at, limit - HEAD
 
     def _spend(self, size: int) -> None:
         self.walked += size
@@ -354,7 +266,7 @@ class HeaderWalk:
         if depth or not self.source.reaches(position):
             raise self._cut_short()
         # In big endian a lone zero is how every tag begins.
-        if rest.strip(b"\0") or (rest and self.order is _BIG):
+        if rest.strip(b"\0") or (rest and self.order is BIG):
             raise self._cut_short()
         if rest:
             self.warn("There are zeros after the end.")
@@ -419,8 +331,8 @@ class HeaderWalk:
         if length == UNDEFINED:
             head = self.source.window(value, 8)
             return len(head) == 8 and _unswap(order.long.unpack_from(head)[0], order) in (
-                _ITEM,
-                _SEQUENCE_DELIMITER,
+                ITEM,
+                SEQUENCE_DELIMITER,
             )
         if not self.source.reaches(value + length):
             return False
@@ -433,7 +345,7 @@ class HeaderWalk:
         if following < tag and following >> 16 != tag >> 16:
             return False
         letters = head[4:6]
-        return letters in _SHORT or letters in _LONG or not letters.isalpha()
+        return letters in VR_LETTERS or not letters.isalpha()
 
     def _marked(
         self,
@@ -451,18 +363,18 @@ class HeaderWalk:
         The offset after an item delimiter comes back negative.
         """
         tag = _unswap(key, order)
-        if tag == _ITEM_DELIMITER:
+        if tag == ITEM_DELIMITER:
             if not depth:
                 self.warn("There are delimiters without an item.")
             return -value
-        if tag == _SEQUENCE_DELIMITER and not depth:
+        if tag == SEQUENCE_DELIMITER and not depth:
             self.warn("There are delimiters without an item.")
             return value
-        if tag in (_ITEM, _SEQUENCE_DELIMITER):
+        if tag in (ITEM, SEQUENCE_DELIMITER):
             raise _broken(value - 8, "An item or a delimiter stands outside of a sequence.")
         if tag == 0:
             return self._pass_zeros(value, length)
-        if tag in _PIXEL_TAGS and not depth:
+        if tag in PIXEL_TAGS and not depth:
             return self._note_pixels(tag, vr, value, length, order)
         if tag == REQUEST_ATTRIBUTES_SEQUENCE and found is self.found:
             return self._pass_sequence(value, length, vr, order, depth, is_implicit, self.items)
@@ -491,9 +403,9 @@ class HeaderWalk:
         while True:
             item, size = self._item_head(position, order)
             position += 8
-            if item == _SEQUENCE_DELIMITER:
+            if item == SEQUENCE_DELIMITER:
                 break
-            if item != _ITEM or size == UNDEFINED:
+            if item != ITEM or size == UNDEFINED:
                 raise _broken(position - 8, "Encapsulated pixel data hold something else.")
             position += size
             count += 1
@@ -518,15 +430,15 @@ class HeaderWalk:
         elif vr == "UN" and length == UNDEFINED:
             # PS3.5 6.2.2, note 2: of undefined length and unknown, it is in implicit VR little
             # endian. Some archives left it explicit, so the first element decides.
-            order = _LITTLE
+            order = LITTLE
             is_implicit = not self._is_explicit(position)
         end = None if length == UNDEFINED else position + length
         while end is None or position < end:
             item, size = self._item_head(position, order)
             position += 8
-            if item == _SEQUENCE_DELIMITER:
+            if item == SEQUENCE_DELIMITER:
                 return position if end is None else end
-            if item != _ITEM:
+            if item != ITEM:
                 raise _broken(position - 8, f"{format_tag(item)} stands where an item should.")
             found: Found | None = None
             if items is not None and len(items) < ITEMS_MAX:
@@ -549,7 +461,7 @@ class HeaderWalk:
     def _is_explicit(self, position: int) -> bool:
         """Whether the first element of the first item has a VR."""
         letters = self.source.window(position, 14)[12:14]
-        return letters in _SHORT or letters in _LONG
+        return letters in VR_LETTERS
 
     def _item_head(self, position: int, order: Order) -> tuple[int, int]:
         if not self.source.reaches(position + 8):
@@ -560,7 +472,7 @@ class HeaderWalk:
 
 
 def _unswap(key: int, order: Order) -> int:
-    return key if order is _BIG else _swap(key)
+    return key if order is BIG else swap(key)
 
 
 def _broken(offset: int, why: str) -> Invalid:

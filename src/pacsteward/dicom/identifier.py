@@ -13,6 +13,7 @@ PS3.4 C.4.1.1.3, C.2.2.2 (identifiers, character set); PS3.5 chapter 7, 6.2 (pad
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,7 +21,7 @@ from typing import Final, TypeAlias
 
 from pacsteward.base.errors import Invalid
 from pacsteward.dicom import charset, vrs
-from pacsteward.dicom.attributes import format_tag, is_private, keyword_of, name_of, vr_of
+from pacsteward.dicom.attributes import format_tag, is_private, keyword_of, name_of, tag_of, vr_of
 from pacsteward.dicom.elements import (
     DataSetReader,
     Element,
@@ -34,8 +35,22 @@ from pacsteward.dicom.uids import transfer_syntax
 Key: TypeAlias = "str | tuple[Mapping[int, Key], ...]"
 """A key's text, or the items of a sequence of keys."""
 
-Value: TypeAlias = "str | Sequence[Mapping[int, Value]]"
-"""An answer's text with several values separated by backslashes, or items of a sequence."""
+Value: TypeAlias = "str | Sequence[Mapping[int, Value]] | Typed"
+"""An answer's text with several values separated by backslashes, items of a sequence, or either
+of them with its representation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A value with the representation that its object gives it.
+
+    Our dictionary knows that of standard attributes only; a private one means nothing without it
+    (PS3.5 7.8). Bytes are of a representation without text, in little endian, and written as
+    they are.
+    """
+
+    vr: str
+    value: str | bytes | Sequence[Mapping[int, Value]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +126,20 @@ def write_identifier(
     Parameters
     ----------
     values
-        By tag, in any order. Numbers and tags are written in text, as the index has them.
+        By tag, in any order. Numbers and tags are written in text, as the index has them; private
+        and binary attributes are `Typed`.
     character_set
         One that can represent all texts (`charset.character_set_for`). It is put into the answer
         unless it is "".
     transfer_syntax_uid
         Implicit or Explicit VR Little Endian, or Explicit VR Big Endian.
 
+    A number or a tag that is none is written as empty.
+
     Raises
     ------
     Invalid
-        When a text does not fit the character set, or a value its representation.
+        When a text does not fit the character set, or a text is given for a sequence or bytes.
     """
     syntax = transfer_syntax(transfer_syntax_uid)
     if syntax.is_deflated or syntax.is_encapsulated:
@@ -227,8 +245,11 @@ _CODES: Final = {True: _Codes("<"), False: _Codes(">")}
 @lru_cache(maxsize=4096)
 def _vr(tag: int) -> tuple[str, bytes, bool]:
     """VR of a tag, its letters, and whether its length has 16 bits."""
-    vr = vr_of(tag)
-    return vr, vr.encode(), vr in vrs.SHORT_LENGTH
+    return _written(vr_of(tag))
+
+
+def _written(vr: str) -> tuple[str, bytes, bool]:
+    return vr, vr.encode("ascii"), vr in vrs.SHORT_LENGTH
 
 
 def _encode(
@@ -236,10 +257,17 @@ def _encode(
 ) -> bytes:
     parts: list[bytes] = []
     for tag in sorted(values):
-        value = values[tag]
-        vr, letters, is_short = _vr(tag)
+        given = values[tag]
+        if isinstance(given, Typed):
+            vr, letters, is_short = _written(given.vr)
+            value = given.value
+        else:
+            vr, letters, is_short = _vr(tag)
+            value = given
         if isinstance(value, str):
             raw = _raw(tag, vr, value, character_set, codes) if value else b""
+        elif isinstance(value, bytes):
+            raw = _plain_bytes(vr, value, codes)
         else:
             raw = _items(tag, vr, value, character_set, is_implicit, codes)
         group, number = tag >> 16, tag & 0xFFFF
@@ -264,10 +292,10 @@ def _raw(tag: int, vr: str, text: str, character_set: str, codes: _Codes) -> byt
     if vr in vrs.NUMBER_CODES or vr == "AT":
         try:
             return _numbers(vr, text, codes)
-        except (ValueError, struct.error, OverflowError):
-            raise Invalid(
-                "An answer was not encoded.", why=f"{name_of(tag)} is not a number of VR {vr}."
-            ) from None
+        except (Invalid, ValueError, struct.error, OverflowError):
+            # The index has what the object had. One object with a word for a number must not
+            # take the answer away from those who ask for all of them.
+            return b""
     if vr == "SQ" or vr in vrs.BINARY:
         raise Invalid("An answer was not encoded.", why=f"{name_of(tag)} of VR {vr} has no text.")
     try:
@@ -280,10 +308,25 @@ def _raw(tag: int, vr: str, text: str, character_set: str, codes: _Codes) -> byt
     return raw
 
 
+def _plain_bytes(vr: str, value: bytes, codes: _Codes) -> bytes:
+    """Put bytes into the byte order of the answer, padded to even length."""
+    unit = _BYTES_OF_A_WORD.get(vr, 1)
+    if unit > 1 and codes.prefix == ">" and len(value) % unit == 0:
+        swapped = array(_ARRAY_CODES[unit], value)
+        swapped.byteswap()
+        value = swapped.tobytes()
+    return value + b"\0" * (len(value) % 2)
+
+
+_BYTES_OF_A_WORD: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
+_ARRAY_CODES: Final = {2: "H", 4: "I", 8: "Q"}
+
+
 def _numbers(vr: str, text: str, codes: _Codes) -> bytes:
     words = text.split("\\")
     if vr == "AT":
-        halves = [int(half, 16) for word in words for half in (word[:4], word[4:])]
+        tags = [tag_of(word) for word in words]
+        halves = [half for tag in tags for half in (tag >> 16, tag & 0xFFFF)]
         return struct.pack(f"{codes.prefix}{len(halves)}H", *halves)
     code = vrs.NUMBER_CODES[vr]
     number = float if code in "fd" else int

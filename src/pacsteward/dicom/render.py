@@ -20,6 +20,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -28,13 +29,15 @@ from PIL import Image
 
 from pacsteward.base.errors import Invalid, NotFound, Unsupported
 from pacsteward.dicom import frames
-from pacsteward.dicom.codecs import decode_frame, stored_values
-from pacsteward.dicom.elements import Attributes, DataSetReader, Encoding, RangeReader
+from pacsteward.dicom.codecs import decode_frame
+from pacsteward.dicom.deflated import inflated
+from pacsteward.dicom.elements import Attributes, DataSetReader, Encoding, Item, RangeReader
 from pacsteward.dicom.grayscale import grayscale_transform
 from pacsteward.dicom.media import JPEG_MEDIA_TYPE, PDF_MEDIA_TYPE, PNG_MEDIA_TYPE, encoding_of
 from pacsteward.dicom.palette import palette_rgb
 from pacsteward.dicom.pixels import PIXELS_MAX, ImagePixel
 from pacsteward.dicom.render_request import RenderRequest, Viewport
+from pacsteward.dicom.samples import stored_values
 from pacsteward.dicom.uids import transfer_syntax
 
 THUMBNAIL_PIXELS: Final = 256
@@ -168,8 +171,8 @@ def document(read: RangeReader, size: int, transfer_syntax_uid: str, media_type:
         When the object has no document of that media type.
     """
     if transfer_syntax(transfer_syntax_uid).is_deflated:
-        inflated = frames.inflated(read, size)
-        read, size = DataSetReader.over(inflated).value, len(inflated)
+        plain = inflated(read, size)
+        read, size = DataSetReader.over(plain).value, len(plain)
     encoding = encoding_of(transfer_syntax_uid)
     reader = DataSetReader(read, size)
     attributes = Attributes.of(reader, encoding)
@@ -191,12 +194,34 @@ def document(read: RangeReader, size: int, transfer_syntax_uid: str, media_type:
 
 def _levels(source: FrameSource, frame: int) -> tuple[Attributes, ...]:
     """Return where attributes of the frame are looked for, the most specific place first."""
-    attributes = Attributes.of(DataSetReader.over(source.header), source.header_encoding)
-    groups = (
-        attributes.item(_PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frame - 1),
+    header = _header(source.header, source.header_encoding)
+    levels = [header.attributes]
+    if header.shared is not None:
+        levels.insert(0, header.shared)
+    if frame <= len(header.frames):
+        place = header.frames[frame - 1]
+        levels.insert(0, header.attributes.inside(_PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, place))
+    return tuple(levels)
+
+
+class _Header(NamedTuple):
+    attributes: Attributes
+    shared: Attributes | None
+    frames: tuple[Item, ...]
+
+
+@lru_cache(maxsize=4)
+def _header(header: bytes, encoding: Encoding) -> _Header:
+    """Return the attributes of an object, walked once for many frames of it.
+
+    An enhanced multi-frame object can describe thousands of frames before its pixel data.
+    """
+    attributes = Attributes.of(DataSetReader.over(header), encoding)
+    return _Header(
+        attributes,
         attributes.item(_SHARED_FUNCTIONAL_GROUPS_SEQUENCE),
+        attributes.places(_PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE),
     )
-    return (*(group for group in groups if group is not None), attributes)
 
 
 def _picture(

@@ -15,6 +15,7 @@ from pacsteward.dicom.attributes import (
     Level,
     is_private,
     is_private_creator,
+    is_vr_open,
     keyword_of,
     name_of,
     snake_case,
@@ -70,6 +71,13 @@ def test_private_and_unknown_attributes_have_no_keyword() -> None:
     assert not is_private(0x00081001)
     assert is_private_creator(0x00090010)
     assert not is_private_creator(0x00091001)
+
+
+def test_open_representations_are_told_from_settled_ones() -> None:
+    assert is_vr_open(0x00280106)
+    assert vr_of(0x00280106) == "US"
+    assert not is_vr_open(0x00280010)
+    assert not is_vr_open(0x00091001)
 
 
 def test_repeating_groups_are_known_in_each_of_their_places() -> None:

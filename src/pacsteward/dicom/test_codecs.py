@@ -10,14 +10,8 @@ from pydicom.pixels import get_decoder
 
 from pacsteward.base.errors import Exhausted, Invalid, Unsupported
 from pacsteward.dicom import uids
-from pacsteward.dicom.codecs import (
-    ENCODABLE,
-    decode_frame,
-    encode_frame,
-    native_bytes,
-    native_samples,
-    stored_values,
-)
+from pacsteward.dicom.codecs import decode_frame
+from pacsteward.dicom.encode import ENCODABLE, encode_frame
 from pacsteward.dicom.fixtures.phantoms import (
     colours,
     gradient,
@@ -28,6 +22,7 @@ from pacsteward.dicom.fixtures.phantoms import (
 )
 from pacsteward.dicom.frames import frame_bytes, locate_frames
 from pacsteward.dicom.pixels import ImagePixel
+from pacsteward.dicom.samples import native_bytes, native_samples, stored_values
 
 
 def _described(pixels: np.ndarray, **changes) -> ImagePixel:

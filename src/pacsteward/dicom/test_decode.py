@@ -13,8 +13,8 @@ from PIL import Image
 
 from pacsteward.base.errors import Exhausted, Invalid, NotFound, PacstewardError, Unavailable
 from pacsteward.dicom import uids
-from pacsteward.dicom.codecs import ENCODABLE
 from pacsteward.dicom.decode import DecoderPool, Payload
+from pacsteward.dicom.encode import ENCODABLE
 from pacsteward.dicom.fixtures.phantoms import (
     colours,
     encapsulated,
@@ -168,7 +168,7 @@ def test_a_decoder_that_takes_too_long_is_killed(hostile, task):
     start = time.monotonic()
     with pytest.raises(Exhausted, match="more than 1 seconds"):
         hostile.run(task, _NOTHING)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 5
     assert _works(hostile)
     assert _identity(hostile)[0] != before
     with pytest.raises(ProcessLookupError):
@@ -298,7 +298,7 @@ def test_many_threads_share_few_children():
 
 
 def test_who_waits_too_long_for_a_child_is_told():
-    with DecoderPool(1, time_s=1, wait_s=0.2, child_module=_HOSTILE) as pool:
+    with DecoderPool(1, time_s=3, wait_s=0.2, child_module=_HOSTILE) as pool:
         _works(pool)
         outcome: list[PacstewardError] = []
 

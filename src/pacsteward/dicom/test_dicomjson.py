@@ -163,7 +163,7 @@ EXPECTED = {
         ],
     },
     "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Müller^Jürgen"}]},
-    "00189087": {"vr": "FD", "Value": ["inf"]},
+    "00189087": {"vr": "FD", "Value": ["Infinity"]},
     "00204000": {"vr": "LT", "Value": ["two\\words"]},
     "00280009": {"vr": "AT", "Value": ["00181063"]},
     "00280010": {"vr": "US", "Value": [512]},
@@ -245,6 +245,9 @@ def test_words_of_a_big_endian_object_are_little_endian_in_json() -> None:
     model = to_json(reread(made, little=False), bulk_data_uri=no_uri)
     assert base64.b64decode(model["00291010"]["InlineBinary"]) == b"\2\1\4\3"
     assert base64.b64decode(model["00291011"]["InlineBinary"]) == b"\4\3\2\1"
+    parsed = reread(made, little=False)
+    assert all(element.value for element in parsed)
+    assert to_json(parsed, bulk_data_uri=no_uri) == model
 
 
 def test_c39_private_attributes_survive_both_ways_with_their_representation() -> None:
@@ -261,6 +264,16 @@ def test_a_value_that_broke_its_representation_does_not_vanish() -> None:
     model = to_json(made, bulk_data_uri=no_uri)
     assert model["00280011"] == {"vr": "US", "Value": [512]}
     assert base64.b64decode(model["00280010"]["InlineBinary"]) == b"\1\2\3"
+
+
+def test_floats_that_json_lacks_survive_both_ways() -> None:
+    made = Dataset()
+    made.add_new(0x00189087, "FD", [math.nan, math.inf, -math.inf, 0.5])
+    model = to_json(reread(made), bulk_data_uri=no_uri)
+    assert model["00189087"]["Value"] == ["NaN", "Infinity", "-Infinity", 0.5]
+    back = from_json(json.loads(dumps(model))).DiffusionBValue
+    assert math.isnan(back[0])
+    assert list(back[1:]) == [math.inf, -math.inf, 0.5]
 
 
 def test_group_lengths_are_left_out() -> None:

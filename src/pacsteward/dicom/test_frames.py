@@ -70,6 +70,25 @@ def test_a_frame_of_a_large_object_is_one_read_of_that_frame():
     assert (read.reads, read.bytes_read) == (1, 64 * 64 * 2)
 
 
+def test_two_gigabytes_are_located_and_read_like_two_kilobytes():
+    data_set = image(np.zeros((1, 1024, 1024), "u2"), frames=1)
+    data_set.NumberOfFrames = 1000
+    stored = written(data_set)
+    header = stored.index(b"\xe0\x7f\x10\x00")
+    frame_length = 1024 * 1024 * 2
+    head = stored[: header + 8] + (1000 * frame_length).to_bytes(4, "little")
+    size = len(head) + 1000 * frame_length
+
+    def read(offset: int, length: int) -> bytes:
+        assert length <= frame_length
+        return (head[offset : offset + length] + bytes(length))[:length]
+
+    table = locate_frames(read, size, _LITTLE)
+    assert table.spans(1000) == ((len(head) + 999 * frame_length, frame_length),)
+    assert len(frame_bytes(read, table, 1000).data) == frame_length
+    assert len(table.to_bytes()) < 1000
+
+
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "u4"])
 def test_big_endian_frames_are_delivered_little_endian(dtype):
     pixels = np.stack([gradient(5, 3, dtype=dtype, top=100) + n for n in range(3)])

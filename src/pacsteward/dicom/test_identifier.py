@@ -165,13 +165,25 @@ def test_a_value_longer_than_its_length_field_goes_as_unknown() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{0x00280010: "many"}, {0x00280010: "70000"}, {0x00100010: "Łukasz"}, {0x00100010: [{}]},
-     {0x00081110: "text"}, {0x00280009: "PatientID"}],
+    [{0x00100010: "Łukasz"}, {0x00100010: [{}]}, {0x00081110: "text"}, {0x7FE00010: "text"}],
 )  # fmt: skip
 def test_what_cannot_be_encoded_is_refused_without_naming_it(values: dict[int, str]) -> None:
     with pytest.raises(Invalid) as refused:
         write_identifier(values, character_set="", transfer_syntax_uid=IMPLICIT_VR_LITTLE_ENDIAN)
     assert "ukasz" not in str(refused.value)
+
+
+def test_an_object_with_a_word_for_a_number_does_not_spoil_the_answer() -> None:
+    values = {
+        0x00280010: "many",
+        0x00280011: "70000",
+        0x00280009: "none",
+        0x00189087: "x",
+        0x00100020: "1",
+    }
+    data = write_identifier(values, character_set="", transfer_syntax_uid=IMPLICIT_VR_LITTLE_ENDIAN)
+    keys = read_identifier(data, IMPLICIT_VR_LITTLE_ENDIAN).keys
+    assert keys == {**dict.fromkeys(values, ""), 0x00100020: "1"}
 
 
 def test_what_no_question_can_be_is_refused() -> None:

@@ -27,13 +27,8 @@ import numpy as np
 
 from pacsteward.base.errors import NotFound, Unsupported
 from pacsteward.dicom import frames, uids
-from pacsteward.dicom.codecs import (
-    DECODABLE,
-    ENCODABLE,
-    decode_frame,
-    encode_frame,
-    native_bytes,
-)
+from pacsteward.dicom.codecs import DECODABLE, decode_frame
+from pacsteward.dicom.deflated import inflated
 from pacsteward.dicom.elements import (
     UNDEFINED_LENGTH,
     Attributes,
@@ -42,9 +37,12 @@ from pacsteward.dicom.elements import (
     Encoding,
     RangeReader,
 )
+from pacsteward.dicom.encapsulation import EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS
+from pacsteward.dicom.encode import ENCODABLE, encode_frame
 from pacsteward.dicom.media import Codec, codec_of, encoding_of, is_always_lossy
 from pacsteward.dicom.pixels import PIXEL_DATA, ImagePixel, image_pixel
 from pacsteward.dicom.recode import Edits, Value, header, recode
+from pacsteward.dicom.samples import native_bytes
 
 FrameCoder = Callable[[bytes, str, str, ImagePixel], tuple[bytes, str]]
 """``(frame, from_uid, to_uid, image)`` to the frame in the other syntax and its photometric
@@ -156,8 +154,8 @@ class _Transcoder:
         self, read: RangeReader, size: int, from_uid: str, to_uid: str, code_frame: FrameCoder
     ) -> None:
         if _is_deflated(from_uid):
-            inflated = frames.inflated(read, size)
-            read, size = DataSetReader.over(inflated).value, len(inflated)
+            plain = inflated(read, size)
+            read, size = DataSetReader.over(plain).value, len(plain)
             from_uid = uids.EXPLICIT_VR_LITTLE_ENDIAN
         self.read = read
         self.size = size
@@ -255,11 +253,9 @@ class _Transcoder:
         offsets = _offsets(fragments)
         fits = offsets[-1] <= _OFFSET_MAX
         if not fits:
-            edits[frames.EXTENDED_OFFSET_TABLE] = Value(
-                "OV", struct.pack(f"<{len(offsets)}Q", *offsets)
-            )
+            edits[EXTENDED_OFFSET_TABLE] = Value("OV", struct.pack(f"<{len(offsets)}Q", *offsets))
             lengths = struct.pack(f"<{len(coded)}Q", *(len(data) for data, _ in coded))
-            edits[frames.EXTENDED_OFFSET_TABLE_LENGTHS] = Value("OV", lengths)
+            edits[EXTENDED_OFFSET_TABLE_LENGTHS] = Value("OV", lengths)
         yield self._before_pixels(table.header_length, edits)
         yield header(PIXEL_DATA, "OB", UNDEFINED_LENGTH, self.target)
         basic = struct.pack(f"<{len(offsets)}I", *offsets) if fits else b""
@@ -301,8 +297,8 @@ def _edits(image: ImagePixel, photometric: str, from_uid: str) -> Edits:
     """Return the attributes that another encoding of the same pixels changes."""
     name = photometric.encode("latin-1")  # as it was read, whatever it is
     edits: dict[int, Value | None] = {
-        frames.EXTENDED_OFFSET_TABLE: None,
-        frames.EXTENDED_OFFSET_TABLE_LENGTHS: None,
+        EXTENDED_OFFSET_TABLE: None,
+        EXTENDED_OFFSET_TABLE_LENGTHS: None,
         _PHOTOMETRIC_INTERPRETATION: Value("CS", name + b" " * (len(name) % 2)),
     }
     if image.samples_per_pixel > 1:

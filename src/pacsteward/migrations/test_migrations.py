@@ -293,7 +293,7 @@ def _described(connection: Connection) -> dict[str, Any]:
 
 def _parts(statement: str) -> list[str]:
     """Take a statement apart into its columns and, in any order, its constraints."""
-    words = re.sub(r"\s+", " ", statement).removesuffix(" )").removesuffix(")")
+    words = re.sub(r"\s+", " ", statement).removesuffix(" )")
     columns, *constraints = re.split(r", (?=CONSTRAINT )", words)
     return [columns, *sorted(constraints)]
 

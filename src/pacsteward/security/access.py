@@ -278,13 +278,10 @@ class Access:
             return ""
         device_hash = hash_of(device)
         with self._database.read() as connection:
-            is_known = connection.execute(
-                select(KNOWN_DEVICE.c.device_hash).where(
-                    KNOWN_DEVICE.c.device_hash == device_hash,
-                    KNOWN_DEVICE.c.person_name == name.strip().lower(),
-                )
-            ).first()
-        return device_hash if is_known else ""
+            owner = connection.execute(
+                select(KNOWN_DEVICE.c.person_name).where(KNOWN_DEVICE.c.device_hash == device_hash)
+            ).scalar()
+        return device_hash if owner == name.strip().lower() else ""
 
     def _note_device(self, connection: Connection, name: str, device_hash: str) -> None:
         now = self._clock.now()

@@ -418,7 +418,7 @@ def _filtered(wanted: AuditFilter) -> Select[Any]:
     columns = AUDIT_ENTRY.c
     query = select(AUDIT_ENTRY)
     if wanted.actor:
-        query = query.where(columns.actor == wanted.actor)
+        query = query.where(columns.actor == plain(wanted.actor, 200))
     if wanted.event is not None:
         query = query.where(columns.event == str(wanted.event))
     if wanted.only_failures:
@@ -428,14 +428,16 @@ def _filtered(wanted: AuditFilter) -> Select[Any]:
     if wanted.until is not None:
         query = query.where(columns.recorded_at < wanted.until)
     if wanted.containing:
+        words = plain(wanted.containing, 200)
         query = query.where(
-            columns.what.icontains(wanted.containing, autoescape=True)
-            | columns.actor.icontains(wanted.containing, autoescape=True)
+            columns.what.icontains(words, autoescape=True)
+            | columns.actor.icontains(words, autoescape=True)
         )
     if wanted.object_id:
+        object_id = plain(wanted.object_id, 500)
         query = query.where(
             columns.sequence.in_(
-                select(AUDIT_OBJECT.c.sequence).where(AUDIT_OBJECT.c.object_id == wanted.object_id)
+                select(AUDIT_OBJECT.c.sequence).where(AUDIT_OBJECT.c.object_id == object_id)
             )
         )
     return query

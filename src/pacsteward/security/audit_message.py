@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 from datetime import UTC
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from pacsteward.security.audit_entry import (
     EVENT_MEANINGS,
@@ -45,13 +45,17 @@ _ROLES = {
 }
 
 
-def to_dicom_audit_xml(entry: RecordedEntry, *, source_id: str = "pacsteward") -> bytes:
+def to_dicom_audit_xml(
+    entry: RecordedEntry, *, source_id: str = "pacsteward", is_indented: bool = False
+) -> bytes:
     """Return `entry` as an audit message in UTF-8.
 
     Parameters
     ----------
     source_id
         Name of this installation, AuditSourceID.
+    is_indented
+        Written for people, one element on a line.
     """
     message = Element("AuditMessage")
     event = SubElement(
@@ -74,6 +78,8 @@ def to_dicom_audit_xml(entry: RecordedEntry, *, source_id: str = "pacsteward") -
     SubElement(source, "AuditSourceTypeCode", {"csd-code": _APPLICATION_SERVER})
     for thing in entry.objects:
         _object(message, thing)
+    if is_indented:
+        indent(message)
     xml: bytes = tostring(message, encoding="utf-8", xml_declaration=True)
     return xml
 

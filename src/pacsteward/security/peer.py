@@ -113,13 +113,13 @@ def check_ae_title(text: str) -> str:
     title = text.strip(" ")
     if not title or len(title) > 16:
         raise Invalid(
-            f"{plain(title, 40)!r} is no AE title.",
+            f"“{plain(title, 40)}” is no AE title.",
             why=f"It has {len(title)} characters; PS3.5 6.2 wants 1 to 16.",
             remedy="Use the title that is configured on the machine itself.",
         )
     if any(not " " <= letter <= "~" or letter == "\\" for letter in title):
         raise Invalid(
-            f"{plain(title, 40)!r} is no AE title.",
+            f"“{plain(title, 40)}” is no AE title.",
             why="It holds a backslash, a control character or a letter outside ASCII (PS3.5 6.2).",
             remedy="Use letters, digits, hyphen and underscore.",
         )
@@ -144,7 +144,7 @@ def check_peer(peer: Peer) -> Peer:
     )
     if not (_is_address(peer.host.strip("[]")) or _HOST_NAME.fullmatch(peer.host)):
         raise Invalid(
-            f"{plain(peer.host, 60)!r} is no host.",
+            f"“{plain(peer.host, 60)}” is no host.",
             why="It is neither an IP address nor a host name.",
             remedy="Write it like 10.1.2.3 or ct1.radiology.example.",
         )
@@ -165,7 +165,7 @@ def check_peer(peer: Peer) -> Peer:
     for uid in peer.prefers_transfer_syntaxes:
         if not _TRANSFER_SYNTAX.fullmatch(uid):
             raise Invalid(
-                f"{plain(uid, 70)!r} is no transfer syntax.",
+                f"“{plain(uid, 70)}” is no transfer syntax.",
                 why="A UID has digits and dots only (PS3.5 chapter 9).",
                 remedy="Write UIDs like 1.2.840.10008.1.2.4.90.",
             )
@@ -233,7 +233,7 @@ def _check_accepts_from(text: str) -> str:
         )
     except ValueError as error:
         raise Invalid(
-            f"{plain(text, 60)!r} is no address to accept calls from.",
+            f"“{plain(text, 60)}” is no address to accept calls from.",
             why=f"{error}.",
             remedy="Write host, an address like 10.1.2.3, a network like 10.1.2.0/24, or any.",
         ) from error

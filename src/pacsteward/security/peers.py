@@ -244,7 +244,8 @@ class PeerBook:
         with self._database.write() as connection:
             connection.execute(
                 delete(UNKNOWN_CALLER).where(
-                    UNKNOWN_CALLER.c.ae_title == ae_title, UNKNOWN_CALLER.c.address == address
+                    UNKNOWN_CALLER.c.ae_title == plain(ae_title, 64),
+                    UNKNOWN_CALLER.c.address == plain(address, 64),
                 )
             )
 
@@ -308,7 +309,9 @@ class PeerBook:
 
 
 def _row(connection: Connection, ae_title: str) -> Row[Any] | None:
-    return connection.execute(select(PEER).where(PEER.c.ae_title == ae_title)).one_or_none()
+    # Titles come from the network; databases choke on some of them.
+    query = select(PEER).where(PEER.c.ae_title == plain(ae_title, 64))
+    return connection.execute(query).one_or_none()
 
 
 def _not_found(ae_title: str) -> NotFound:

@@ -364,6 +364,9 @@ def check_roles(roles: Iterable[str]) -> frozenset[str]:
 
 
 def _row(connection: Connection, name: str) -> Row[Any] | None:
+    if not _NAME.fullmatch(name):
+        # Names that nobody can have come from forms; databases choke on some of them.
+        return None
     return connection.execute(select(PERSON).where(PERSON.c.name == name)).one_or_none()
 
 

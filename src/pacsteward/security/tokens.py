@@ -124,7 +124,8 @@ class Tokens:
             There is no token of this name.
         """
         with self._database.write() as connection:
-            row = connection.execute(select(TOKEN).where(TOKEN.c.name == name)).one_or_none()
+            query = select(TOKEN).where(TOKEN.c.name == plain(name, 64))
+            row = connection.execute(query).one_or_none()
             if row is None:
                 raise NotFound(
                     f"There is no token called {plain(name, 64)}.",

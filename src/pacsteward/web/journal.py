@@ -1,4 +1,4 @@
-"""The outermost layer of the HTTP door: gives each request a name, times it, and lets no fault out.
+"""Gives each request a name, times it, and lets no fault out.
 
 A fault that nobody named becomes a 500 without details; the log has them under the request's name,
 which the answer carries. Addresses are logged without what follows the question mark: people

@@ -3,8 +3,8 @@
 In come values: routes that are bound to the house already, operations of the API, the menu. Out
 comes the application. What a request passes on its way in, from outside:
 
-1. `Journal` names and times it, and catches what nobody else did;
-2. `SafeHeaders` completes the answer's headers;
+1. `SafeHeaders` completes the answer's headers;
+2. `Journal` names and times it, and catches what nobody else did;
 3. `Limits` counts headers and bytes;
 4. `Origin` settles client, scheme and host, also behind a proxy;
 5. CORS, where the settings name origins;
@@ -169,8 +169,8 @@ def _route(guard: Guard, route: BoundRoute) -> Route:
 def _middleware(parts: Parts, pages: Pages) -> Iterable[Middleware]:
     settings = parts.settings
     yield Middleware(_WithPages, pages=pages)
-    yield Middleware(Journal, watch=parts.watch)
     yield Middleware(SafeHeaders)
+    yield Middleware(Journal, watch=parts.watch)
     yield Middleware(
         Limits, body_max_bytes=settings.body_max_bytes, stall_s=settings.request_stall_s
     )

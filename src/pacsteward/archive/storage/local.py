@@ -8,7 +8,6 @@ log names it (`LocalObjects.settle`). Names are random, never taken from what is
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import secrets
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from pacsteward.archive import disk
+from pacsteward.archive.file_range import FileRange
 
 _CONTAINER: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -58,20 +58,18 @@ class LocalObjects:
         """Open a new file in ``incoming``; return its name and descriptor."""
         container = secrets.token_hex(16)
         path = self._incoming_path(container)
-        return container, disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            return container, disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except OSError:
+            self.discard(container)
+            raise
 
     @contextmanager
-    def mapped_incoming(self, container: str) -> Iterator[memoryview]:
-        """Give the bytes of a file that has not got its place yet."""
+    def incoming(self, container: str, offset: int = 0) -> Iterator[FileRange]:
+        """Give the bytes of a file that has not got its place yet, from `offset` on."""
         descriptor = disk.open_file(self._incoming_path(container), os.O_RDONLY)
         try:
-            size = os.fstat(descriptor).st_size
-            with mmap.mmap(descriptor, size, access=mmap.ACCESS_READ) as mapping:
-                view = memoryview(mapping)
-                try:
-                    yield view
-                finally:
-                    view.release()
+            yield FileRange(descriptor, offset)
         finally:
             os.close(descriptor)
 

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
-from pacsteward.base.errors import Unavailable
+from pacsteward.base.errors import Forbidden, Unavailable
 
 BUSY_TIMEOUT_S = 15.0
 """How long a writer waits for another one before it gives up."""
@@ -39,6 +39,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
+        self._no_writing = ""
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -63,6 +64,8 @@ class Database:
             False lets the commit come back before it is on the disk, for what can be made again
             from elsewhere (the index, which the landing log can always rebuild).
         """
+        if self._no_writing:
+            raise Forbidden("Nothing was changed.", why=self._no_writing)
         with self._translated(), self.engine.connect() as connection:
             if self.is_sqlite:
                 level = "FULL" if durable else "NORMAL"
@@ -72,6 +75,10 @@ class Database:
                 connection.execute(text("SET LOCAL synchronous_commit TO off"))
             yield connection
             connection.commit()
+
+    def forbid_writing(self, why: str) -> None:
+        """Refuse every `write` from now on; `why` is what the caller reads."""
+        self._no_writing = why
 
     def close(self) -> None:
         """Let go of all connections."""

@@ -24,6 +24,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol, cast
 
 from pacsteward.base.errors import Unavailable
@@ -52,6 +53,8 @@ log = logging.getLogger("pacsteward.dicom.dimse")
 
 WRITE_HIGH_WATER_BYTES = 512 * 1024
 WRITE_LOW_WATER_BYTES = 128 * 1024
+
+_CLOSING_PATIENCE_S = 1.0
 
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux only. Without it a sender with Nagle's algorithm on waits 40 ms for our delayed ACK in
@@ -104,6 +107,8 @@ class Association(asyncio.BufferedProtocol):
 
     Parameters
     ----------
+    user
+        Told of everything that is not a fragment of a message.
     is_requestor
         Whether our side asks for the association.
     limits
@@ -144,6 +149,7 @@ class Association(asyncio.BufferedProtocol):
         self._last_sign = self._loop.time()
         self._may_write = asyncio.Event()
         self._may_write.set()
+        self._disconnected = asyncio.Event()
         self.on_fragment: Callable[[int, int, memoryview], None] = _nobody_listens
         self.is_in_message: Callable[[], bool] = bool
         self.is_busy: Callable[[], bool] = bool
@@ -228,9 +234,18 @@ class Association(asyncio.BufferedProtocol):
         if self._machine.allows(Event.INVALID_PDU):
             self._advance(Event.INVALID_PDU, Abort(2, error.reason))
 
-    def close(self) -> None:
-        """Close the connection without waiting for the peer to do it."""
+    async def close(self) -> None:
+        """Close the connection without waiting for the peer to do it, and wait until it is so.
+
+        TLS would wait half a minute for the peer's goodbye; we do not.
+        """
         self._do_close(None)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_PATIENCE_S):
+                await self._disconnected.wait()
+        if self._transport is not None:
+            self._transport.abort()
+        await self._disconnected.wait()
 
     # Sending -------------------------------------------------------------------------------------
 
@@ -290,8 +305,9 @@ class Association(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(WRITE_HIGH_WATER_BYTES, WRITE_LOW_WATER_BYTES)
         self._socket = transport.get_extra_info("socket")
         if self._socket is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            with suppress(OSError):  # a peer that is gone already: connection_lost follows
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if self._is_requestor:
             self._advance(Event.CONNECTED, self._request)
         else:
@@ -327,6 +343,7 @@ class Association(asyncio.BufferedProtocol):
         self._transport = self._socket = None
         self._may_write.set()
         self._buffer.discard()
+        self._disconnected.set()
         self._user.disconnected()
 
     def pause_writing(self) -> None:
@@ -488,7 +505,7 @@ class Association(asyncio.BufferedProtocol):
         self._end(f"cut: silent for {self._limits.artim_s:g} s before any association (ARTIM)")
         if self._machine.allows(Event.ARTIM_EXPIRED):
             self._advance(Event.ARTIM_EXPIRED)
-        self.close()
+        self._do_close(None)
 
     def _do_indicate_associate(self, pdu: ControlPdu | None) -> None:
         assert isinstance(pdu, AssociateRequest)

@@ -135,7 +135,6 @@ class ClientAssociation:
         self._conversation: Conversation | None = None
         self._responses: Responses | None = None
         self._released = asyncio.Event()
-        self._disconnected = asyncio.Event()
         self._link: Association | None = None
         self._answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -294,8 +293,7 @@ class ClientAssociation:
         """End the association at once; harmless when it is over."""
         assert self._link is not None
         self._link.abort("aborted by us")
-        self._link.close()
-        await self._disconnected.wait()
+        await self._link.close()
         if self._conversation is not None:
             await self._conversation.closed()
 
@@ -410,8 +408,7 @@ class ClientAssociation:
         self._released.set()
 
     def disconnected(self) -> None:
-        """Wake who waits for the end of the connection."""
-        self._disconnected.set()
+        """Do nothing more: who waits for this waits for the upper layer."""
 
 
 @asynccontextmanager

@@ -51,8 +51,8 @@ CONTEXTS_MAX: Final = 128
 
 _SMALLEST_PDU_SIZE_BYTES: Final = 8
 """PDV header and two bytes: below this no fragment fits."""
-_UNLIMITED_PDU_SIZE_BYTES: Final = 262_144
-"""What we send to a peer that names no limit."""
+_UNLIMITED_PDU_SIZE_BYTES: Final = 131_072
+"""What we send to a peer that names no limit: several toolkits say 0 and have such buffers."""
 
 VERSION_NOT_SUPPORTED: Final = Refused(1, 2, 2, "protocol version not supported")
 APPLICATION_CONTEXT_NOT_SUPPORTED: Final = Refused(

@@ -162,14 +162,10 @@ class DimseServer:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_s
         while self._guests and loop.time() < deadline:
-            for guest in tuple(self._guests):
-                guest.end_if_quiet(_QUIET_BEFORE_STOP_S)
+            quiet = [guest for guest in self._guests if guest.is_quiet(_QUIET_BEFORE_STOP_S)]
+            await asyncio.gather(*(guest.end_now() for guest in quiet))
             await asyncio.sleep(_STOP_LOOK_S)
-        for guest in tuple(self._guests):
-            guest.end_now()
-        await asyncio.sleep(0)  # the connections say goodbye in the next turn of the loop
-        for guest in tuple(self._guests):
-            await guest.gone()
+        await asyncio.gather(*(guest.end_now() for guest in tuple(self._guests)))
         await self._see_off(deadline - loop.time())
         if self._listener is not None:
             await self._listener.wait_closed()
@@ -240,7 +236,6 @@ class _Guest:
         self._opened_monotonic = server.clock.monotonic()
         self._address = ""
         self._was_rejected = False
-        self._gone = asyncio.Event()
 
     @property
     def is_inside(self) -> bool:
@@ -264,25 +259,18 @@ class _Guest:
             quiet_s=self.link.quiet_s,
         )
 
-    def end_if_quiet(self, quiet_s: float) -> None:
-        """End an association in which nothing happens."""
-        conversation = self._conversation
-        if conversation is None:
-            if self.link.state is not State.AWAITING_LOCAL_ANSWER:
-                self.link.close()
-        elif conversation.is_quiet and self.link.quiet_s >= quiet_s:
-            self.end_now()
+    def is_quiet(self, quiet_s: float) -> bool:
+        """Whether nothing has happened here for a while, and nothing is under way."""
+        if self._conversation is None:
+            return self.link.state is not State.AWAITING_LOCAL_ANSWER
+        return self._conversation.is_quiet and self.link.quiet_s >= quiet_s
 
-    def end_now(self) -> None:
+    async def end_now(self) -> None:
         """End whatever there is."""
         if self._conversation is not None:
             self._conversation.cancel()
         self.link.abort("cut: the archive is stopping")
-        self.link.close()
-
-    async def gone(self) -> None:
-        """Wait until the connection is closed."""
-        await self._gone.wait()
+        await self.link.close()
 
     # The upper layer calls these -----------------------------------------------------------------
 
@@ -340,7 +328,6 @@ class _Guest:
     def disconnected(self) -> None:
         """Leave the list."""
         self._server.left(self, self._conversation)
-        self._gone.set()
 
     # Admission -----------------------------------------------------------------------------------
 

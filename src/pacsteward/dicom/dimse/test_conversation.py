@@ -16,18 +16,21 @@ from pacsteward.dicom.dimse import (
     AssociationClosed,
     CommandField,
     Limits,
+    Quirk,
     Service,
     SubOperations,
 )
 from pacsteward.dicom.dimse import message as dimse
 from pacsteward.dicom.dimse.pdu import Abort, ContextProposal, p_data_header
 from pacsteward.dicom.dimse.test_support import (
+    ALL,
     CT,
     EXPLICIT,
     IMPLICIT,
     MR,
     STUDY_FIND,
     STUDY_GET,
+    PacedSink,
     RawPeer,
     Shelf,
     ShelfSink,
@@ -363,28 +366,29 @@ async def test_a_sink_that_is_behind_stops_the_wire():
     shelf = Shelf()
     log = []
 
-    class Paced(ShelfSink):
-        waiting = 0
-
-        def write(self, fragment):
-            super().write(memoryview(bytes(fragment)))
-            self.waiting += len(fragment)
-            log.append(self.waiting)
-
-        def is_behind(self):
-            return self.waiting >= 100_000
-
-        async def catch_up(self):
-            await asyncio.sleep(0.005)
-            self.waiting = 0
-
-    async with house(shelf.service(receive=lambda request: Paced(shelf, request))) as home:
+    async with house(shelf.service(receive=lambda request: PacedSink(shelf, request, log))) as home:
         peer = await RawPeer.associate(home.port, CONTEXTS)
         payload = bytes(range(256)) * 20_000
         ((answer, _),) = await ask(peer, 1, store_command("1.2.9"), payload)
         assert answer[dimse.STATUS] == 0
         assert shelf.objects["1.2.9"] == payload
-        assert max(log) < 250_000
+        assert 100_000 <= max(log) < 250_000
+
+
+@on_both_loops
+async def test_a_sink_that_cannot_catch_up_refuses_its_object():
+    shelf = Shelf()
+
+    class Broken(PacedSink):
+        async def catch_up(self):
+            raise Exhausted("No room.")
+
+    async with house(shelf.service(receive=lambda request: Broken(shelf, request, []))) as home:
+        peer = await RawPeer.associate(home.port, CONTEXTS)
+        ((answer, _),) = await ask(peer, 1, store_command("1.2.9"), bytes(5_000_000))
+        assert answer[dimse.STATUS] == 0xA700
+        assert shelf.abandoned == ["1.2.9"]
+        assert (await ask(peer, 5, echo_command(3)))[0][0][dimse.STATUS] == 0
 
 
 @on_both_loops
@@ -519,6 +523,34 @@ async def test_c89_nothing_is_sent_where_the_requestor_did_not_take_the_scp_role
         ((answer, _),) = await ask(peer, 1, get_command(), b"key ")
         assert answer[dimse.STATUS] == 0x0122
         assert log == [[False, False]]
+
+
+@on_both_loops
+async def test_c89_a_peer_with_the_quirk_gets_although_it_negotiated_no_roles():
+    def admit(_caller):
+        return Admitted(ALL, is_registered=True, quirks=frozenset({Quirk.GET_WITHOUT_ROLES}))
+
+    log = []
+    get = get_service([b"object"], log)
+    async with house(Shelf().service(), get, admit=admit) as home:
+        peer = await RawPeer.associate(home.port, GET_CONTEXTS)
+        assert peer.accepted.user.roles == ()
+        peer.say_message(1, get_command(), b"key ")
+        command, data_set = await peer.hear_message()
+        assert (command[dimse.COMMAND_FIELD], data_set) == (CommandField.C_STORE, b"object")
+
+
+@on_both_loops
+async def test_a_peer_that_took_only_the_scp_role_cannot_store():
+    only_scp = UserInformation(
+        max_pdu_size_bytes=16384, roles=(RoleSelection(CT, scu=False, scp=True),)
+    )
+    shelf = Shelf()
+    async with house(shelf.service()) as home:
+        peer = await RawPeer.associate(home.port, CONTEXTS, only_scp)
+        ((answer, _),) = await ask(peer, 1, store_command(), b"ab")
+        assert answer[dimse.STATUS] == 0x0122
+        assert shelf.requests == []
 
 
 @on_both_loops

@@ -200,7 +200,7 @@ def test_impossible_requests_are_not_sent(changes):
 
 
 def test_no_limit_of_the_peer_is_a_limit_of_ours():
-    assert send_limit(UserInformation(max_pdu_size_bytes=0)) == 262_144
+    assert send_limit(UserInformation(max_pdu_size_bytes=0)) == 131_072
     assert send_limit(UserInformation(max_pdu_size_bytes=4096)) == 4096
 
 

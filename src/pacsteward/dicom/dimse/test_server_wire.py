@@ -268,6 +268,23 @@ def test_malformed_messages_are_aborted_with_their_reason(words, reason):
 
 
 @on_both_loops
+async def test_what_follows_a_malformed_pdu_is_thrown_away_unread():
+    async with house(limits=Limits(artim_s=1.0)) as home:
+        peer = await RawPeer.associate(home.port)
+        peer.say(b"\x09\0\0\0\0\4abcd")
+        for _ in range(100):
+            peer.say(bytes(100_000))
+        assert await peer.hear() == Abort(2, 1)
+        await peer.writer.drain()
+        assert home.server.associations() == []
+        (guest,) = home.server._guests
+        await until(lambda: guest.link.received_size_bytes > 10_000_000)
+        assert guest.link.state.name == "AWAITING_CLOSE"
+        await still_serves(home.port)
+        assert await peer.is_closed()
+
+
+@on_both_loops
 async def test_oversized_command_sets_and_identifiers_do_not_fill_the_memory():
     limits = Limits(command_set_size_bytes_max=1000, identifier_size_bytes_max=1000)
     async with house(limits=limits) as home:

@@ -127,6 +127,27 @@ class ShelfSink:
         self.shelf.abandoned.append(self.request.affected_sop_instance_uid)
 
 
+class PacedSink(ShelfSink):
+    """A sink that copies, and is behind after each 100 kB."""
+
+    def __init__(self, shelf: Shelf, request: Request, log: list[int]) -> None:
+        super().__init__(shelf, request)
+        self.waiting = 0
+        self.log = log
+
+    def write(self, fragment: memoryview) -> None:
+        super().write(memoryview(bytes(fragment)))
+        self.waiting += len(fragment)
+        self.log.append(self.waiting)
+
+    def is_behind(self) -> bool:
+        return self.waiting >= 100_000
+
+    async def catch_up(self) -> None:
+        await asyncio.sleep(0.005)
+        self.waiting = 0
+
+
 def service_of(
     respond: Callable[[Request, bytes | None], AsyncIterator[Answer]],
     command: CommandField = CommandField.C_FIND,

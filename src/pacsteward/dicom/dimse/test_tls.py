@@ -22,6 +22,7 @@ from pacsteward.dicom.dimse.test_support import (
     OURS,
     STUDY_GET,
     THEIRS,
+    PacedSink,
     RawPeer,
     Shelf,
     admit_everybody,
@@ -49,7 +50,8 @@ def certificate(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_objects_pass_both_ways_through_tls(certificate, run):
-    shelf = Shelf()
+    shelf, log = Shelf(), []
+    paced = shelf.service(receive=lambda request: PacedSink(shelf, request, log))
     payload = bytes(range(256)) * 20_000
     server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server_side.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
@@ -58,7 +60,7 @@ def test_objects_pass_both_ways_through_tls(certificate, run):
 
     async def scene():
         server = DimseServer(
-            [shelf.service(), get_service([payload, b"end "], [])],
+            [paced, get_service([payload, b"end "], [])],
             admit_everybody,
             Limits(artim_s=0.5),
             ae_titles=[OURS],
@@ -90,6 +92,7 @@ def test_objects_pass_both_ways_through_tls(certificate, run):
             assert [response.status async for response in operation][-1] == 0
             assert list(got.objects.values()) == [payload, b"end "]
         assert set(shelf.objects.values()) == {payload}
+        assert 100_000 <= max(log) < 250_000
         with pytest.raises(Unavailable, match="could not be reached"):
             async with call(tls=strangers, server_name="archive"):
                 pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 
 from pacsteward.base.errors import Invalid
 from pacsteward.security import ROLES, Access, Person, Token
@@ -93,10 +93,10 @@ def end_of_day(text: str) -> datetime | None:
     if not text:
         return None
     try:
-        day = datetime.strptime(text, "%Y-%m-%d").date()
-    except ValueError as error:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+        return day + timedelta(days=1)
+    except (ValueError, OverflowError) as error:
         raise Invalid(f"{text[:20]!r} is no date.", remedy="Write it like 2027-12-31.") from error
-    return datetime.combine(day + timedelta(days=1), time.min, UTC)
 
 
 def role_options() -> list[tuple[str, str, str]]:

@@ -50,7 +50,7 @@ def show_audit(house: House, request: Request) -> Response:
 def show_entry(house: House, request: Request) -> Response:
     """Show one entry with all that is known of it, also as the DICOM audit message."""
     entry = entry_of(house, request.path_params["sequence"])
-    message = to_dicom_audit_xml(entry).decode()
+    message = to_dicom_audit_xml(entry, is_indented=True).decode()
     return render(request, "access/audit_entry.html", entry=entry, message=message)
 
 
@@ -77,7 +77,7 @@ def entry_of(house: House, sequence: int) -> RecordedEntry:
 def filter_of(request: Request) -> AuditFilter:
     """Read the filter from the address; what makes no sense does not restrict."""
     event = query_text(request, "event")
-    until = _day(query_text(request, "until"))
+    until = _day(query_text(request, "until"), days_later=1)
     return AuditFilter(
         actor=query_text(request, "actor"),
         event=AuditEvent(event) if event in set(AuditEvent) else None,
@@ -85,14 +85,15 @@ def filter_of(request: Request) -> AuditFilter:
         containing=query_text(request, "q"),
         only_failures=bool(query_text(request, "failures")),
         since=_day(query_text(request, "since")),
-        until=until + timedelta(days=1) if until else None,
+        until=until,
     )
 
 
-def _day(text: str) -> datetime | None:
+def _day(text: str, *, days_later: int = 0) -> datetime | None:
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
-    except ValueError:
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+        return day + timedelta(days=days_later)
+    except (ValueError, OverflowError):
         return None
 
 

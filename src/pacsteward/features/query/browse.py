@@ -60,7 +60,6 @@ SORTS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
         "date": (STUDY_DATE, STUDY_TIME),
         "description": (STUDY_DESCRIPTION,),
         "accession": (ACCESSION_NUMBER,),
-        "referrer": (REFERRING_PHYSICIAN_NAME,),
     }
 )
 """What the list can be sorted by."""

@@ -12,8 +12,9 @@ negotiation sub-fields; C.6 — the keys of each level.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from itertools import islice
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
 
 from pacsteward.archive import Match
 from pacsteward.dicom.attributes import name_of
@@ -24,7 +25,7 @@ from pacsteward.dicom.matching import Query
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import CANCEL, OUT_OF_RESOURCES, PENDING, PENDING_WARNING, SUCCESS
 from pacsteward.feature import DimseService, House
-from pacsteward.features.query.identifiers import answer_values, query_from
+from pacsteward.features.query.identifiers import answer_values, query_from, restricts_by_private
 from pacsteward.features.query.settings import QuerySettings
 from pacsteward.security import (
     AuditEntry,
@@ -50,49 +51,89 @@ def negotiate(_house: House, _sop_class_uid: str, proposed: bytes) -> bytes:
     return bytes(asked & ours for asked, ours in zip(proposed, WE_CAN, strict=False))
 
 
-async def respond(house: House, request: Request, data: bytes | None) -> AsyncIterator[Answer]:
+async def respond(
+    house: House, request: Request, data: bytes | None
+) -> AsyncGenerator[Answer, None]:
     """Answer one C-FIND."""
     model = FIND_MODELS[request.affected_sop_class_uid]
     identifier = read_identifier(data or b"", request.context.transfer_syntax)
     query = await asyncio.to_thread(_query, house, request, model, identifier)
-    unsupported = await asyncio.to_thread(house.archive.unsupported, query)
-    status = PENDING_WARNING if unsupported else PENDING
-    cap = house.settings.of(QuerySettings).max_matches
-    ae_title = house.settings.of(DicomSettings).ae_title
-    given = 0
+    status = await asyncio.to_thread(_pending_status, house, query, identifier)
+    tally = _Tally(house.settings.of(QuerySettings).max_matches)
+    try:
+        async with aclosing(_matches(house, request, query, tally)) as matches:
+            async for match in matches:
+                yield Answer(status, _encode(house, match, identifier, query, request))
+    finally:
+        # Also of one that was cancelled, or whose caller went away: it has seen the answers.
+        await asyncio.to_thread(_record, house, request, query, tally.given)
+    yield tally.final()
+
+
+@dataclass(slots=True)
+class _Tally:
+    """How far a query has come, and why it ended."""
+
+    cap: int
+    given: int = 0
+    is_cancelled: bool = False
+    is_capped: bool = False
+
+    def final(self) -> Answer:
+        """Say how it ended (PS3.4 C.4.1.1.4); never with an identifier."""
+        if self.is_cancelled:
+            return Answer(CANCEL, comment="Cancelled by the caller")
+        if self.is_capped:
+            # Only a failure tells the caller for certain that this is not all there is.
+            words = f"Only the first {self.cap} matches are given; ask for less"
+            return Answer(OUT_OF_RESOURCES, comment=words)
+        return Answer(SUCCESS)
+
+
+async def _matches(
+    house: House, request: Request, query: Query, tally: _Tally
+) -> AsyncGenerator[Match, None]:
+    """Give the matches batch by batch until there are no more, the cap is reached, or a cancel."""
     matches = house.archive.find(query)
-    while batch := await asyncio.to_thread(_batch, matches):
+    while batch := await asyncio.to_thread(_batch, matches, request):
         for match in batch:
-            if request.is_cancelled():
-                yield Answer(CANCEL, comment="Cancelled by the caller")
+            tally.is_cancelled = request.is_cancelled()
+            tally.is_capped = 0 < tally.cap <= tally.given
+            if tally.is_cancelled or tally.is_capped:
                 return
-            if cap and given == cap:
-                yield Answer(
-                    OUT_OF_RESOURCES,
-                    comment=f"Only the first {cap} matches are given; ask for less",
-                )
-                return
-            yield Answer(status, _encode(match, identifier, query, request, ae_title))
-            given += 1
-    await asyncio.to_thread(_record, house, request, query, given)
-    yield Answer(SUCCESS)
+            tally.given += 1
+            yield match
+    tally.is_cancelled = request.is_cancelled()
 
 
-def _batch(matches: Iterator[Match]) -> list[Match]:
-    return list(islice(matches, BATCH))
+def _batch(matches: Iterator[Match], request: Request) -> list[Match]:
+    """Fetch the next matches; those that are read from objects take long enough to be cancelled."""
+    batch: list[Match] = []
+    for match in matches:
+        batch.append(match)
+        if len(batch) == BATCH or request.is_cancelled():
+            break
+    return batch
+
+
+def _pending_status(house: House, query: Query, identifier: Identifier) -> int:
+    """Say with each answer whether a key that ought to restrict them could not."""
+    is_ignored = house.archive.unsupported(query) or restricts_by_private(identifier)
+    return PENDING_WARNING if is_ignored else PENDING
 
 
 def _query(house: House, request: Request, model: Model, identifier: Identifier) -> Query:
     peer = house.peers.get(request.caller.calling_ae_title)
-    is_lenient = house.settings.of(QuerySettings).is_lenient_in_levels or bool(
-        peer and peer.is_lenient_in_levels
-    )
+    settings = house.settings.of(QuerySettings)
+    is_lenient = settings.is_lenient_in_levels or bool(peer and peer.is_lenient_in_levels)
     return query_from(
         identifier,
         model,
         is_relational=_agreed(request.extended, RELATIONAL) or is_lenient,
         combined_datetime=_agreed(request.extended, DATE_TIME),
         fuzzy=_agreed(request.extended, FUZZY),
+        # One more than is given tells whether there are others.
+        limit=settings.max_matches + 1 if settings.max_matches else None,
     )
 
 
@@ -101,8 +142,9 @@ def _agreed(extended: bytes, sub_field: int) -> bool:
 
 
 def _encode(
-    match: Match, identifier: Identifier, query: Query, request: Request, ae_title: str
+    house: House, match: Match, identifier: Identifier, query: Query, request: Request
 ) -> bytes:
+    ae_title = house.settings.of(DicomSettings).ae_title
     values, character_set = answer_values(
         match, identifier, query.level, retrieve_ae_title=ae_title
     )

@@ -1,22 +1,26 @@
 """From a C-FIND identifier to the archive's question, and from its answer to an identifier.
 
+Attributes of the index come as text. Those that only a stored object has, among them private ones
+and sequences, come as pydicom read them and keep the representation that the object gives them.
+
 References
 ----------
 PS3.4 C.2.2.1 — keys: what holds a value is matched, what is empty is only returned; C.4.1.1.3 —
-what an answer contains; C.2.2.2 — Specific Character Set of request and answer.
+what an answer contains; C.2.2.2 — Specific Character Set of request and answer; C.2.2.2.6 —
+sequences. PS3.5 7.8 — private attributes and their creators.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
-from typing import Final
-
-from pydicom import DataElement, Dataset
+from typing import TYPE_CHECKING, Final
 
 from pacsteward.archive import Match
-from pacsteward.dicom.attributes import Level, is_private, vr_of
+from pacsteward.dicom import vrs
+from pacsteward.dicom.attributes import Level, format_tag, is_private, is_private_creator, vr_of
 from pacsteward.dicom.charset import character_set_for
-from pacsteward.dicom.identifier import Identifier, Key, Value
+from pacsteward.dicom.identifier import Identifier, Key, Typed, Value
 from pacsteward.dicom.information_models import UNIQUE_KEYS, Model
 from pacsteward.dicom.matching import (
     Criterion,
@@ -25,6 +29,11 @@ from pacsteward.dicom.matching import (
     parse_criterion,
     sequence_criterion,
 )
+
+if TYPE_CHECKING:
+    from pydicom import DataElement, Dataset
+
+log = logging.getLogger(__name__)
 
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 QUERY_RETRIEVE_LEVEL: Final = 0x00080052
@@ -38,10 +47,12 @@ NOT_MATCHED: Final = frozenset(
         SPECIFIC_CHARACTER_SET,
         QUERY_RETRIEVE_LEVEL,
         RETRIEVE_AE_TITLE,
-        INSTANCE_AVAILABILITY,
         TIMEZONE_OFFSET_FROM_UTC,
     }
 )
+
+
+# --- the question --------------------------------------------------------------------------------
 
 
 def query_from(
@@ -51,8 +62,16 @@ def query_from(
     is_relational: bool,
     combined_datetime: bool,
     fuzzy: bool,
+    limit: int | None = None,
 ) -> Query:
     """Read what `identifier` asks for.
+
+    Parameters
+    ----------
+    is_relational
+        Whether unique keys of higher levels may be missing (PS3.4 C.4.1.2.2, C.4.1.3.2).
+    limit
+        Answers after which there is no need to look further.
 
     Raises
     ------
@@ -77,6 +96,14 @@ def query_from(
         returns=tuple(sorted(wanted)),
         fuzzy=fuzzy,
         combined_datetime=combined_datetime,
+        limit=limit,
+    )
+
+
+def restricts_by_private(identifier: Identifier) -> bool:
+    """Say whether a private key holds a value that ought to restrict the answers, and does not."""
+    return any(
+        bool(identifier.keys[tag]) for tag in identifier.private if not is_private_creator(tag)
     )
 
 
@@ -86,7 +113,16 @@ def _criterion(tag: int, key: Key) -> Criterion:
     if not key:
         return Universal()
     # A request has one item of keys (PS3.4 C.2.2.2.6); more would be a question nobody defined.
-    return sequence_criterion({inner: _criterion(inner, value) for inner, value in key[0].items()})
+    return sequence_criterion(
+        {
+            inner: _criterion(inner, value)
+            for inner, value in key[0].items()
+            if not is_private(inner)
+        }
+    )
+
+
+# --- the answer ----------------------------------------------------------------------------------
 
 
 def answer_values(
@@ -102,47 +138,104 @@ def answer_values(
         One that every value can be written in: the asker's where that is possible, else the
         object's own, else one that can.
     """
-    values: dict[int, Value] = {tag: "" for tag in identifier.keys if not is_private(tag)}
-    values |= {UNIQUE_KEYS[level]: match.values.get(UNIQUE_KEYS[level], "")}
+    values: dict[int, Value] = {tag: _empty(tag, key) for tag, key in identifier.keys.items()}
+    values[UNIQUE_KEYS[level]] = ""
     if match.more is not None:
-        values |= dict(_outside_the_index(match.more))
+        values |= _outside_the_index(match.more, identifier.keys)
     values |= {tag: text for tag, text in match.values.items() if tag in values}
     values[QUERY_RETRIEVE_LEVEL] = level.value
     values[RETRIEVE_AE_TITLE] = retrieve_ae_title
     values[INSTANCE_AVAILABILITY] = "ONLINE"
     values.pop(SPECIFIC_CHARACTER_SET, None)
-    values = {tag: _sequence_or_text(tag, value) for tag, value in values.items()}
     wanted = identifier.character_set or match.values.get(SPECIFIC_CHARACTER_SET, "")
     return values, character_set_for(_texts(values), wanted)
 
 
-def _sequence_or_text(tag: int, value: Value) -> Value:
-    return () if value == "" and vr_of(tag) == "SQ" else value
+def _empty(tag: int, key: Key) -> Value:
+    """Say that nothing is known of `tag`; a private creator is repeated, for the block it names."""
+    if is_private_creator(tag) and isinstance(key, str):
+        return key
+    return () if not isinstance(key, str) or vr_of(tag) == "SQ" else ""
 
 
-def _outside_the_index(data: Dataset) -> Iterator[tuple[int, Value]]:
-    for element in data:
-        value = _value(element)
-        if value is not None:
-            yield int(element.tag), value
+def _outside_the_index(data: Dataset, keys: Mapping[int, Key]) -> dict[int, Value]:
+    """Give what an object has of `keys`."""
+    found = dict(_elements(data))
+    foreign = {
+        block
+        for tag, key in keys.items()
+        if is_private_creator(tag) and key and (block := _block(tag)) and not _says(found, tag, key)
+    }
+    return {
+        tag: _asked_for(value, keys.get(tag, ""))
+        for tag, value in found.items()
+        if not (is_private(tag) and _block(tag) in foreign)
+    }
 
 
-def _value(element: DataElement) -> Value | None:
-    """Write an element of a stored object as an answer has it; None for bytes without text."""
-    if element.VR == "SQ":
-        return [dict(_outside_the_index(item)) for item in element.value]
-    if isinstance(element.value, bytes):
-        return None
+def _block(tag: int) -> int:
+    """Return group and number of the private block that a creator reserves or a tag is in."""
+    number = tag & 0xFFFF
+    return tag & 0xFFFF0000 | (number if number <= 0xFF else number >> 8)
+
+
+def _says(found: Mapping[int, Value], tag: int, creator: Key) -> bool:
+    """Say whether the object's block belongs to the maker that the asker means."""
+    value = found.get(tag)
+    return isinstance(value, Typed) and value.value == creator
+
+
+def _asked_for(value: Value, key: Key) -> Value:
+    """Leave of the items of a sequence what the item of keys names (PS3.4 C.2.2.2.6)."""
+    if not isinstance(value, Typed) or isinstance(value.value, str | bytes):
+        return value
+    if isinstance(key, str) or not key or not key[0]:
+        return value
+    wanted = key[0]
+    return Typed(
+        value.vr,
+        [
+            {tag: _asked_for(item.get(tag, _empty(tag, one)), one) for tag, one in wanted.items()}
+            for item in value.value
+        ],
+    )
+
+
+def _elements(data: Dataset) -> Iterator[tuple[int, Value]]:
+    is_little_endian = data.original_encoding[1] is not False
+    for tag in list(data.keys()):
+        try:
+            value = _typed(data[tag], is_little_endian=is_little_endian)
+        except Exception as error:  # noqa: BLE001 - pydicom meets damage with whatever breaks first
+            # The answer is true without it, and one object is not to stop all answers.
+            log.info("%s of an object was not read: %s", format_tag(int(tag)), type(error).__name__)
+        else:
+            yield int(tag), value
+
+
+def _typed(element: DataElement, *, is_little_endian: bool) -> Typed:
+    """Write an element of a stored object as an answer has it."""
+    vr = element.VR if element.VR in vrs.ALL else vr_of(int(element.tag))
+    value = element.value
+    if vr == "SQ":
+        return Typed(vr, [dict(_elements(item)) for item in value])
+    if isinstance(value, bytes):
+        # Words of a big endian object would have to be turned; nobody is sent them wrong.
+        is_readable = is_little_endian or vr in ("OB", "UN")
+        return Typed(vr if vr in vrs.BINARY else "UN", value if is_readable else b"")
     if element.is_empty:
-        return ""
-    several = element.value if element.VM > 1 else [element.value]
-    return "\\".join(str(one) for one in several)
+        return Typed(vr, "")
+    several = value if element.VM > 1 else [value]
+    words = (f"{int(one):08X}" for one in several) if vr == "AT" else map(str, several)
+    return Typed(vr, "\\".join(words))
 
 
 def _texts(values: Mapping[int, Value]) -> Iterator[str]:
+    """Give every text that the character set has to carry."""
     for value in values.values():
-        if isinstance(value, str):
-            yield value
-        else:
-            for item in value:
+        plain = value.value if isinstance(value, Typed) else value
+        if isinstance(plain, str):
+            yield plain
+        elif not isinstance(plain, bytes):
+            for item in plain:
                 yield from _texts(item)

@@ -19,8 +19,6 @@ COLUMNS = (
     Column("Modality"),
     Column("Description", "description"),
     Column("Accession no.", "accession"),
-    Column("Referrer", "referrer"),
-    Column("Series", is_number=True),
     Column("Images", is_number=True),
     Column(""),
 )

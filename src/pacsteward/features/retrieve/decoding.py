@@ -5,14 +5,17 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
 from pacsteward.archive import Archive, Instance
-from pacsteward.base.errors import NotFound
+from pacsteward.base.errors import Exhausted, NotFound
 from pacsteward.dicom.decode import DecoderPool
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.render_request import RenderRequest
+from pacsteward.dicom.web.errors import TooLarge
 
 WORKERS_MAX: Final = 4
 
@@ -36,8 +39,15 @@ def _pool_of(_process_id: int) -> DecoderPool:
 
 
 def code_frame(data: bytes, from_uid: str, to_uid: str, image: ImagePixel) -> tuple[bytes, str]:
-    """Decode and encode one frame in a child process: a `transcode.FrameCoder`."""
-    return pool().code_frame(data, from_uid, to_uid, image)
+    """Decode and encode one frame in a child process: a `transcode.FrameCoder`.
+
+    Raises
+    ------
+    TooLarge
+        It takes more memory or time than one image may.
+    """
+    with _bounded():
+        return pool().code_frame(data, from_uid, to_uid, image)
 
 
 def draw(archive: Archive, instance: Instance, request: RenderRequest) -> bytes:
@@ -47,7 +57,7 @@ def draw(archive: Archive, instance: Instance, request: RenderRequest) -> bytes:
     ------
     NotFound
         It has no pixel data, or no such frame.
-    Unsupported, Invalid, Exhausted
+    Unsupported, Invalid, TooLarge
         It cannot be decoded, is damaged, or is too large.
     """
     if not instance.has_pixel_data:
@@ -56,7 +66,16 @@ def draw(archive: Archive, instance: Instance, request: RenderRequest) -> bytes:
             why="It has no pixel data.",
         )
     table = archive.frames(instance)
-    with archive.open(instance) as stored:
+    with archive.open(instance) as stored, _bounded():
         return pool().render(
             stored.read, stored.size, stored.transfer_syntax_uid, request, table=table
         )
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Tell an image that is too large for us from an archive that is full (PS3.18 8.5: 413)."""
+    try:
+        yield
+    except Exhausted as error:
+        raise TooLarge(error.what, why=error.why, remedy=error.remedy) from error

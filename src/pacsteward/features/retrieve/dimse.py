@@ -12,8 +12,9 @@ PS3.4 C.4.2 and C.4.3 — C-MOVE and C-GET, their statuses and counters; PS3.7 9
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from typing import Final
 
 from pacsteward.archive import Instance
 from pacsteward.base.errors import PacstewardError
@@ -24,17 +25,28 @@ from pacsteward.dicom.information_models import GET_MODELS, MOVE_MODELS, Model
 from pacsteward.dicom.status import MOVE_DESTINATION_UNKNOWN
 from pacsteward.feature import DimseService, House
 from pacsteward.features.retrieve.move import Errand, send
-from pacsteward.features.retrieve.outgoing import Outgoing, chunks, load
+from pacsteward.features.retrieve.outgoing import Outgoing, Source, chunks, read_ahead
 from pacsteward.features.retrieve.selection import selection_from
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.sub_operations import Tally
 from pacsteward.security import AuditEvent, Participant, actor_of_caller
 
-MOVE_DESTINATION = 0x00000600
-UNCOMPRESSED = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2")
+MOVE_DESTINATION: Final = 0x00000600
+UNCOMPRESSED: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2")
+
+WE_CAN: Final = bytes((1, 0))
+"""Sub-fields of the extended negotiation, PS3.4 C.5.2.1 and C.5.3.1: relational retrieval, yes;
+conversion of multi-frame objects, no."""
 
 
-async def respond_move(house: House, request: Request, data: bytes | None) -> AsyncIterator[Answer]:
+def negotiate(_house: House, _sop_class_uid: str, proposed: bytes) -> bytes:
+    """Answer the extended negotiation truthfully: what was asked for and what we can."""
+    return bytes(asked & ours for asked, ours in zip(proposed, WE_CAN, strict=False))
+
+
+async def respond_move(
+    house: House, request: Request, data: bytes | None
+) -> AsyncGenerator[Answer, None]:
     """Send what the identifier names to the move destination."""
     wanted = str(request.command.get(MOVE_DESTINATION, ""))
     destination = await asyncio.to_thread(house.peers.get, wanted)
@@ -65,25 +77,25 @@ async def respond_move(house: House, request: Request, data: bytes | None) -> As
     yield tally.cancelled(syntax) if tally.done < tally.total else tally.final(syntax)
 
 
-async def respond_get(house: House, request: Request, data: bytes | None) -> AsyncIterator[Answer]:
+async def respond_get(
+    house: House, request: Request, data: bytes | None
+) -> AsyncGenerator[Answer, None]:
     """Send what the identifier names back over the caller's own association."""
     instances = await _instances(house, request, data, GET_MODELS)
     settings = house.settings.of(RetrieveSettings)
-    clock = house.clock
+    source = Source(house.archive, settings, _sendable(request), is_cancelled=request.is_cancelled)
     tally = Tally(total=len(instances))
-    told_at = clock.monotonic()
+    told_at = house.clock.monotonic()
     syntax = request.context.transfer_syntax
-    async with aclosing(_loaded(house, request, instances)) as ready:
+    async with aclosing(read_ahead(source, instances)) as ready:
         async for instance, outgoing in ready:
             if request.is_cancelled():
                 break
             await _send_back(house, request, instance, outgoing, tally)
-            if (
-                clock.monotonic() - told_at >= settings.pending_interval_s
-                and tally.done < tally.total
-            ):
+            now = house.clock.monotonic()
+            if now - told_at >= settings.pending_interval_s and tally.done < tally.total:
                 yield tally.pending()
-                told_at = clock.monotonic()
+                told_at = now
     await _record(house, request, instances, request.caller.calling_ae_title)
     yield tally.cancelled(syntax) if tally.done < tally.total else tally.final(syntax)
 
@@ -94,43 +106,6 @@ async def _instances(
     identifier = read_identifier(data or b"", request.context.transfer_syntax)
     selection = selection_from(identifier, models[request.affected_sop_class_uid])
     return await asyncio.to_thread(house.archive.instances, selection)
-
-
-async def _loaded(
-    house: House, request: Request, instances: Sequence[Instance]
-) -> AsyncIterator[tuple[Instance, Outgoing | PacstewardError]]:
-    """Read ahead: the next objects come from the disk while one is on the wire."""
-    settings = house.settings.of(RetrieveSettings)
-    contexts = _sendable(request)
-    ahead: list[asyncio.Task[Outgoing]] = []
-    upcoming = iter(instances)
-    pending: list[Instance] = []
-
-    def fill() -> None:
-        while len(ahead) < settings.read_ahead and (following := next(upcoming, None)) is not None:
-            pending.append(following)
-            ahead.append(
-                asyncio.create_task(
-                    asyncio.to_thread(
-                        load, house.archive, following, contexts, settings.whole_bytes
-                    )
-                )
-            )
-
-    fill()
-    try:
-        while ahead:
-            task, instance = ahead.pop(0), pending.pop(0)
-            try:
-                outgoing: Outgoing | PacstewardError = await task
-            except PacstewardError as error:
-                outgoing = error
-            fill()
-            yield instance, outgoing
-    finally:
-        for task in ahead:
-            task.cancel()
-        await asyncio.gather(*ahead, return_exceptions=True)
 
 
 def _sendable(request: Request) -> tuple[PresentationContext, ...]:
@@ -180,6 +155,7 @@ MOVE = DimseService(
     permission="studies.move",
     transfer_syntaxes=UNCOMPRESSED,
     respond=respond_move,
+    extended=negotiate,
 )
 
 GET = DimseService(
@@ -189,4 +165,5 @@ GET = DimseService(
     permission="studies.read",
     transfer_syntaxes=UNCOMPRESSED,
     respond=respond_get,
+    extended=negotiate,
 )

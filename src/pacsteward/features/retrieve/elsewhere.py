@@ -14,9 +14,9 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-from pacsteward.archive import Archive, Instance, Origin, Outcome, Selection
+from pacsteward.archive import Archive, Instance, Origin, Outcome, Selection, StoreResult
 from pacsteward.base.errors import NotFound, Unavailable
 from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.base.jobs import this_job
@@ -34,6 +34,7 @@ from pacsteward.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VER
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import SUCCESS, WARNING_COERCION
 from pacsteward.dicom.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
+from pacsteward.dicom.web.bodies import Spool
 from pacsteward.feature import House
 from pacsteward.features.retrieve.move import EXPLICIT_LITTLE, IMPLICIT_LITTLE, Errand, send
 from pacsteward.features.retrieve.settings import RetrieveSettings
@@ -45,6 +46,9 @@ STUDY_ROOT_MOVE = Uid("1.2.840.10008.5.1.4.1.2.2.2")
 STUDY_ROOT_GET = Uid("1.2.840.10008.5.1.4.1.2.2.3")
 
 LEVEL, STUDY_UID, SOP_CLASSES = 0x00080052, 0x0020000D, 0x00080062
+
+LARGEST_OBJECT_BYTES: Final = 4 * 1024**3
+"""What a peer sends beyond this is not an object but a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,17 +236,19 @@ class _CollectingSink:
 
     def __init__(self, archive: Archive, origin: Origin, meta: FileMeta) -> None:
         self._archive, self._origin, self._meta = archive, origin, meta
-        self._data = bytearray()
+        self._spool = Spool(None, max_bytes=LARGEST_OBJECT_BYTES)
 
     def write(self, fragment: memoryview) -> None:
-        self._data += fragment
+        self._spool.write(fragment)
 
     async def finish(self) -> Answer:
-        result = await asyncio.to_thread(
-            self._archive.store, self._origin, self._meta, memoryview(self._data)
-        )
+        result = await asyncio.to_thread(self._store)
         is_conflict = result.outcome is Outcome.CONFLICT
         return Answer(WARNING_COERCION if is_conflict else SUCCESS)
 
+    def _store(self) -> StoreResult:
+        with self._spool as spool:
+            return self._archive.store(self._origin, self._meta, spool.value())
+
     def abandon(self) -> None:
-        self._data.clear()
+        self._spool.close()

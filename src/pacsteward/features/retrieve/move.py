@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from pacsteward.archive import Archive, Instance
 from pacsteward.base.errors import PacstewardError
 from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.dicom.dimse import ClientAssociation, ProposedContext, connect
-from pacsteward.features.retrieve.outgoing import chunks, load
+from pacsteward.dicom.transcode import can_transcode
+from pacsteward.features.retrieve.outgoing import Outgoing, Source, chunks, read_ahead
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.sub_operations import Tally
 from pacsteward.security import Peer
@@ -46,14 +47,14 @@ class Errand:
     is_cancelled: Callable[[], bool] = lambda: False
 
 
-async def send(errand: Errand, instances: Sequence[Instance]) -> AsyncIterator[Tally]:
+async def send(errand: Errand, instances: Sequence[Instance]) -> AsyncGenerator[Tally, None]:
     """Send `instances`; give the tally whenever progress is worth telling, and at the end.
 
     The same `Tally` is given each time; it is final when the iteration ends.
     """
     tally = Tally(total=len(instances))
     width = errand.destination.max_parallel or errand.settings.max_parallel
-    loads = deque(_loads(instances, width))
+    loads = deque(_loads(instances, width, errand.destination.prefers_transfer_syntaxes))
     workers = [
         asyncio.create_task(_work(errand, loads, tally)) for _ in range(min(width, len(loads)))
     ]
@@ -74,13 +75,15 @@ async def send(errand: Errand, instances: Sequence[Instance]) -> AsyncIterator[T
     yield tally
 
 
-def _loads(instances: Sequence[Instance], width: int) -> list[list[Instance]]:
+def _loads(
+    instances: Sequence[Instance], width: int, prefers: Sequence[str] = ()
+) -> list[list[Instance]]:
     """Part `instances` so that each part needs at most 128 contexts and no worker stands idle."""
     parts: list[list[Instance]] = []
     pairs: set[tuple[str, str]] = set()
     size = max(1, -(-len(instances) // width))
     for instance in instances:
-        wanted = set(_pairs(instance))
+        wanted = set(_pairs(instance, prefers))
         if not parts or len(pairs | wanted) > MAX_CONTEXTS or len(parts[-1]) >= size:
             parts.append([])
             pairs = set()
@@ -89,10 +92,16 @@ def _loads(instances: Sequence[Instance], width: int) -> list[list[Instance]]:
     return parts
 
 
-def _pairs(instance: Instance) -> list[tuple[str, str]]:
-    """List what to propose for one object: its own syntax first, then what everybody takes."""
-    syntaxes = dict.fromkeys((instance.transfer_syntax_uid, EXPLICIT_LITTLE, IMPLICIT_LITTLE))
-    return [(instance.sop_class_uid, syntax) for syntax in syntaxes]
+def _pairs(instance: Instance, prefers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Give what to propose for one object, a context for each transfer syntax.
+
+    With several in one context the receiver would choose, and many choose the first or the last
+    whatever they can (PS3.8 9.3.3.2 lets them).
+    """
+    stored = instance.transfer_syntax_uid
+    for syntax in dict.fromkeys((*prefers, stored, EXPLICIT_LITTLE, IMPLICIT_LITTLE)):
+        if can_transcode(stored, syntax):
+            yield instance.sop_class_uid, syntax
 
 
 async def _work(errand: Errand, loads: deque[list[Instance]], tally: Tally) -> None:
@@ -114,7 +123,8 @@ async def _send_over_one_association(
     errand: Errand, waiting: deque[Instance], tally: Tally
 ) -> None:
     """Send until nothing waits or the association breaks; what was tried has left `waiting`."""
-    pairs = dict.fromkeys(pair for instance in waiting for pair in _pairs(instance))
+    prefers = errand.destination.prefers_transfer_syntaxes
+    pairs = dict.fromkeys(pair for instance in waiting for pair in _pairs(instance, prefers))
     proposed = [ProposedContext(Uid(uid), (Uid(syntax),)) for uid, syntax in pairs]
     async with connect(
         errand.destination.host,
@@ -124,31 +134,38 @@ async def _send_over_one_association(
         contexts=proposed,
         timeout_s=errand.settings.connect_timeout_s,
     ) as association:
-        while waiting and not errand.is_cancelled():
-            await _send_one(errand, association, waiting.popleft(), tally)
+        source = Source(
+            errand.archive, errand.settings, association.contexts, prefers, errand.is_cancelled
+        )
+        async with aclosing(read_ahead(source, tuple(waiting))) as ready:
+            async for instance, outgoing in ready:
+                if errand.is_cancelled():
+                    return
+                waiting.popleft()
+                await _send_one(errand, association, instance, outgoing, tally)
 
 
 async def _send_one(
-    errand: Errand, association: ClientAssociation, instance: Instance, tally: Tally
+    errand: Errand,
+    association: ClientAssociation,
+    instance: Instance,
+    outgoing: Outgoing | PacstewardError,
+    tally: Tally,
 ) -> None:
     uid = instance.sop_instance_uid
-    try:
-        outgoing = await asyncio.to_thread(
-            load, errand.archive, instance, association.contexts, errand.settings.whole_bytes
-        )
-    except PacstewardError as error:
-        tally.fail(uid, error.why or error.what)
+    if isinstance(outgoing, PacstewardError):
+        tally.fail(uid, outgoing.why or outgoing.what)
         return
     try:
         status, comment = await association.store(
             outgoing.context_id,
             Uid(instance.sop_class_uid),
             Uid(uid),
-            chunks(errand.archive, outgoing),
+            outgoing.data if outgoing.data is not None else chunks(errand.archive, outgoing),
             move_originator=errand.originator,
         )
     except PacstewardError as error:
-        tally.fail(uid, error.what)
+        tally.fail(uid, error.why or error.what)
         raise
     tally.record(uid, status, comment)
 

@@ -1,8 +1,9 @@
-"""An object on its way out: which presentation context can carry it, and its bytes.
+"""Objects on their way out: which presentation context can carry each, and its bytes.
 
 The stored transfer syntax is preferred, since those are the bytes that were acknowledged. When the
 receiver did not take it, the object is transcoded to one that it did take; when there is none, that
-one object fails with a reason and the others go on.
+one object fails with a reason and the others go on. Frames are decoded in child processes, never in
+this one, which keeps the archive: an image that crashes its decoder fails alone.
 
 References
 ----------
@@ -12,15 +13,57 @@ PS3.4 C.4.2.2.1.1 and C.4.3.2 — the SCP may convert between transfer syntaxes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
 
 from pacsteward.archive import Archive, Instance
-from pacsteward.base.errors import Unsupported
+from pacsteward.archive.read import StoredObject
+from pacsteward.base.errors import Broken, PacstewardError, Unavailable, Unsupported
 from pacsteward.dicom.dimse import PresentationContext
-from pacsteward.dicom.transcode import can_transcode, transcode
+from pacsteward.dicom.transcode import can_transcode, transcode_chunks
+from pacsteward.dicom.uids import (
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+from pacsteward.dicom.web.bodies import Spool
+from pacsteward.features.retrieve.decoding import code_frame
+from pacsteward.features.retrieve.settings import RetrieveSettings
 
-CHUNK_BYTES = 1024 * 1024
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES: Final = 1024 * 1024
+TRANSCODED_MAX_BYTES: Final = 8 * 1024**3
+"""A decoded object larger than this is not made; it is told which syntax it is stored in."""
+
+_READERS: Final = ThreadPoolExecutor(8, thread_name_prefix="retrieve")
+"""Threads of their own, so that whoever waits for a decoder does not keep callers out, who are
+admitted in the threads of the event loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where objects come from, and how they may leave.
+
+    Parameters
+    ----------
+    contexts
+        Accepted by the receiver, in the order of preference among equals.
+    prefers
+        Transfer syntaxes that the receiver would rather have than the stored one.
+    is_cancelled
+        Whether nobody waits for them any more.
+    """
+
+    archive: Archive
+    settings: RetrieveSettings
+    contexts: Sequence[PresentationContext]
+    prefers: Sequence[str] = ()
+    is_cancelled: Callable[[], bool] = field(default=lambda: False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,71 +72,144 @@ class Outgoing:
 
     instance: Instance
     context_id: int
-    data: bytes | None
+    data: bytes | memoryview | None
     """The data set in the context's transfer syntax; None streams it from the archive."""
 
 
+async def read_ahead(
+    source: Source, instances: Iterable[Instance]
+) -> AsyncGenerator[tuple[Instance, Outgoing | PacstewardError], None]:
+    """Give `instances` in their order; the next ones are read while one is on the wire.
+
+    One that cannot leave comes with the reason.
+    """
+    loop = asyncio.get_running_loop()
+    ahead: deque[tuple[Instance, asyncio.Future[Outgoing | PacstewardError]]] = deque()
+    upcoming = iter(instances)
+
+    def fill() -> None:
+        while len(ahead) < source.settings.read_ahead:
+            following = next(upcoming, None)
+            if following is None:
+                return
+            ahead.append((following, loop.run_in_executor(_READERS, _attempt, source, following)))
+
+    fill()
+    try:
+        while ahead:
+            instance, loading = ahead.popleft()
+            ready = await loading
+            fill()
+            yield instance, ready
+    finally:
+        for _, loading in ahead:
+            loading.cancel()
+
+
+def _attempt(source: Source, instance: Instance) -> Outgoing | PacstewardError:
+    try:
+        return load(source, instance)
+    except PacstewardError as error:
+        return error
+    except Exception:
+        # A fault of ours in one object is written down, and does not keep the others.
+        log.exception("Instance %s could not be prepared.", instance.sop_instance_uid)
+        return Broken(
+            f"Instance {instance.sop_instance_uid} cannot be sent.",
+            why="Internal error; see the log of the archive",
+        )
+
+
+def load(source: Source, instance: Instance) -> Outgoing:
+    """Read `instance` and convert it for the context it will travel on. Blocks.
+
+    Every byte is compared with the checksum of its arrival before the first one leaves. Objects
+    up to `RetrieveSettings.whole_bytes` are kept in memory; a larger one is left to `chunks`.
+
+    Raises
+    ------
+    Unsupported
+        No context of the receiver can carry it.
+    PacstewardError
+        It cannot be read, or not be decoded.
+    """
+    context = choose_context(instance, source.contexts, source.prefers)
+    with source.archive.open(instance) as stored:
+        if context.transfer_syntax != instance.transfer_syntax_uid:
+            data = _transcoded(source, stored, context.transfer_syntax)
+            return Outgoing(instance, context.context_id, data)
+        if stored.size > source.settings.whole_bytes:
+            stored.check()
+            return Outgoing(instance, context.context_id, None)
+        return Outgoing(instance, context.context_id, stored.data_set())
+
+
 def choose_context(
-    instance: Instance, contexts: Iterable[PresentationContext]
+    instance: Instance, contexts: Iterable[PresentationContext], prefers: Sequence[str] = ()
 ) -> PresentationContext:
     """Choose the context that `instance` travels on.
+
+    First what the receiver prefers, then as it is stored, then uncompressed, then any other way
+    without loss.
 
     Raises
     ------
     Unsupported
         The receiver took no context for its SOP class, or none that it can be converted to.
     """
+    stored = instance.transfer_syntax_uid
+    order = (*prefers, stored, *_UNCOMPRESSED)
     fitting = [one for one in contexts if one.abstract_syntax == instance.sop_class_uid]
-    for context in fitting:
-        if context.transfer_syntax == instance.transfer_syntax_uid:
-            return context
-    for context in fitting:
-        if can_transcode(instance.transfer_syntax_uid, context.transfer_syntax):
-            return context
+    possible = [one for one in fitting if can_transcode(stored, one.transfer_syntax)]
+    if possible:
+        return min(
+            possible,
+            key=lambda one: (
+                order.index(one.transfer_syntax) if one.transfer_syntax in order else len(order)
+            ),
+        )
     if fitting:
+        taken = ", ".join(one.transfer_syntax for one in fitting)
         raise Unsupported(
             f"Instance {instance.sop_instance_uid} cannot be sent.",
-            why=f"It is stored in {instance.transfer_syntax_uid} and the receiver takes only "
-            + ", ".join(one.transfer_syntax for one in fitting)
-            + ".",
+            why=f"It is stored in {stored}; the receiver takes {taken}.",
         )
     raise Unsupported(
         f"Instance {instance.sop_instance_uid} cannot be sent.",
-        why=f"The receiver takes no objects of SOP class {instance.sop_class_uid}.",
+        why=f"No context for SOP class {instance.sop_class_uid}.",
     )
 
 
-def load(
-    archive: Archive,
-    instance: Instance,
-    contexts: Sequence[PresentationContext],
-    whole_bytes: int,
-) -> Outgoing:
-    """Read `instance` and convert it for the context it will travel on. Blocks.
+_UNCOMPRESSED: Final = (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+)
 
-    Parameters
-    ----------
-    whole_bytes
-        Objects up to this size are read whole and checked; larger ones that need no conversion
-        are left to `chunks`.
+
+def _transcoded(source: Source, stored: StoredObject, to_uid: str) -> memoryview:
+    """Convert the whole object before any of it is sent, a long one into a file.
+
+    What goes wrong with its last frame is then a failure of one object, and not of the
+    association, which cannot be used any more after half a message.
     """
-    context = choose_context(instance, contexts)
-    is_as_stored = context.transfer_syntax == instance.transfer_syntax_uid
-    if is_as_stored and instance.size_bytes > whole_bytes:
-        return Outgoing(instance, context.context_id, None)
-    with archive.open(instance) as stored:
-        data = stored.data_set()
-    if not is_as_stored:
-        data = transcode(data, instance.transfer_syntax_uid, context.transfer_syntax)
-    return Outgoing(instance, context.context_id, data)
+    stored.check()
+    from_uid = stored.transfer_syntax_uid
+    chunks = transcode_chunks(stored.read, stored.size, from_uid, to_uid, code_frame=code_frame)
+    with Spool(None, max_bytes=TRANSCODED_MAX_BYTES) as spool:
+        for chunk in chunks:
+            if source.is_cancelled():
+                raise Unavailable("The conversion was stopped.", why="Nobody waits for it.")
+            spool.write(chunk)
+        return spool.value()
 
 
-async def chunks(archive: Archive, outgoing: Outgoing) -> AsyncIterator[bytes | memoryview]:
+async def chunks(archive: Archive, outgoing: Outgoing) -> AsyncGenerator[bytes | memoryview, None]:
     """Give the bytes of `outgoing` in pieces."""
     if outgoing.data is not None:
         yield outgoing.data
         return
+    loop = asyncio.get_running_loop()
     with archive.open(outgoing.instance) as stored:
         for offset in range(0, stored.size, CHUNK_BYTES):
-            length = min(CHUNK_BYTES, stored.size - offset)
-            yield await asyncio.to_thread(stored.read, offset, length)
+            yield await loop.run_in_executor(_READERS, stored.read, offset, CHUNK_BYTES)

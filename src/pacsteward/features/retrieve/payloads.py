@@ -24,6 +24,7 @@ from pacsteward.dicom.frames import FrameContent, FrameTable, frame_bytes
 from pacsteward.dicom.part10 import FileMeta, encode_part10_head
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.transcode import FrameCoder, transcode_chunks
+from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.dicom.web.multipart import Writer
 from pacsteward.dicom.web.negotiation import DICOM, EXPLICIT_VR_LITTLE_ENDIAN, OCTET_STREAM
 from pacsteward.features.retrieve.representations import Planned, part_content_type
@@ -49,7 +50,7 @@ def _file(stored: StoredObject, target: str, code_frame: FrameCoder) -> tuple[st
         chunks = transcode_chunks(
             stored.read, stored.size, stored.transfer_syntax_uid, target, code_frame=code_frame
         )
-    except (Invalid, Unsupported):
+    except (Invalid, Unsupported, TooLarge):
         # One damaged image must not make a whole study impossible to retrieve. It leaves as it
         # came, and its label and file meta say so.
         return stored.transfer_syntax_uid, _as_stored(stored)

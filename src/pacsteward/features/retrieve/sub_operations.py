@@ -9,11 +9,13 @@ answers other than those to a cancel.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from pacsteward.dicom.dimse import Answer, SubOperations
 from pacsteward.dicom.identifier import write_identifier
 from pacsteward.dicom.status import (
     CANCEL,
+    DUPLICATE_SOP_INSTANCE,
     OUT_OF_RESOURCES_SUBOPS,
     PENDING,
     SUCCESS,
@@ -22,7 +24,7 @@ from pacsteward.dicom.status import (
     category,
 )
 
-FAILED_SOP_INSTANCE_UID_LIST = 0x00080058
+FAILED_SOP_INSTANCE_UID_LIST: Final = 0x00080058
 
 
 @dataclass(slots=True)
@@ -49,7 +51,9 @@ class Tally:
         """Count the outcome of one instance."""
         if category(status) is Category.SUCCESS:
             self.completed += 1
-        elif category(status) is Category.WARNING:
+        elif category(status) is Category.WARNING or status == DUPLICATE_SOP_INSTANCE:
+            # Archives that answer "duplicate" have the object, which is what was wanted; counting
+            # it as failed would have every second attempt end in failure.
             self.warning += 1
         else:
             self.fail(sop_instance_uid, reason or f"Status {status:04X}")

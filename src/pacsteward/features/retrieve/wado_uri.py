@@ -61,7 +61,7 @@ def _uid(query: Mapping[str, str], name: str) -> str:
 def _content_type(query: Mapping[str, str], instance: Instance) -> str:
     """Choose from ``contentType``; pictures are JPEG and everything else DICOM without it."""
     ranges = accepted(query.get("contentType"))
-    pictures = (JPEG, PNG) if instance.has_pixel_data else ()
+    pictures: tuple[str, ...] = (JPEG, PNG) if instance.has_pixel_data else ()
     for one in ranges:
         for offered in (*pictures, DICOM):
             if one.name in (offered, "*/*") or (one.name == "image/*" and offered != DICOM):

@@ -85,6 +85,7 @@ class _Intake:
         self._settings = house.settings.of(StorageSettings)
         actor = request.state.actor
         self._origin = Origin(door="stow", actor=actor.name, address=actor.address)
+        self._scratch = house.archive.scratch_folder()
         self._free = asyncio.Semaphore(AT_A_TIME)
 
     async def run(self) -> list[Verdict]:
@@ -135,7 +136,7 @@ class _Intake:
         return spool
 
     def _spool(self) -> Spool:
-        return Spool(None, max_bytes=self._settings.max_request_bytes)
+        return Spool(self._scratch, max_bytes=self._settings.max_request_bytes)
 
     async def _store(self, spool: Spool) -> Verdict:
         try:

@@ -10,13 +10,29 @@ PS3.4 B.2.3 — statuses of C-STORE; PS3.4 B.5 — the Storage SOP classes; PS3.
 
 from __future__ import annotations
 
-from pacsteward.archive import Incoming, Origin, Outcome, StoreResult
-from pacsteward.dicom.dimse import Answer, CommandField, DataSink, Request
+from functools import lru_cache
+
+import logging
+from functools import lru_cache
+
+from pacsteward.archive import DoesNotMatch, Incoming, Origin, Outcome, StoreResult
+from pacsteward.base.errors import Invalid, PacstewardError
+from pacsteward.dicom.dimse import Answer, Caller, CommandField, DataSink, Request
 from pacsteward.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, FileMeta
-from pacsteward.dicom.status import SUCCESS, WARNING_COERCION
+from pacsteward.dicom.status import (
+    CANNOT_UNDERSTAND,
+    SUCCESS,
+    WARNING_COERCION,
+    WARNING_DATA_SET_DOES_NOT_MATCH,
+    store_status,
+)
 from pacsteward.feature import DimseService, House
 from pacsteward.features.storage.settings import StorageSettings
 from pacsteward.features.storage.sop_classes import is_accepted
+from pacsteward.security import PeerBook
+
+log = logging.getLogger(__name__)
+from pacsteward.security import PeerBook
 
 
 def accepts(house: House, sop_class_uid: str) -> bool:
@@ -27,14 +43,14 @@ def accepts(house: House, sop_class_uid: str) -> bool:
 def receive(house: House, request: Request) -> DataSink:
     """Open the archive for one object of `request`'s caller."""
     caller = request.caller
-    peer = house.peers.get(caller.calling_ae_title)
+    title = caller.calling_ae_title
     origin = Origin(
         door="dimse",
-        actor=caller.calling_ae_title,
+        actor=title,
         address=caller.address,
         association_id=caller.association_id,
         called_ae_title=caller.called_ae_title,
-        default_issuer_of_patient_id=peer.default_issuer_of_patient_id if peer else "",
+        default_issuer_of_patient_id=_default_issuer(house.peers, title, caller.association_id),
     )
     meta = FileMeta(
         media_storage_sop_class_uid=request.affected_sop_class_uid,
@@ -42,9 +58,20 @@ def receive(house: House, request: Request) -> DataSink:
         transfer_syntax_uid=request.context.transfer_syntax,
         implementation_class_uid=IMPLEMENTATION_CLASS_UID,
         implementation_version_name=IMPLEMENTATION_VERSION_NAME,
-        source_application_entity_title=caller.calling_ae_title,
+        source_application_entity_title=title,
     )
-    return StoreSink(house.archive.receive(origin, meta), house.settings.of(StorageSettings))
+    try:
+        incoming = house.archive.receive(origin, meta)
+    except PacstewardError as error:
+        return _Refusal(refusal(error))
+    return StoreSink(incoming, house.settings.of(StorageSettings))
+
+
+@lru_cache(maxsize=1024)
+def _default_issuer(peers: PeerBook, ae_title: str, _association_id: str) -> str:
+    """Look a caller up once for each association: a change counts from its next one on."""
+    peer = peers.get(ae_title)
+    return peer.default_issuer_of_patient_id if peer else ""
 
 
 class StoreSink:
@@ -58,7 +85,41 @@ class StoreSink:
 
     async def finish(self) -> Answer:
         """Answer once the archive has the object safe, or says why it has not."""
-        return answer_for(await self._incoming.finish(), self._settings)
+        try:
+            result = await self._incoming.finish()
+        except PacstewardError as error:
+            return refusal(error)
+        return answer_for(result, self._settings)
+
+
+class _Refusal:
+    """Lets an object pass by that the archive does not take at the moment."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def write(self, fragment: memoryview) -> None:
+        """Take nothing."""
+
+    async def finish(self) -> Answer:
+        """Say why."""
+        return self._answer
+
+    def abandon(self) -> None:
+        """Have nothing to leave behind."""
+
+
+def refusal(error: PacstewardError) -> Answer:
+    """Choose the status for an object that was not kept, and give the reason as its comment.
+
+    An object that is not the announced one is A900; one that cannot be read is C000, which tells a
+    sender not to try the same bytes again (PS3.4 B.2.3).
+    """
+    is_unreadable = isinstance(error, Invalid) and not isinstance(error, DoesNotMatch)
+    status = CANNOT_UNDERSTAND if is_unreadable else store_status(error)
+    log.info("C-STORE was answered with %04XH: %s", status, error)
+    # 64 characters (VR LO) are few; that nothing was stored the status says already.
+    return Answer(status, comment=error.why or error.what)
 
 
 def answer_for(result: StoreResult, settings: StorageSettings) -> Answer:
@@ -66,10 +127,13 @@ def answer_for(result: StoreResult, settings: StorageSettings) -> Answer:
 
     A doubtful but kept object is a plain Success unless the site asks otherwise: many devices take
     every warning for a failure and send again for ever. A conflict always is a warning, since the
-    sender must not believe that its version is the one now shown.
+    sender must not believe that its version is the one now shown; so is an image that lacks pixels,
+    since it may have been cut on its way.
     """
     if result.outcome is Outcome.CONFLICT:
         return Answer(WARNING_COERCION, comment="Other content is stored under this UID; both kept")
+    if result.shortage:
+        return Answer(WARNING_DATA_SET_DOES_NOT_MATCH, comment=result.shortage)
     if result.warnings and settings.warn_on_doubt:
         return Answer(WARNING_COERCION, comment=result.warnings[0])
     return Answer(SUCCESS)

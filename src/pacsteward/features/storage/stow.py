@@ -12,15 +12,15 @@ Warning and Failure Reasons); PS3.4 B.2.3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pacsteward.archive import Archive, Origin, Outcome, StoreResult
-from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unavailable, Unsupported
+from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unavailable
 from pacsteward.dicom.fragments import Fragments
-from pacsteward.dicom.header import read_header
-from pacsteward.dicom.part10 import split_part10
-from pacsteward.dicom.status import store_status
+from pacsteward.dicom.header import Header, read_header
+from pacsteward.dicom.part10 import FileMeta, split_part10
+from pacsteward.dicom.status import WARNING_DATA_SET_DOES_NOT_MATCH, store_status
 from pacsteward.features.storage.settings import StorageSettings
 from pacsteward.features.storage.sop_classes import is_accepted
 
@@ -94,35 +94,72 @@ def store_instance(
     except PacstewardError as error:
         return Failed(CANNOT_UNDERSTAND, error)
     named = (meta.media_storage_sop_class_uid, meta.media_storage_sop_instance_uid)
-    if not is_accepted(settings, meta.media_storage_sop_class_uid):
-        refused = Unsupported("The SOP class of the instance is not accepted here.")
-        return Failed(SOP_CLASS_NOT_SUPPORTED, refused, *named)
     try:
         data_set = data[offset:]
-        if study_instance_uid:
-            _check_study(data_set, meta.transfer_syntax_uid, study_instance_uid)
+        header = read_header(Fragments([data_set]), meta.transfer_syntax_uid)
+        meta = _corrected(meta, header)
+        named = (meta.media_storage_sop_class_uid, meta.media_storage_sop_instance_uid)
+        _check_study(header, study_instance_uid)
+        _check_class(settings, meta)
         result = archive.store(origin, meta, data_set)
-    except _OtherStudy as error:
-        return Failed(STUDY_MISMATCH, error, *named)
+    except _Refused as error:
+        return Failed(error.reason, error, *named)
     except PacstewardError as error:
         return Failed(store_status(error), error, *named)
-    has_doubt = result.outcome is Outcome.CONFLICT or (
-        settings.warn_on_doubt and bool(result.warnings)
+    return Stored(result, _warning_reason(result, settings))
+
+
+def _warning_reason(result: StoreResult, settings: StorageSettings) -> int:
+    """Choose the Warning Reason (0008,1196) as C-STORE chooses its status; 0 for none."""
+    if result.outcome is Outcome.CONFLICT:
+        return COERCED
+    if result.shortage:
+        return WARNING_DATA_SET_DOES_NOT_MATCH
+    return COERCED if result.warnings and settings.warn_on_doubt else 0
+
+
+def _corrected(meta: FileMeta, header: Header) -> FileMeta:
+    """Return the file meta information with the identity that the data set has.
+
+    Tools that give an object a new UID often forget the copy of it in front, so in a file the data
+    set is believed. (On the wire, C-STORE, the two differ only when something is badly wrong, and
+    the object is refused there.)
+    """
+    return replace(
+        meta,
+        media_storage_sop_class_uid=header.sop_class_uid or meta.media_storage_sop_class_uid,
+        media_storage_sop_instance_uid=(
+            header.sop_instance_uid or meta.media_storage_sop_instance_uid
+        ),
     )
-    return Stored(result, COERCED if has_doubt else 0)
 
 
-class _OtherStudy(Invalid):
-    """The instance belongs to another study."""
+class _Refused(Invalid):
+    """We refuse the instance for a reason that has a number of its own."""
+
+    def __init__(self, reason: int, what: str, *, why: str, remedy: str) -> None:
+        super().__init__(what, why=why, remedy=remedy)
+        self.reason = reason
 
 
-def _check_study(data_set: memoryview, transfer_syntax_uid: str, wanted: str) -> None:
-    header = read_header(Fragments([data_set]), transfer_syntax_uid)
-    if header.study_instance_uid != wanted:
-        raise _OtherStudy(
+def _check_study(header: Header, wanted: str) -> None:
+    if wanted and header.study_instance_uid != wanted:
+        raise _Refused(
+            STUDY_MISMATCH,
             "The instance was not stored.",
             why=f"It belongs to study {header.study_instance_uid}, and the request names {wanted}.",
             remedy="Send it to the study that it belongs to, or to /studies.",
+        )
+
+
+def _check_class(settings: StorageSettings, meta: FileMeta) -> None:
+    uid = meta.media_storage_sop_class_uid
+    if not is_accepted(settings, uid):
+        raise _Refused(
+            SOP_CLASS_NOT_SUPPORTED,
+            "The instance was not stored.",
+            why=f"SOP class {uid} is not accepted here.",
+            remedy="Allow it in the settings: storage.accept_sop_classes.",
         )
 
 

@@ -42,6 +42,15 @@ document.addEventListener("keydown", (event) => {
     openRow();
     return;
   }
+  // A link or button may name its key; that of the current row comes first.
+  const named = /^[a-z]$/.test(event.key) && !KEYS[event.key]
+    ? document.querySelector(`tr.is-current [data-key="${event.key}"], .head [data-key="${event.key}"]`)
+    : null;
+  if (named) {
+    event.preventDefault();
+    named.click();
+    return;
+  }
   const act = KEYS[event.key];
   if (act) {
     event.preventDefault();

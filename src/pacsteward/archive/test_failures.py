@@ -1,0 +1,184 @@
+"""R4: the disk fails at any call: the sender hears it, nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pacsteward.archive.containers import stored_data
+from pacsteward.archive.fixtures.sender import MIB, House, data_set, running
+from pacsteward.archive.model import Outcome, StoreResult
+from pacsteward.archive.tables import CONFLICT
+from pacsteward.base import faults
+from pacsteward.base.db import METADATA, Database, open_database
+from pacsteward.base.errors import Exhausted, PacstewardError, Unavailable
+
+# Enough for two segments of four mebibytes, a big object, the same again, and a conflict.
+OBJECTS = [
+    *((data_set(f"1.{number}", pixels=bytes(900_000)), f"1.{number}") for number in range(5)),
+    (data_set("1.9", pixels=b"\7" * (2 * MIB)), "1.9"),
+    (data_set("1.0", pixels=bytes(900_000)), "1.0"),
+    (data_set("1.1", number=77), "1.1"),
+    (data_set("1.8"), "1.8"),
+]
+
+
+class FailingDisk:
+    """Raises an error at the n-th call, once or from then on."""
+
+    def __init__(self, first: int, number: int, *, lasts: bool) -> None:
+        self._first = first
+        self._number = number
+        self._lasts = lasts
+        self.calls = 0
+        self.is_armed = True
+
+    def reach(self, _point: str) -> None:
+        if not self.is_armed:
+            return
+        self.calls += 1
+        if self.calls == self._first or (self._lasts and self.calls > self._first):
+            raise OSError(self._number, os.strerror(self._number))
+
+
+def survey(house: House, acknowledged: list[tuple[bytes, str, StoreResult]]) -> None:
+    """Check that what was acknowledged is there, byte for byte, and nothing half."""
+    house.wait()
+    for data, uid, result in acknowledged:
+        if result.outcome is Outcome.CONFLICT:
+            assert [row for row in house.rows(CONFLICT) if row["sop_instance_uid"] == uid]
+            continue
+        with stored_data(house.folder, house.location(uid)) as view:
+            assert view.read(0, view.size) == data
+    uids = house.uids()
+    assert len(uids) == len(set(uids))
+    for uid in uids:
+        with stored_data(house.folder, house.location(uid)) as view:
+            assert any(view.read(0, view.size) == data for data, other in OBJECTS if other == uid)
+    assert house.study()["number_of_study_related_instances"] == len(uids)
+
+
+@pytest.mark.parametrize(
+    ("number", "lasts"), [(errno.EIO, False), (errno.ENOSPC, True), (errno.EDQUOT, False)]
+)
+def test_r4_the_nth_call_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, lasts: bool
+) -> None:
+    template = tmp_path / "template.db"
+    made = open_database(template)
+    METADATA.create_all(made.engine)
+    made.close()
+    logging.disable(logging.CRITICAL)
+    refusals: set[type[PacstewardError]] = set()
+    try:
+        # The start itself has its own test; every fourth call keeps the loop short.
+        for first in itertools.count(1, 4):
+            folder = tmp_path / f"{first}"
+            folder.mkdir()
+            shutil.copyfile(template, folder / "index.db")
+            database = open_database(folder / "index.db")
+            disk = FailingDisk(first, number, lasts=lasts)
+            acknowledged: list[tuple[bytes, str, StoreResult]] = []
+            with running(folder, database) as house:
+                monkeypatch.setattr(faults, "reach", disk.reach)
+                for data, uid in OBJECTS:
+                    try:
+                        acknowledged.append((data, uid, house.store(data, uid)))
+                    except (Exhausted, Unavailable) as error:
+                        refusals.add(type(error))
+                disk.is_armed = False
+                # It came back: the process is up and takes instances again at once.
+                again = house.store(data_set("1.7"), "1.7")
+                assert again.outcome is Outcome.STORED
+                house.wait()
+            monkeypatch.undo()
+            with running(folder, database) as house:
+                uids = house.uids()
+                assert "1.7" in uids
+                survey_without(house, acknowledged, "1.7")
+            database.close()
+            if disk.calls < first:
+                assert len(acknowledged) == len(OBJECTS)
+                break
+    finally:
+        logging.disable(logging.NOTSET)
+    assert first > 20
+    assert refusals == {Unavailable if number == errno.EIO else Exhausted}
+
+
+def survey_without(
+    house: House, acknowledged: list[tuple[bytes, str, StoreResult]], extra: str
+) -> None:
+    house.keeper.change("deleted", actor="test", choose=lambda _connection: [extra])
+    if acknowledged or house.uids():
+        survey(house, acknowledged)
+
+
+@pytest.mark.parametrize("point", ["after-open", "after-write", "before-fsync", "after-dirsync"])
+def test_r4_a_failure_while_starting_is_said_and_the_next_start_succeeds(
+    tmp_path: Path, database: Database, point: str
+) -> None:
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1"), "1.1")
+    house = House(tmp_path, database)
+    with faults.armed(f"{point}:eio"):
+        try:
+            house.keeper.start()
+        except PacstewardError as error:
+            assert isinstance(error, Unavailable)  # noqa: PT017
+        else:
+            # This start had no need of the call.
+            house.keeper.stop()
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.1"]
+
+
+def test_while_the_index_is_away_nothing_is_acknowledged_and_nothing_is_lost(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R6: the database is stopped and comes back."""
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1"), "1.1")
+        house.wait()
+
+        def away(*_args: object, **_more: object) -> object:
+            raise Unavailable("The database did not answer.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "read", away)
+            patch.setattr(database, "write", away)
+            for _ in range(3):
+                with pytest.raises(Unavailable):
+                    house.store(data_set("1.2"), "1.2")
+        assert house.store(data_set("1.2"), "1.2").outcome is Outcome.STORED
+        house.wait()
+        assert house.uids() == ["1.1", "1.2"]
+
+
+def test_what_landed_before_the_index_went_away_is_indexed_when_it_is_back(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, database) as house:
+        real = database.write
+        is_away = True
+
+        def write(*args: object, **more: object) -> object:
+            if is_away:
+                raise Unavailable("The database did not answer.")
+            return real(*args, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(database, "write", write)
+        assert house.store(data_set("1.1"), "1.1").outcome is Outcome.STORED
+        # The arbiter knows it although the index does not.
+        assert house.store(data_set("1.1"), "1.1").outcome is Outcome.ALREADY_HERE
+        with pytest.raises(Unavailable):
+            house.keeper.watermark.wait_until_indexed(0.3)
+        is_away = False
+        house.wait()
+        assert house.uids() == ["1.1"]

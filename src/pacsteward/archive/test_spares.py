@@ -1,0 +1,156 @@
+"""Prepared segments: made while nobody sends, used anew only when nothing in them is needed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pacsteward.archive.containers import container_path, stored_data
+from pacsteward.archive.fixtures.sender import MIB, SMALL, House, data_set, running
+from pacsteward.archive.segment import find_segments
+from pacsteward.base.db import Database
+from pacsteward.base.errors import NotFound
+
+PREPARED = SMALL.model_copy(update={"prepared_segments": 2})
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def prepared(folder: Path) -> list[Path]:
+    return list((folder / "landing").glob("prepared-*.segment"))
+
+
+def change(house: House, *uids: str) -> None:
+    house.keeper.change("deleted", actor="admin", choose=lambda _connection: uids)
+
+
+def fill_segments(house: House, count: int) -> None:
+    for number in range(count):
+        house.store(data_set(f"1.{number}", pixels=bytes([number]) * 900_000), f"1.{number}")
+    house.wait()
+
+
+def test_segments_are_prepared_and_used(tmp_path: Path, database: Database) -> None:
+    with running(tmp_path, database, PREPARED) as house:
+        until(lambda: len(prepared(tmp_path)) == 2)
+        inodes = {path.stat().st_ino for path in prepared(tmp_path)}
+        house.store(data_set("1.1"), "1.1")
+        house.wait()
+        (segment,) = find_segments(tmp_path / "landing")[0]
+        assert segment.path.stat().st_ino in inodes
+        assert segment.path.stat().st_size == SMALL.segment_bytes
+    # A stop in the middle leaves nothing half prepared, and the next start uses what is there.
+    assert list((tmp_path / "landing").glob("*.part")) == []
+    with running(tmp_path, database, PREPARED) as house:
+        assert house.uids() == ["1.1"]
+        until(lambda: len(prepared(tmp_path)) == 2)
+
+
+def test_none_are_prepared_where_the_disk_has_no_room(tmp_path: Path, database: Database) -> None:
+    settings = PREPARED.model_copy(update={"reserve_bytes": 1 << 60})
+    with running(tmp_path, database, settings):
+        time.sleep(0.3)
+        assert prepared(tmp_path) == []
+
+
+def test_a_segment_of_which_all_was_deleted_is_given_back(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database) as house:
+        fill_segments(house, 10)
+        first = find_segments(tmp_path / "landing")[0][0]
+        inside = [
+            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == first.container
+        ]
+        assert len(inside) > 2
+        change(house, *inside[1:])
+        time.sleep(0.3)
+        assert first.path.exists()
+        change(house, inside[0])
+        until(lambda: not first.path.exists())
+        assert len(house.uids()) == 10 - len(inside)
+    with running(tmp_path, database) as house:
+        assert len(house.uids()) == 10 - len(inside)
+
+
+def test_a_reader_keeps_a_segment_and_never_reads_another_one_in_its_place(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database) as house:
+        fill_segments(house, 10)
+        place = house.location("1.0")
+        first = find_segments(tmp_path / "landing")[0][0]
+        inside = [
+            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == first.container
+        ]
+        descriptor = os.open(first.path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        change(house, *inside)
+        time.sleep(0.5)
+        assert first.path.exists()
+        os.close(descriptor)
+        until(lambda: not first.path.exists())
+        with pytest.raises(NotFound), stored_data(tmp_path, place):
+            pass
+
+
+def test_a_segment_used_anew_keeps_its_blocks_and_changes_its_generation(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pacsteward.archive import disk
+
+    # Where bytes are moved to packs instead of deleted, no holes are made.
+    monkeypatch.setattr(disk, "erase", lambda *_args: None)
+    with running(tmp_path, database, PREPARED) as house:
+        until(lambda: len(prepared(tmp_path)) == 2)
+        house.keeper._spares._is_busy = lambda: True
+        fill_segments(house, 10)
+        assert prepared(tmp_path) == []
+        first = find_segments(tmp_path / "landing")[0][0]
+        inode = first.path.stat().st_ino
+        place = house.location("1.0")
+        inside = [
+            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == first.container
+        ]
+        with container_path(tmp_path, place).open("rb") as held:
+            change(house, *inside)
+            until(lambda: prepared(tmp_path) != [])
+            assert prepared(tmp_path)[0].stat().st_ino == inode
+            from pacsteward.archive.segment import read_generation
+
+            assert read_generation(held.fileno()) != place.generation
+        for number in range(20, 30):
+            house.store(data_set(f"1.{number}", pixels=bytes(900_000)), f"1.{number}")
+        house.wait()
+        assert inode in {s.path.stat().st_ino for s in find_segments(tmp_path / "landing")[0]}
+    with running(tmp_path, database, PREPARED) as house:
+        assert house.uids() == sorted(
+            [f"1.{n}" for n in range(10) if f"1.{n}" not in inside]
+            + [f"1.{n}" for n in range(20, 30)]
+        )
+
+
+def test_the_only_record_of_a_big_object_keeps_its_segment(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.50", pixels=bytes(2 * MIB)), "1.50")
+        fill_segments(house, 10)
+        first = find_segments(tmp_path / "landing")[0][0]
+        inside = [
+            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == first.container
+        ]
+        change(house, *inside)
+        time.sleep(0.5)
+        assert first.path.exists()
+        change(house, "1.50")

@@ -1,0 +1,124 @@
+"""Range reads of a data set that is deflated as a whole, with bounds on what comes out.
+
+`inflate` walks over an arriving object; here a stored one is read for its frames. What enters is a
+range reader over the deflated bytes, what leaves are ranges of the inflated data set. Deflate has
+no way in but its beginning, so what lies before a range is inflated and let go.
+
+References
+----------
+PS3.5 A.5; RFC 1951.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Final
+
+from pacsteward.base.errors import Exhausted, Invalid
+from pacsteward.dicom.elements import HEADER_MAX, DataSetReader, RangeReader
+from pacsteward.dicom.inflate import RATIO_FROM, RATIO_MAX, SIZE_MAX
+
+_INFLATE_CHUNK: Final = 1 << 20
+
+
+def inflated_header(read: RangeReader, size: int) -> DataSetReader:
+    """Return a reader over the inflated data set of which only the beginning is at hand.
+
+    The size is not known before all is inflated, so it is taken as the limit; a frame that is
+    not there is found out when it is read.
+    """
+    inflated = _Inflated(read, size)
+    return DataSetReader(inflated.read, SIZE_MAX)
+
+
+class _Inflated:
+    """Range reads over a deflated data set; keeps what it has inflated, up to `HEADER_MAX`."""
+
+    def __init__(self, read: RangeReader, size: int) -> None:
+        self._chunks = _inflate(read, size)
+        self._data = bytearray()
+
+    def read(self, offset: int, length: int) -> bytes:
+        while len(self._data) < offset + length:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._data += chunk
+            if len(self._data) > HEADER_MAX:
+                raise Exhausted(
+                    "The image was not read.",
+                    why=f"Its attributes take more than {HEADER_MAX} bytes before the pixel data.",
+                    remedy="Retrieve the object as it is stored.",
+                )
+        return bytes(self._data[offset : offset + length])
+
+
+def _inflate(read: RangeReader, size: int) -> Iterator[bytes]:
+    """Yield the inflated data set in pieces, bounded in size and in memory (PS3.5 A.5)."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    limit = min(SIZE_MAX, max(RATIO_FROM, size * RATIO_MAX))
+    total = 0
+    try:
+        for position in range(0, size, _INFLATE_CHUNK):
+            packed = read(position, min(_INFLATE_CHUNK, size - position))
+            # An empty tail may still have output waiting, so the last piece decides.
+            while piece := inflater.decompress(packed, _INFLATE_CHUNK):
+                total += len(piece)
+                if total > limit:
+                    raise _inflates_too_much(limit)
+                yield piece
+                packed = inflater.unconsumed_tail
+    except zlib.error as error:
+        raise cannot_inflate(str(error)) from error
+
+
+def inflate_range(read: RangeReader, size: int, offset: int, length: int) -> bytes:
+    """Return a range of the inflated data set; what lies before it is inflated and let go."""
+    pieces: list[bytes] = []
+    position = 0
+    for piece in _inflate(read, size):
+        start = max(offset - position, 0)
+        pieces.append(piece[start : max(offset + length - position, 0)])
+        position += len(piece)
+        if position >= offset + length:
+            break
+    data = b"".join(pieces)
+    if len(data) != length:
+        raise cannot_inflate("it ends early")
+    return data
+
+
+def inflated(read: RangeReader, size: int, size_max: int = SIZE_MAX) -> bytes:
+    """Return a whole deflated data set inflated.
+
+    Raises
+    ------
+    Invalid
+        When the stream is damaged.
+    Exhausted
+        When it becomes larger than ``size_max``.
+    """
+    data = bytearray()
+    for piece in _inflate(read, size):
+        data += piece
+        if len(data) > size_max:
+            raise _inflates_too_much(size_max)
+    return bytes(data)
+
+
+def _inflates_too_much(limit: int) -> Exhausted:
+    return Exhausted(
+        "The data set was not inflated.",
+        why=f"It becomes more than {limit} bytes.",
+        remedy="Retrieve the object as it is stored.",
+    )
+
+
+def cannot_inflate(detail: str) -> Invalid:
+    """Return the error for a damaged stream, with what is wrong with it."""
+    return Invalid(
+        "The image was not read.",
+        why=f"Its deflated stream is damaged ({detail}).",
+        remedy="Ask the sender for the object again.",
+    )

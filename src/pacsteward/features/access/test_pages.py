@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from tests.support.console import PASSWORD, Visitor
+
+from pacsteward.feature import House
+from pacsteward.security import Actor, AuditEventType
+
+
+def test_person_is_added_and_asked_for_an_own_password(console: Visitor, house: House) -> None:
+    console.sign_in("ada")
+    answer = console.fill_in(
+        "/people/new",
+        "/people/new",
+        name="Eve",
+        password="a first password",
+        roles=["radiologist", "auditor"],
+    )
+    assert answer.headers["location"] == "/people"
+    assert "eve was added" in console.get("/people").text
+    person = house.access.people.need("eve")
+    assert person.roles == {"radiologist", "auditor"}
+    assert person.has_given_password
+    console.sign_in("eve", "a first password")
+    assert "chosen by somebody else" in console.get("/audit").text
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"name": "a b", "password": "a first password", "roles": "auditor"}, "name cannot"),
+        ({"name": "eve", "password": "short", "roles": "auditor"}, "password cannot be taken"),
+        ({"name": "eve", "password": "a first password"}, "No role was given"),
+        ({"name": "ada", "password": "a first password", "roles": "auditor"}, "exists already"),
+        ({"name": "eve", "password": "a first password", "roles": "king"}, "There is no role"),
+    ],
+)
+def test_fault_is_shown_without_the_password(
+    console: Visitor, fields: dict[str, str], words: str
+) -> None:
+    console.sign_in("ada")
+    answer = console.fill_in("/people/new", "/people/new", **fields)
+    assert answer.status_code == 400
+    assert words in answer.text
+    assert fields["password"] not in answer.text
+
+
+def test_roles_change_at_once(console: Visitor, house: House) -> None:
+    console.sign_in("tom")
+    cookie = console.cookies["pacsteward_session"]
+    assert console.get("/audit").status_code == 200
+    console.cookies.clear()
+    console.sign_in("ada")
+    console.fill_in("/people/edit?name=tom", "/people/roles", name="tom", roles="radiologist")
+    console.cookies.clear()
+    console.cookies.set("pacsteward_session", cookie, domain="pacs.example")
+    assert console.get("/audit").status_code == 403
+
+
+def test_disabled_person_is_out_at_once(console: Visitor) -> None:
+    console.sign_in("tom")
+    cookie = console.cookies["pacsteward_session"]
+    assert console.get("/audit").status_code == 200
+    console.cookies.clear()
+    console.sign_in("ada")
+    console.fill_in("/people/edit?name=tom", "/people/disable", name="tom", is_disabled="yes")
+    console.cookies.clear()
+    console.cookies.set("pacsteward_session", cookie, domain="pacs.example")
+    assert console.get("/audit").status_code == 302
+    console.sign_in("ada")
+    console.fill_in("/people/edit?name=tom", "/people/disable", name="tom")
+    console.sign_in("tom")
+
+
+def test_last_administrator_stays(console: Visitor, house: House) -> None:
+    console.sign_in("ada")
+    for path, fields in (
+        ("/people/disable", {"is_disabled": "yes"}),
+        ("/people/remove", {}),
+        ("/people/roles", {"roles": "auditor"}),
+    ):
+        answer = console.fill_in("/people/edit?name=ada", path, name="ada", **fields)
+        assert answer.status_code == 400
+        assert "nobody who can change people" in answer.text
+
+
+def test_reset_password_is_shown_once(console: Visitor) -> None:
+    console.sign_in("ada")
+    answer = console.fill_in("/people/edit?name=tom", "/people/reset", name="tom")
+    found = re.search(r"<code>([^<]+)</code>", answer.text)
+    assert found
+    assert found[1] not in console.get("/people/edit?name=tom").text
+    console.sign_in("tom", found[1])
+
+
+def test_removed_person_is_gone(console: Visitor, house: House) -> None:
+    console.sign_in("ada")
+    console.fill_in("/people/edit?name=tom", "/people/remove", name="tom")
+    assert house.access.people.get("tom") is None
+    assert console.get("/people/edit?name=tom").status_code == 404
+
+
+def test_token_is_shown_once_and_revoked(console: Visitor, house: House) -> None:
+    console.sign_in("ada")
+    answer = console.fill_in(
+        "/tokens", "/tokens/make", name="mirror", roles="machine", expires="2099-12-31"
+    )
+    found = re.search(r"<code>(pst_[^<]+)</code>", answer.text)
+    assert found
+    assert house.access.actor_of_token(found[1], "") is not None
+    assert found[1] not in console.get("/tokens").text
+    console.fill_in("/tokens", "/tokens/revoke", name="mirror")
+    assert house.access.actor_of_token(found[1], "") is None
+    assert "revoked" in console.get("/tokens").text
+
+
+def test_token_with_a_fault_keeps_the_form(console: Visitor) -> None:
+    console.sign_in("ada")
+    for fields, words in (
+        ({"name": "mirror", "roles": "machine", "expires": "31.12.2099"}, "is no date"),
+        ({"name": "mirror"}, "No role was given"),
+        ({"name": "", "roles": "machine"}, "name cannot be taken"),
+    ):
+        answer = console.fill_in("/tokens", "/tokens/make", **fields)
+        assert answer.status_code == 400
+        assert words in answer.text
+
+
+def test_own_password_is_changed(console: Visitor, house: House) -> None:
+    console.sign_in("tom")
+    new = "quite another one"
+    answer = console.fill_in(
+        "/account", "/account/password", present=PASSWORD, password=new, again=new
+    )
+    assert answer.headers["location"] == "/account"
+    assert console.get("/account").status_code == 200
+    console.sign_in("tom", new)
+
+
+@pytest.mark.parametrize(
+    ("present", "password", "again"),
+    [
+        ("wrong", "quite another one", "quite another one"),
+        (PASSWORD, "quite another one", "differs"),
+        (PASSWORD, "short", "short"),
+    ],
+)
+def test_own_password_with_a_fault_stays(
+    console: Visitor, present: str, password: str, again: str
+) -> None:
+    console.sign_in("tom")
+    answer = console.fill_in(
+        "/account", "/account/password", present=present, password=password, again=again
+    )
+    assert answer.status_code == 400
+    console.sign_in("tom")
+
+
+def test_audit_is_listed_filtered_and_paged(console: Visitor, house: House) -> None:
+    bob = Actor("peer", "<b>BOB</b>", frozenset(), "10.0.0.1")
+    for number in range(120):
+        house.audit.record_access(bob, [f"1.2.{number}"], patient_ids=[f"P{number}"])
+    house.audit.record_refusal(bob, "No.", event_type=AuditEventType.USE_OF_RESTRICTED_FUNCTION)
+    console.sign_in("tom")
+    text = console.get("/audit").text
+    assert "<b>BOB" not in text
+    assert "&lt;b&gt;BOB" in text
+    older = re.search(r'rel="next" href="([^"]+)"', text)
+    assert older
+    assert "1.2.5<" in console.get(older[1].replace("&amp;", "&")).text
+    one = console.get("/audit", params={"object": "1.2.7"}).text
+    assert one.count("data-open-row") == 1
+    assert console.get("/audit", params={"failures": "yes"}).text.count("data-open-row") == 1
+    assert "No entry" in console.get("/audit", params={"q": "nothing like this"}).text
+    for strange in (
+        {"event": "x", "since": "x", "before": "x"},
+        {"actor": "\x00", "q": "%_\\"},
+        {"since": "2026-13-45", "until": "9999-12-31", "before": "9" * 30},
+    ):
+        assert console.get("/audit", params=strange).status_code == 200
+
+
+def test_entry_is_shown_with_its_message(console: Visitor) -> None:
+    console.sign_in("tom")
+    text = console.get("/audit/1").text
+    assert "&lt;AuditMessage&gt;" in text
+    assert console.get("/audit/99999").status_code == 404
+
+
+def test_chain_is_walked_on_demand(console: Visitor, house: House) -> None:
+    console.sign_in("tom")
+    assert "The audit book is whole." in console.get("/audit/chain").text
+    with house.database.write() as connection:
+        connection.exec_driver_sql("UPDATE audit_entry SET actor = 'x' WHERE sequence = 1")
+    text = console.get("/audit/chain").text
+    assert "The audit book is broken." in text
+    assert "Entry 1 is not what was recorded" in text

@@ -1,0 +1,1 @@
+"""Monitoring: is it well, and by what figures can one tell."""

@@ -1,0 +1,17 @@
+"""What the monitoring room gives to the house."""
+
+from __future__ import annotations
+
+from pacsteward.feature import Feature
+from pacsteward.features.monitoring import checks, cli, pages, routes
+
+FEATURE = Feature(
+    name="monitoring",
+    title="Health",
+    summary="Whether the house is well, and figures for those who watch it.",
+    routes=routes.ROUTES,
+    api=routes.API,
+    pages=pages.PAGES,
+    commands=cli.COMMANDS,
+    checks=checks.CHECKS,
+)

@@ -1,0 +1,27 @@
+"""What the tests of this room share."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.console import PASSWORD, Visitor, cheap_passwords, small_house, visitor
+
+from pacsteward.base.clock import SystemClock
+from pacsteward.base.db import Database
+from pacsteward.feature import House
+from pacsteward.features.peers.feature import FEATURE
+
+
+@pytest.fixture
+def house(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> House:
+    """Give a house with an administrator, ada, and a technologist, tom."""
+    cheap_passwords(monkeypatch)
+    house = small_house(sqlite_database, SystemClock())
+    house.access.add_person("ada", PASSWORD, ["administrator"])
+    house.access.add_person("tom", PASSWORD, ["technologist"])
+    return house
+
+
+@pytest.fixture
+def console(house: House) -> Visitor:
+    """Give the console of that house."""
+    return visitor(house, FEATURE)

@@ -1,0 +1,110 @@
+"""Conversations with the connection itself: slow heads, large heads, kept connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import uvicorn
+
+from pacsteward.web.protocol import PatientProtocol
+
+
+class Hasty(PatientProtocol):
+    head_timeout_s = 0.3
+
+
+async def hello(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+    await receive()
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+    )
+    await send({"type": "http.response.body", "body": b"hi"})
+
+
+@contextlib.asynccontextmanager
+async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    config = uvicorn.Config(
+        hello, host="127.0.0.1", port=0, http=Hasty, lifespan="off", log_config=None
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        server.should_exit = True
+        await task
+
+
+def test_connection_that_says_nothing_is_closed() -> None:
+    async def talk() -> bytes:
+        async with connected() as (reader, _writer), asyncio.timeout(5):
+            return await reader.read()
+
+    assert asyncio.run(talk()) == b""
+
+
+def test_head_that_drips_is_closed_in_time() -> None:
+    """R13: each byte must not start the clock anew."""
+
+    async def talk() -> bytes:
+        async with connected() as (reader, writer), asyncio.timeout(5):
+            answer = asyncio.create_task(reader.read())
+            for letter in b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: " + b"a" * 40:
+                if answer.done():
+                    break
+                with contextlib.suppress(ConnectionError):
+                    writer.write(bytes([letter]))
+                    await writer.drain()
+                await asyncio.sleep(0.03)
+            return await answer
+
+    assert asyncio.run(talk()).startswith(b"HTTP/1.1 408 ")
+
+
+def test_head_without_end_is_closed() -> None:
+    async def talk() -> bytes:
+        async with connected() as (reader, writer), asyncio.timeout(5):
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n")
+            with contextlib.suppress(ConnectionError):
+                for number in range(200):
+                    writer.write(b"x-%d: " % number + b"a" * 4000 + b"\r\n")
+                    await writer.drain()
+            with contextlib.suppress(ConnectionError):
+                return await reader.read()
+            return b"closed"
+
+    answer = asyncio.run(talk())
+    assert answer.startswith(b"HTTP/1.1 431 ") or answer in (b"", b"closed")
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.2])
+def test_kept_connection_takes_the_next_request(pause_s: float) -> None:
+    async def talk() -> list[bytes]:
+        answers = []
+        async with connected() as (reader, writer), asyncio.timeout(5):
+            for _ in range(3):
+                writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                answers.append(await reader.readuntil(b"hi"))
+                await asyncio.sleep(pause_s)
+        return answers
+
+    answers = asyncio.run(talk())
+    assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 3
+
+
+def test_large_body_is_no_large_head() -> None:
+    async def talk() -> bytes:
+        async with connected() as (reader, writer), asyncio.timeout(5):
+            body = b"x" * 3_000_000
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n" + body)
+            return await reader.readuntil(b"hi")
+
+    assert asyncio.run(talk()).startswith(b"HTTP/1.1 200")

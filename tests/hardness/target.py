@@ -1,0 +1,124 @@
+"""The product under attack, and what must not happen to it meanwhile."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import psutil
+
+from tests.hardness.wire import Line
+from tests.support.product import Product
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+GROWTH_MAX_BYTES = 256 * 1024**2
+ECHO_MAX_S = 1.0
+AT_ONCE = 8
+
+
+@dataclass
+class Target:
+    """One running product."""
+
+    product: Product
+    outside: Path
+    """Holds the product's home and temporary folder; nothing may be left there."""
+    clients: dict[str, httpx.Client] = field(default_factory=dict)
+
+    @property
+    def port(self) -> int:
+        return self.product.dimse_port
+
+    def client(self, role: str = "administrator") -> httpx.Client:
+        if role not in self.clients:
+            self.clients[role] = self.product.client(role)
+        return self.clients[role]
+
+    def token(self, role: str = "administrator") -> str:
+        return self.client(role).headers["authorization"].partition(" ")[2]
+
+    def line(self) -> Line:
+        return Line(self.port)
+
+    def processes(self) -> list[psutil.Process]:
+        assert self.product.process is not None
+        supervisor = psutil.Process(self.product.process.pid)
+        return [supervisor, *supervisor.children()]
+
+    def pids(self) -> set[int]:
+        return {process.pid for process in self.processes()}
+
+    def memory_bytes(self) -> int:
+        """Sum up what the whole family holds for itself, decoders included."""
+        family = {process.pid: process for process in self.processes()}
+        for process in list(family.values()):
+            family.update({child.pid: child for child in process.children(recursive=True)})
+        total = 0
+        for process in family.values():
+            try:
+                total += process.memory_full_info().uss
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+    def echo_s(self) -> float:
+        """Return how long a C-ECHO takes on a new association; the machine may hiccup once."""
+        taken = []
+        for _ in range(3):
+            began = time.monotonic()
+            with self.line() as line:
+                line.associate()
+                assert line.echo()
+            taken.append(time.monotonic() - began)
+            if taken[-1] <= ECHO_MAX_S:
+                break
+        return min(taken)
+
+    @contextmanager
+    def unharmed(self) -> Iterator[None]:
+        """Look at everything before and after."""
+        pids, memory = self.pids(), self.memory_bytes()
+        log_size = self.product.log_file.stat().st_size
+        files = files_of(self.outside)
+        yield
+        assert self.echo_s() <= ECHO_MAX_S
+        assert self.pids() == pids, "a process ended and was started again"
+        grown = self.memory_bytes() - memory
+        assert grown <= GROWTH_MAX_BYTES, f"{grown >> 20} MiB more than before"
+        with self.product.log_file.open("rb") as log:
+            log.seek(log_size)
+            faults = list(faults_in(log.read().decode(errors="replace").splitlines()))
+        assert not faults, "\n".join(faults[:5])
+        assert files_of(self.outside) == files, "something was written outside"
+
+
+def files_of(folder: Path) -> set[str]:
+    """Name all that is below a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def faults_in(lines: Iterable[str]) -> Iterator[str]:
+    """Give the lines of the log that must not be there: what is no event, and our own faults."""
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            yield f"no event: {line[:300]}"
+            continue
+        if event.get("level") in ("error", "critical"):
+            yield line[:3000]
+
+
+def at_once(work: Callable[[T], R], cases: Iterable[T], *, threads: int = AT_ONCE) -> list[R]:
+    """Do `work` for all cases, a few at a time, in their order."""
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, cases))

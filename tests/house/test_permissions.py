@@ -1,0 +1,52 @@
+"""Nothing can be reached without a right, and every right is one that is listed."""
+
+from __future__ import annotations
+
+import pytest
+
+from pacsteward import features
+from pacsteward.feature import Feature, find_rooms, permissions_named
+from pacsteward.security import PERMISSIONS, ROLES, SERVICES
+
+PUBLIC: set[tuple[str, str]] = set()
+"""Routes of rooms that anybody may ask for: method and path. At most eight, each with a reason."""
+
+
+@pytest.fixture(scope="module")
+def all_rooms() -> list[Feature]:
+    """Give what every room declares."""
+    return find_rooms(features)
+
+
+def test_permissions_that_doors_ask_for_are_listed(all_rooms: list[Feature]) -> None:
+    assert permissions_named(all_rooms) - set(PERMISSIONS) == set()
+
+
+def test_roles_and_services_grant_what_is_listed() -> None:
+    granted = set().union(*ROLES.values(), *SERVICES.values())
+    assert granted - {"*"} - set(PERMISSIONS) == set()
+
+
+def test_public_routes_are_those_on_the_written_list(all_rooms: list[Feature]) -> None:
+    public = {
+        (route.method, route.path)
+        for room in all_rooms
+        for route in room.routes
+        if route.permission is None
+    }
+    assert public == PUBLIC
+    assert len(PUBLIC) <= 8
+
+
+def test_every_other_door_names_its_permission(all_rooms: list[Feature]) -> None:
+    unlocked = [
+        door
+        for room in all_rooms
+        for door in (*room.dimse, *room.api, *room.pages)
+        if not door.permission
+    ]
+    assert unlocked == []
+
+
+def test_permissions_are_explained_in_a_sentence() -> None:
+    assert [name for name, prose in PERMISSIONS.items() if not prose.endswith(".")] == []
