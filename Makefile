@@ -56,7 +56,7 @@ $(STAMPS)/venv: requirements.lock
 
 $(STAMPS)/package: $(STAMPS)/venv pyproject.toml
 	@echo "==> installing pacsteward into .venv"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(STAMPS)/assets: $(STAMPS)/package src/pacsteward/web/assets.toml

@@ -181,10 +181,19 @@ def opened_house(place: Place) -> Iterator[House]:
     try:
         migrate(database, place.data)
         house = build_house(place, database)
-        yield house
-        house.archive.close()
+        try:
+            yield house
+        finally:
+            close_house(house)
     finally:
         database.close()
+
+
+def close_house(house: House) -> None:
+    """Write down what waits to be, and let go."""
+    house.snapshots.stop()
+    house.audit.close()
+    house.archive.close()
 
 
 def build_house(

@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pacsteward.app import Place, find_all_rooms, opened_house
-from pacsteward.archive import VerifyReport
-from pacsteward.base.errors import PacstewardError
+from pacsteward.archive import Selection, VerifyReport
+from pacsteward.base.errors import Invalid, PacstewardError
 from pacsteward.base.settings import Explained
 from pacsteward.feature import Command, House
 from pacsteward.output import complain
+from pacsteward.security import at_command_line
 from pacsteward.serve import Kind, serve_all
 
 
@@ -157,6 +158,56 @@ def rebuild_archive(house: House) -> str:
     return f"The index was made anew from {count} instances."
 
 
+def reject(house: House, *study_instance_uids: str, code: str = "113001^DCM") -> str:
+    """Hide studies from readers; they can be shown again.
+
+    Parameters
+    ----------
+    study_instance_uids
+        The studies.
+    code
+        Why, of PS3.16 CID 7011: 113001^DCM quality, 113037^DCM patient safety, 113038^DCM wrong
+        worklist entry, 113039^DCM retention period over.
+    """
+    count = house.archive.reject(_these(study_instance_uids), code=code, actor=at_command_line())
+    return f"{count} instances are hidden."
+
+
+def restore(house: House, *study_instance_uids: str) -> str:
+    """Show hidden studies again.
+
+    Parameters
+    ----------
+    study_instance_uids
+        The studies.
+    """
+    count = house.archive.restore(_these(study_instance_uids), actor=at_command_line())
+    return f"{count} instances are shown again."
+
+
+def delete(house: House, *study_instance_uids: str, dry_run: bool = False) -> str:
+    """Remove studies for good.
+
+    Parameters
+    ----------
+    study_instance_uids
+        The studies.
+    dry_run
+        Only count what would be removed.
+    """
+    selection = _these(study_instance_uids)
+    if dry_run:
+        count = len(house.archive.instances(selection, with_rejected=True))
+        return f"{count} instances would be removed."
+    return f"{house.archive.delete(selection, actor=at_command_line())} instances were removed."
+
+
+def _these(study_instance_uids: tuple[str, ...]) -> Selection:
+    if not study_instance_uids:
+        raise Invalid("No study was named.", remedy="Give one Study Instance UID or several.")
+    return Selection(study_instance_uids=study_instance_uids)
+
+
 def show_space(house: House) -> Any:
     """Show how much room the disk has."""
     return house.archive.space()
@@ -175,4 +226,7 @@ ARCHIVE = (
     Command("verify", verify_archive),
     Command("rebuild", rebuild_archive),
     Command("space", show_space),
+    Command("reject", reject),
+    Command("restore", restore),
+    Command("delete", delete),
 )

@@ -141,12 +141,12 @@ class ApiRoute:
     summary: str
 
 
-def _house_of(request: Request) -> House:
+async def _house_of(request: Request) -> House:
     house: House = request.app.state.house
     return house
 
 
-def _actor_of(request: Request) -> Any:
+async def _actor_of(request: Request) -> Any:
     return request.state.actor
 
 

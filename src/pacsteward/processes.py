@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from pacsteward.app import Place, build_house, open_place_database
+from pacsteward.app import Place, build_house, close_house, open_place_database
 from pacsteward.base import metrics
 from pacsteward.base.errors import Unavailable
 from pacsteward.base.events import Dispatcher
@@ -80,8 +80,8 @@ async def _doors(place: Place, tell_ready: Tell) -> None:
         await stopping.wait()
         await server.stop(GRACE_S)
     finally:
-        house.snapshots.stop()
         await house.archive.stop()
+        close_house(house)
         database.close()
 
 
@@ -134,6 +134,7 @@ def _limits(settings: DicomSettings) -> Limits:
 def run_web(place: Place, tell_ready: Tell) -> None:
     """Serve the console, DICOMweb and the API."""
     from pacsteward.application import build_application
+    from pacsteward.web.protocol import PatientProtocol
 
     database = open_place_database(place)
     house = build_house(place, database, process_name="web")
@@ -145,7 +146,7 @@ def run_web(place: Place, tell_ready: Tell) -> None:
                 host=place.server.host,
                 port=place.server.http_port,
                 loop="uvloop",
-                http="httptools",
+                http=PatientProtocol,
                 access_log=False,
                 log_config=None,
                 lifespan="off",
@@ -164,8 +165,7 @@ def run_web(place: Place, tell_ready: Tell) -> None:
                 remedy="Choose another one with --http-port, or stop the program that uses it.",
             )
     finally:
-        house.snapshots.stop()
-        house.archive.close()
+        close_house(house)
         database.close()
 
 
@@ -212,8 +212,7 @@ def run_jobs(place: Place, tell_ready: Tell) -> None:
         dispatcher.stop(GRACE_S / 2)
         engine.stop(GRACE_S / 2)
     finally:
-        house.snapshots.stop()
-        house.archive.close()
+        close_house(house)
         database.close()
 
 

@@ -115,7 +115,7 @@ def faults_in(lines: Iterable[str]) -> Iterator[str]:
             yield f"no event: {line[:300]}"
             continue
         if event.get("level") in ("error", "critical"):
-            yield line[:3000]
+            yield line[:6000]
 
 
 def at_once(work: Callable[[T], R], cases: Iterable[T], *, threads: int = AT_ONCE) -> list[R]:

@@ -147,9 +147,12 @@ def fragments() -> Cases:
         yield f"context {number}", p_data(number, echo, is_command=True)
     for control in range(4, 256, 9):
         yield f"control {control}", pdu(P_DATA, pdv(ECHO, control, echo))
-    yield "byte by byte", b"".join(
-        p_data(ECHO, echo[n : n + 1], is_command=True, is_last=n + 1 == len(echo))
-        for n in range(len(echo))
+    yield (
+        "byte by byte",
+        b"".join(
+            p_data(ECHO, echo[n : n + 1], is_command=True, is_last=n + 1 == len(echo))
+            for n in range(len(echo))
+        ),
     )
     half = p_data(ECHO, echo[:20], is_command=True, is_last=False)
     yield "command on two contexts", half + p_data(STORE, echo[20:], is_command=True)
@@ -274,7 +277,9 @@ def hung(
     named = list(cases)
     heard = at_once(lambda case: ask(target, case[1]), named)
     expected = {"closed", "2", "3", "4", "6", "7"}
-    return [(name, said) for (name, _), said in zip(named, heard, strict=True) if said not in expected]
+    return [
+        (name, said) for (name, _), said in zip(named, heard, strict=True) if said not in expected
+    ]
 
 
 @pytest.mark.parametrize("cases", FIRST, ids=lambda cases: cases.__name__)

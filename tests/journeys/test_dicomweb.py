@@ -633,10 +633,7 @@ def film(site: Site) -> Dataset:
 
 
 def frames_path(data: Dataset) -> str:
-    return (
-        f"{SERVICE}/studies/{data.StudyInstanceUID}/series/{data.SeriesInstanceUID}"
-        f"/instances/{data.SOPInstanceUID}/frames"
-    )
+    return f"{instance_path(data)}/frames"
 
 
 def test_c51_frames_come_in_the_order_asked_for(site: Site, film: Dataset) -> None:
@@ -735,6 +732,108 @@ def test_parameters_of_pictures_that_cannot_be_meant_are_400(site: Site, query: 
 def test_an_object_without_a_picture_is_404(site: Site) -> None:
     assert site.http.get(f"{site.path('test-SR.dcm')}/thumbnail").status_code == 404
     assert site.http.get(f"{site.path('test-SR.dcm')}/rendered").status_code == 404
+
+
+# --- documents and videos -----------------------------------------------------------------------
+
+PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
+MPEG4 = "1.2.840.10008.1.2.4.102"
+
+
+@pytest.fixture(scope="module")
+def document(site: Site) -> Dataset:
+    """An encapsulated PDF."""
+    data = small(30, 1, 1, Modality="DOC", SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"):
+        delattr(data, keyword)
+    data.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    data.EncapsulatedDocument = PDF + b"\0" * (len(PDF) % 2)
+    data.EncapsulatedDocumentLength = len(PDF)
+    site.client.store_instances([data])
+    return data
+
+
+@pytest.fixture(scope="module")
+def video(site: Site) -> tuple[Dataset, bytes]:
+    """A video, as far as an archive is concerned: one stream in two fragments."""
+    stream = bytes(range(256)) * 3000
+    data = small(31, 1, 1, NumberOfFrames="25", SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.1.1")
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.TransferSyntaxUID = MPEG4
+    data.PixelData = pydicom.encaps.encapsulate([stream], fragments_per_frame=2, has_bot=False)
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = True
+    body, headers = related([part10(data)])
+    assert site.http.post(f"{SERVICE}/studies", content=body, headers=headers).status_code == 200
+    return data, stream
+
+
+def instance_path(data: Dataset) -> str:
+    return (
+        f"{SERVICE}/studies/{data.StudyInstanceUID}/series/{data.SeriesInstanceUID}"
+        f"/instances/{data.SOPInstanceUID}"
+    )
+
+
+def test_c43_a_document_comes_as_itself(site: Site, document: Dataset) -> None:
+    (model,) = site.http.get(f"{instance_path(document)}/metadata").json()
+    address = model["00420011"]
+    alone = site.http.get(f"{instance_path(document)}/bulkdata/00420011")
+    assert alone.headers["content-type"] == "application/pdf"
+    assert alone.content.rstrip(b"\0") == PDF
+    assert alone.headers["x-content-type-options"] == "nosniff"
+    parts = site.http.get(
+        f"{instance_path(document)}/bulkdata/00420011",
+        headers={"accept": "multipart/related; type=application/pdf"},
+    )
+    assert parts_of(parts)[0][0] == "application/pdf"
+    assert "BulkDataURI" in address or "InlineBinary" in address
+    # F062
+    shown = site.http.get(f"{instance_path(document)}/rendered")
+    assert shown.headers["content-type"] == "application/pdf"
+    assert shown.content.rstrip(b"\0") == PDF
+    assert site.http.get(f"{instance_path(document)}/thumbnail").status_code == 404
+
+
+def test_c44_c45_a_video_comes_as_itself_and_in_ranges(
+    site: Site, video: tuple[Dataset, bytes]
+) -> None:
+    data, stream = video
+    path = f"{instance_path(data)}/rendered"
+    whole = site.http.get(path, headers={"accept": "video/mp4"})
+    assert whole.headers["content-type"] == "video/mp4"
+    assert whole.headers["accept-ranges"] == "bytes"
+    assert whole.content == stream
+    middle = len(stream) // 2
+    for asked, expected in (
+        ("bytes=0-0", stream[:1]),
+        (f"bytes={middle - 5}-{middle + 4}", stream[middle - 5 : middle + 5]),
+        ("bytes=-10", stream[-10:]),
+    ):
+        part = site.http.get(path, headers={"range": asked})
+        assert (part.status_code, part.content) == (206, expected)
+    assert site.http.get(path, headers={"accept": "image/jpeg"}).status_code == 406
+    # No default that could be made: it leaves as it is, and says so.
+    alone = site.http.get(instance_path(data), headers={"accept": "application/dicom"})
+    assert pydicom.dcmread(io.BytesIO(alone.content)).file_meta.TransferSyntaxUID == MPEG4
+
+
+def test_s13_what_could_come_alive_leaves_as_bytes(site: Site) -> None:
+    data = small(32, 1, 1, SOPClassUID="1.2.840.10008.5.1.4.1.1.104.2")
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"):
+        delattr(data, keyword)
+    data.MIMETypeOfEncapsulatedDocument = "text/html"
+    data.EncapsulatedDocument = b"<script>alert(1)</script> " * 100
+    body, headers = related([part10(data)])
+    assert site.http.post(f"{SERVICE}/studies", content=body, headers=headers).status_code == 200
+    answer = site.http.get(
+        f"{instance_path(data)}/bulkdata/00420011", headers={"accept": "text/html,*/*"}
+    )
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in answer.headers["content-security-policy"]
 
 
 # --- WADO-URI -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_f003_a_send_ordered_by_the_api_is_done_as_a_job(
     _await(lambda: len(neighbour.http.get("/instances").json()) == 24)
 
 
-def test_f013_f018_a_study_of_orthanc_is_fetched_by_move_and_by_get(
+def test_f006_f013_f018_studies_of_orthanc_are_found_and_fetched(
     product: Product, tmp_path: Path, hospital: tuple[Product, list[Path]]
 ) -> None:
     _, files = hospital
@@ -70,6 +71,10 @@ def test_f013_f018_a_study_of_orthanc_is_fetched_by_move_and_by_get(
         product.run(
             "retrieve", "fetch", by_get.study_instance_uid, orthanc.ae_title, "--how", "get"
         )
+        listed = product.run(
+            "query", "elsewhere", orthanc.ae_title, "--patient-name", "yamada", "--json"
+        )
+        assert [study["patient_id"] for study in json.loads(listed)] == ["PH00700001"]
     with product.client() as client:
         found = client.get("/dicom-web/studies").json()
         counts = {row["0020000D"]["Value"][0]: row["00201208"]["Value"][0] for row in found}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -16,6 +17,11 @@ import httpx
 from tests.support.ports import free_port
 
 PACSTEWARD = [sys.executable, "-m", "pacsteward"]
+
+
+def _die_with_the_test_run() -> None:
+    """Have the kernel end the product when the test run is ended, however that happens."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 @dataclass
@@ -56,6 +62,7 @@ class Product:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self.environment},
                 start_new_session=True,
+                preexec_fn=_die_with_the_test_run,
             )
         self._await_ready()
         self.started_in_s = time.monotonic() - began

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +47,15 @@ def send_as_is(port: int, path: Path, *, calling: str = "RAW") -> tuple[int, str
             )
 
     return asyncio.run(send())
+
+
+def until_acknowledged(senders: Sequence[Sender], count: int, timeout_s: float = 30) -> None:
+    """Wait until `senders` have `count` more objects acknowledged together."""
+    before = sum(len(sender.acknowledged) for sender in senders)
+    deadline = time.monotonic() + timeout_s
+    while sum(len(sender.acknowledged) for sender in senders) < before + count:
+        assert time.monotonic() < deadline, "The senders are too slow."
+        time.sleep(0.01)
 
 
 @dataclass

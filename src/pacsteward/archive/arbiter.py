@@ -89,8 +89,8 @@ class Arbiter:
         self._comparers = ThreadPoolExecutor(_COMPARERS, thread_name_prefix="arbiter")
 
     def close(self) -> None:
-        """End the threads."""
-        self._comparers.shutdown(wait=True, cancel_futures=True)
+        """End the threads, when what they compare has its answer."""
+        self._comparers.shutdown(wait=True)
 
     # --- for the committer ------------------------------------------------------------------
 

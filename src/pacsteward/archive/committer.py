@@ -108,6 +108,15 @@ class Committer:
                 answers.append((ticket, _result(ticket, has_clashed=one.sequence in conflicts)))
         release(answers)
 
+    def give_up_waiting(self) -> None:
+        """Answer those who still wait for the index when the archive is stopped.
+
+        Their instances are safe and will be indexed at the next start; a sender that sends one
+        again is told that it is here.
+        """
+        waiting, self._unindexed = list(self._unindexed.values()), {}
+        release([(ticket, _closing()) for ticket in waiting])
+
     # --- the thread -------------------------------------------------------------------------
 
     def _run(self) -> None:

@@ -1,95 +1,30 @@
-"""A fresh database for each test: embedded always, PostgreSQL where a server is named.
-
-``PACSTEWARD_TEST_POSTGRES`` names one, e.g. ``postgresql://postgres@127.0.0.1:5432/postgres``; the
-role must be allowed to create databases. Each test gets one of its own.
-"""
+"""What the tests of the archive share: rows of an index, objects, a keeper's landing log."""
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from pydicom import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from sqlalchemy import Connection, Table, insert, update
-from sqlalchemy.engine import make_url
 
 from pacsteward.archive import tables, words_index  # noqa: F401  (they declare the tables)
 from pacsteward.archive.landing import Landing
 from pacsteward.archive.model import Origin
 from pacsteward.archive.record import Description, checksum_of
-from pacsteward.base.db import METADATA, Database, open_database
+from pacsteward.base.db import Database
 from pacsteward.base.events import tables as _facts  # noqa: F401
 from pacsteward.dicom.names import normalise
 from pacsteward.dicom.part10 import FileMeta, encode_part10_head
 from pacsteward.security import tables as _security  # noqa: F401
 
 NOW = datetime(2026, 1, 1, 7, 0, tzinfo=UTC)
-POSTGRES = os.environ.get("PACSTEWARD_TEST_POSTGRES", "")
-
-
-def make_tables(database: Database) -> None:
-    """Create all tables in one transaction: a sync for each would take seconds."""
-    with database.write(durable=False) as connection:
-        METADATA.create_all(connection)
-
-
-@contextmanager
-def postgres_database(template: str = "template1") -> Iterator[Database]:
-    """Give a new database that is gone afterwards."""
-    name = f"test_{secrets.token_hex(6)}"
-    with psycopg.connect(POSTGRES, autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        try:
-            url = make_url(POSTGRES).set(database=name)
-            opened = open_database(url.render_as_string(hide_password=False))
-            yield opened
-            opened.close()
-        finally:
-            server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-
-
-@pytest.fixture(scope="session")
-def postgres_template() -> Iterator[str]:
-    """Give the name of a database with all tables, to be copied for each test."""
-    with postgres_database() as template:
-        make_tables(template)
-        template.close()  # a database in use cannot be copied
-        yield str(template.engine.url.database)
-
-
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param(
-            "postgres",
-            marks=pytest.mark.skipif(
-                not POSTGRES, reason="PACSTEWARD_TEST_POSTGRES names no server"
-            ),
-        ),
-    ]
-)
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """Give an empty database with all tables."""
-    if request.param == "sqlite":
-        opened = open_database(tmp_path / "index.db")
-        make_tables(opened)
-        yield opened
-        opened.close()
-        return
-    template = request.getfixturevalue("postgres_template")
-    with postgres_database(template) as opened:
-        yield opened
 
 
 class Index:

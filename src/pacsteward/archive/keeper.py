@@ -112,6 +112,8 @@ class Keeper:
         self._decoders = _Decoders()
         self._code_frame = code_frame or self._decoders.code_frame
         self._write_lock = threading.Lock()
+        self._undone: list[LedgerEntry] = []
+        """Decisions that are in the ledger and that the index could not take yet."""
         self._handover: Handover | None = None
         self._last_submit = 0.0
 
@@ -267,6 +269,7 @@ class Keeper:
         self._committer.stop()
         self._arbiter.close()
         self._indexer.stop()
+        self._committer.give_up_waiting()
         self._spares.stop()
         self._resources.close()
 
@@ -363,23 +366,47 @@ class Keeper:
             What was decided; None when `choose` named nothing.
         """
         self.watermark.wait_until_indexed(self.settings.watermark_wait_s)
-        with self._write_lock, self.database.write() as connection:
-            uids = list(choose(connection))
-            if not uids:
-                return None
-            entry = self._ledger.append(
-                landed_sequence=landing_position(connection, self.node),
-                at=self.clock.now(),
-                kind=kind,
-                actor=actor,
-                sop_instance_uids=uids,
-                details=details,
-                locations=locations_of(connection, uids) if kind == "deleted" else (),
-            )
-            apply_entry(connection, entry, self.clock.now())
-            then(connection, entry)
-            move_ledger_position(connection, self.node, entry.sequence)
-        self._free(entry.locations)
+        with self._write_lock:
+            decided = self._decide_on(kind, actor, choose, details or {}, then)
+            # By now the index has taken those too that it could not take before.
+            done, self._undone = self._undone, []
+        for entry in (*done, *((decided,) if decided else ())):
+            self._free(entry.locations)
+        return decided
+
+    def _decide_on(
+        self,
+        kind: str,
+        actor: str,
+        choose: Callable[[Connection], Sequence[str]],
+        details: Mapping[str, str],
+        then: Callable[[Connection, LedgerEntry], None],
+    ) -> LedgerEntry | None:
+        entry: LedgerEntry | None = None
+        try:
+            with self.database.write() as connection:
+                for earlier in self._undone:
+                    apply_entry(connection, earlier, self.clock.now())
+                    move_ledger_position(connection, self.node, earlier.sequence)
+                if uids := list(choose(connection)):
+                    entry = self._ledger.append(
+                        landed_sequence=landing_position(connection, self.node),
+                        at=self.clock.now(),
+                        kind=kind,
+                        actor=actor,
+                        sop_instance_uids=uids,
+                        details=details,
+                        locations=locations_of(connection, uids) if kind == "deleted" else (),
+                    )
+                    apply_entry(connection, entry, self.clock.now())
+                    then(connection, entry)
+                    move_ledger_position(connection, self.node, entry.sequence)
+        except BaseException:
+            if entry is not None:
+                # What is in the ledger has been decided: the next decision, or the next start,
+                # carries it out.
+                self._undone.append(entry)
+            raise
         return entry
 
     def _free(self, locations: Iterable[Location]) -> None:

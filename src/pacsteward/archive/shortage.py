@@ -16,7 +16,10 @@ from typing import Final
 
 from pacsteward.dicom.header import Header, PixelData
 from pacsteward.dicom.header_tables import ROWS
-from pacsteward.dicom.uids import is_storage_sop_class, transfer_syntax
+from pacsteward.dicom.sop_classes import STORAGE_SOP_CLASSES
+from pacsteward.dicom.uids import transfer_syntax
+
+_IMAGE_TYPE: Final = 0x00080008
 
 _PIXELS_ARE_NOT_REQUIRED: Final = frozenset(
     {
@@ -41,7 +44,7 @@ def pixel_shortage(header: Header) -> str:
     """Say what pixels an object lacks; "" when it has them all, or need not have any."""
     pixels = header.pixel_data
     if pixels is None:
-        return "It has Rows (0028,0010) and no pixel data." if _needs_pixels(header) else ""
+        return "It is an image and has no pixel data." if _needs_pixels(header) else ""
     if pixels.value_length is None:
         return _missing_frames(pixels, header.transfer_syntax_uid)
     wanted = _native_size_bytes(pixels)
@@ -51,13 +54,19 @@ def pixel_shortage(header: Header) -> str:
 
 
 def _needs_pixels(header: Header) -> bool:
+    """Whether a header speaks of an image.
+
+    Image Type stands near its beginning, so images that were cut before their Rows are noticed,
+    too. Objects of an image class with neither are headers only, and meant so.
+    """
     # What private classes hold is their vendor's business.
-    return (
-        header.values.get(ROWS, "0") not in ("", "0")
-        and is_storage_sop_class(header.sop_class_uid)
-        and header.sop_class_uid not in _PIXELS_ARE_NOT_REQUIRED
-        and header.transfer_syntax_uid not in _HAS_PIXELS_ELSEWHERE
-    )
+    name = STORAGE_SOP_CLASSES.get(header.sop_class_uid, "")
+    if not name or header.sop_class_uid in _PIXELS_ARE_NOT_REQUIRED:
+        return False
+    if header.transfer_syntax_uid in _HAS_PIXELS_ELSEWHERE:
+        return False
+    has_rows = header.values.get(ROWS, "0") not in ("", "0")
+    return has_rows or ("Image Storage" in name and bool(header.values.get(_IMAGE_TYPE)))
 
 
 def _missing_frames(pixels: PixelData, transfer_syntax_uid: str) -> str:

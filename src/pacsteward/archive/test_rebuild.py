@@ -210,6 +210,28 @@ def test_a_decision_that_was_interrupted_is_carried_out_at_the_next_start(
         assert not container_path(tmp_path, place).exists()
 
 
+def test_a_decision_that_the_index_could_not_take_is_carried_out_with_the_next(
+    tmp_path: Path, database: Database
+) -> None:
+    def fail(*_args: object) -> None:
+        raise Broken("The audit book is damaged.")
+
+    with running(tmp_path, database) as house:
+        for number in range(3):
+            house.store(data_set(f"1.{number}"), f"1.{number}")
+        with pytest.raises(Broken):
+            house.keeper.change(
+                "deleted", actor="admin", choose=lambda _connection: ["1.1"], then=fail
+            )
+        assert house.uids() == ["1.0", "1.1", "1.2"]
+        change(house, "rejected", "1.2", code="113001^DCM")
+        assert house.uids() == ["1.0", "1.2"]
+        before = picture(house)
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    with running(tmp_path, database) as house:
+        assert picture(house) == before
+
+
 def test_bytes_of_a_decision_are_removed_even_if_the_machine_stopped_before(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pacsteward.archive.shortage import pixel_shortage
@@ -78,6 +80,17 @@ def test_r12_images_that_lack_pixels_are_noticed(short: PixelData | None) -> Non
 )
 def test_objects_that_need_no_pixels_raise_no_doubt(sop_class: str, syntax: str) -> None:
     assert pixel_shortage(header(None, sop_class=sop_class, syntax=syntax)) == ""
+
+
+def test_r12_an_image_that_was_cut_before_its_rows_is_noticed() -> None:
+    begun = replace(header(None), values={0x00080008: "ORIGINAL\\PRIMARY"})
+    assert pixel_shortage(begun)
+    dose = replace(begun, sop_class_uid="1.2.840.10008.5.1.4.1.1.481.2")
+    assert pixel_shortage(dose) == ""
+
+
+def test_a_header_alone_raises_no_doubt() -> None:
+    assert pixel_shortage(replace(header(None), values={})) == ""
 
 
 def test_a_video_is_one_stream_whatever_its_number_of_frames() -> None:

@@ -263,6 +263,34 @@ def test_success_can_wait_for_the_index(tmp_path: Path, database: Database) -> N
             assert len(house.uids()) == number + 1
 
 
+def test_who_waits_for_an_index_that_is_away_is_answered_when_the_archive_stops(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SMALL.model_copy(update={"acknowledge": "indexed"})
+    answers: list[object] = []
+
+    def send() -> None:
+        try:
+            answers.append(house.store(data_set("1.1"), "1.1"))
+        except Unavailable as error:
+            answers.append(error)
+
+    def away(*_args: object, **_more: object) -> object:
+        raise Unavailable("The database did not answer.")
+
+    with running(tmp_path, database, settings) as house:
+        monkeypatch.setattr(database, "write", away)
+        sender = threading.Thread(target=send)
+        sender.start()
+        time.sleep(0.3)
+        assert answers == []
+    sender.join(10)
+    assert isinstance(answers[0], Unavailable)
+    monkeypatch.undo()
+    with running(tmp_path, database, settings) as house:
+        assert house.uids() == ["1.1"]
+
+
 def test_instances_are_refused_when_the_disk_is_at_its_reserve(
     tmp_path: Path, database: Database
 ) -> None:

@@ -187,7 +187,7 @@ def _hidden(key: str, value: Any) -> Any:
 
 
 class _Name:
-    """Adds which process speaks."""
+    """Adds which process speaks, and takes away what says nothing."""
 
     def __init__(self, process_name: str) -> None:
         self._name = process_name
@@ -195,6 +195,8 @@ class _Name:
     def __call__(
         self, _logger: Any, _method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
+        # Uvicorn says everything twice, the second time for coloured terminals.
+        event.pop("color_message", None)
         event["process"] = self._name
         event["pid"] = os.getpid()
         return event

@@ -233,9 +233,10 @@ def _texts(found: Found, character_set: str, order: tables.Order) -> dict[int, s
     else:
         texts = {tag: _text(tag, *found[tag], character_set, order) for tag in tags}
     for tag, text in texts.items():
-        if "\0" in text:
+        if "\0" in text and _DICTIONARY_VR[tag] != "UI":
             # Some writers leave the rest of a buffer behind the end of a text. Databases refuse
-            # the character.
+            # the character. In a UID it would make another UID of two: that is left as it is, and
+            # whoever checks the UID refuses it.
             text = texts[tag] = text.replace("\0", "")
         if "\\" in text and _DICTIONARY_VR[tag] not in vrs.SINGLE_VALUED:
             texts[tag] = "\\".join([part.strip(" \0") for part in text.split("\\")])

@@ -19,21 +19,21 @@ class SecuritySettings(Section):
     session_idle_s: int = Field(
         30 * 60,
         ge=60,
-        description="A session that is not used for this long ends, in seconds.",
+        description="A session that is not used for this long ends. Seconds.",
     )
     session_length_s: int = Field(
         12 * 3600,
         ge=60,
-        description="A session ends this long after sign-in, used or not, in seconds.",
+        description="A session ends this long after sign-in, used or not. Seconds.",
     )
     password_length_min: int = Field(
-        12, ge=8, le=128, description="Shortest password that may be chosen, in characters."
+        12, ge=8, le=128, description="Shortest password that may be chosen. Characters."
     )
     password_checks_max: int = Field(
         2,
         ge=1,
         le=16,
-        description="Passwords that are checked at the same time; each takes 64 MiB of memory.",
+        description="Passwords checked at the same time; each takes 64 MiB of memory. Passwords.",
     )
 
 
@@ -46,6 +46,6 @@ class AdmissionSettings(Section):
         "loopback",
         description=(
             "Whether AE titles that are not registered may call: `loopback` from this machine "
-            "only, `never`, or `always` (a test bench, never a hospital)."
+            "only, `never`, or `always` (a test bench, not a hospital). A word."
         ),
     )

@@ -23,6 +23,12 @@ def test_first_start_finds_people_and_makes_nobody(access: Access) -> None:
     assert [person.name for person in access.people.all()] == ["ada"]
 
 
+def test_first_start_finds_people_but_no_administrator_and_makes_one(access: Access) -> None:
+    access.add_person("rob", PASSWORD, ["radiologist"])
+    assert access.ensure_administrator() is not None
+    assert access.people.need("admin").roles == {"administrator"}
+
+
 def test_passwords_are_kept_as_argon2_only(access: Access, database) -> None:
     access.add_person("ada", PASSWORD, ["radiologist"])
     with database.read() as connection:

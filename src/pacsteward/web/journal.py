@@ -7,6 +7,8 @@ search for patients there.
 
 from __future__ import annotations
 
+import itertools
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -20,10 +22,16 @@ from pacsteward.web import problem
 
 SLOW_S = 2.0
 
+# A word for this process and a number are unique, and cheaper than randomness for each request.
+_PROCESS = secrets.token_hex(3)
+_COUNT = itertools.count(1)
+
 Watch = Callable[[str, str, int, float], None]
 """Told of each request: method, kind of route, status, seconds."""
 
-_log = structlog.get_logger("pacsteward.web")
+_log = structlog.stdlib.get_logger("pacsteward.web")
+_plain_log = logging.getLogger("pacsteward.web")
+"""Asked whether a line is wanted, before it is made."""
 
 
 class Journal:
@@ -45,7 +53,7 @@ class Journal:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = secrets.token_hex(6)
+        request_id = f"{_PROCESS}{next(_COUNT) & 0xFFFFFF:06x}"
         scope.setdefault("state", {})["request_id"] = request_id
         mark = request_id.encode()
         status = 0
@@ -81,12 +89,13 @@ class Journal:
         if self._watch is not None:
             self._watch(scope["method"], kind, status, seconds)
         if status >= 500 or seconds >= SLOW_S:
-            write = _log.warning
-        elif kind in ("page", "api"):
-            write = _log.info
+            level = logging.WARNING
         else:
-            write = _log.debug
-        write(
+            level = logging.INFO if kind in ("page", "api") else logging.DEBUG
+        if not _plain_log.isEnabledFor(level):
+            return
+        _log.log(
+            level,
             "request",
             request_id=request_id,
             method=scope["method"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping
@@ -71,12 +72,27 @@ class Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            finalize=without_tricks,
         )
         self.environment.globals["static"] = static_url
         self.environment.filters.update(moment=moment, ago=ago, size=size, number=number)
         self.menu = sorted(menu, key=lambda item: (item.place, item.title))
         self.version = version
         self.site = site
+
+
+_TRICKS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def without_tricks(value: Any) -> Any:
+    """Show control characters, and those that turn the reading direction, as what they are: odd.
+
+    A name with U+202E in it makes the rest of its line read backwards, so that one file or
+    patient looks like another (S11). Hebrew and Arabic need none of these.
+    """
+    if isinstance(value, str) and _TRICKS.search(value):
+        return type(value)(_TRICKS.sub("\N{REPLACEMENT CHARACTER}", value))
+    return value
 
 
 def render(

@@ -4,7 +4,7 @@ The server that carries the application waits for ever for a request's headers, 
 number of them. A few hundred clients that send one byte a minute would then hold all connections
 (slowloris, R13), and one that never ends its headers would fill the memory. Here a connection that
 has not brought a whole head in time, or whose head gets too large, is closed; bodies are watched by
-`limits.py`.
+`limits.py`. So is a connection whose client stopped reading its answer.
 
 References
 ----------
@@ -36,17 +36,23 @@ class PatientProtocol(HttpToolsProtocol):
     head_timeout_s: ClassVar[float] = 15.0
     """How long the head of a request may take, from its first byte; a new connection's, at once."""
 
+    write_stall_s: ClassVar[float] = 30.0
+    """How long a client may take nothing of an answer that waits for it."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._head_bytes = 0
         self._is_in_head = False
         self._deadline: asyncio.TimerHandle | None = None
+        self._reader_watch: asyncio.TimerHandle | None = None
+        self._unsent_bytes = 0
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -66,6 +72,31 @@ class PatientProtocol(HttpToolsProtocol):
         """Stop the clock: the head is in."""
         self._stop_waiting()
         super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        """Begin to watch whether the client goes on reading."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Stop watching: it does."""
+        self._stop_watching()
+        super().resume_writing()
+
+    def _watch_reader(self) -> None:
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._reader_watch = self.loop.call_later(self.write_stall_s, self._look_at_reader)
+
+    def _look_at_reader(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unsent_bytes:
+            self._watch_reader()
+        else:
+            self.transport.abort()
+
+    def _stop_watching(self) -> None:
+        if self._reader_watch is not None:
+            self._reader_watch.cancel()
+            self._reader_watch = None
 
     def _is_idle(self) -> bool:
         cycle: Any = self.cycle

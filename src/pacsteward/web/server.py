@@ -38,6 +38,7 @@ from pacsteward.security import Access, AuditBook
 from pacsteward.web import api, problem
 from pacsteward.web.api import ApiOperation
 from pacsteward.web.authentication import Authentication
+from pacsteward.web.directory import Directory
 from pacsteward.web.entrance import (
     ALIVE_PATH,
     READY_PATH,
@@ -134,7 +135,7 @@ def build_server(parts: Parts) -> Starlette:
     answer_http = _HttpErrors(machine_paths | {_first_segment(api.PREFIX)})
     routes: list[BaseRoute] = [
         Mount(STATIC_PATH.rstrip("/"), _Static(directory=STATIC)),
-        *(_route(guard, route) for route in bound),
+        Directory(_route(guard, route) for route in bound),
         Mount(api.PREFIX, interface),
     ]
     application = Starlette(

@@ -20,32 +20,32 @@ class WebSettings(Section):
         "",
         description=(
             "Address that users and viewers reach us at, e.g. https://pacs.example; links in "
-            "answers begin with it. Empty takes it from each request."
+            "answers begin with it. Empty takes it from each request. A URL."
         ),
     )
     trusted_proxies: tuple[str, ...] = Field(
         (),
         description=(
             "Addresses or networks of reverse proxies whose Forwarded and X-Forwarded-* headers "
-            "are believed. Nobody's are, when it is empty."
+            "are believed. Nobody's are, when it is empty. A list of addresses."
         ),
     )
     cors_origins: tuple[str, ...] = Field(
         (),
         description=(
             "Origins of web pages elsewhere that may use DICOMweb and the API with a token, e.g. "
-            "https://viewer.example."
+            "https://viewer.example. A list of URLs."
         ),
     )
     body_max_bytes: int = Field(
         8 * 1024 * 1024,
         ge=1024,
-        description="Largest request body, in bytes; storing studies is not limited by it.",
+        description="Largest request body; storing studies is not limited by it. Bytes.",
     )
     request_stall_s: float = Field(
         30.0,
         gt=0,
-        description="A request that sends nothing for this long is given up, in seconds.",
+        description="A request that sends nothing for this long is given up. Seconds.",
     )
 
     @field_validator("trusted_proxies")

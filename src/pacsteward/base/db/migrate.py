@@ -94,8 +94,8 @@ def migrate(database: Database, data_dir: Path, *, folder: Path = FOLDER) -> Mig
         # Whoever had the lock before us may have done it.
         if (before := _settled(database, head)) is not None:
             return Migrated(before, before)
-        before = _revision(database)[0]
-        _refuse_foreign(database, before)
+        with database.read() as connection:
+            before = _revision(connection)[0]
         copy = _copy(database, before) if before and database.is_sqlite else None
         _upgrade(database, folder)
     logger.info(
@@ -123,7 +123,8 @@ def _settled(database: Database, head: str) -> str | None:
     Conflict
         The schema is too new.
     """
-    revision, oldest_code = _revision(database)
+    with database.read() as connection:
+        revision, oldest_code = _revision(connection)
     if revision == head:
         return revision
     if revision < head:
@@ -141,22 +142,19 @@ def _settled(database: Database, head: str) -> str | None:
     )
 
 
-def _revision(database: Database) -> tuple[str, str]:
+def _revision(connection: Connection) -> tuple[str, str]:
     """Read the revision and what it demands; empty texts for a database without any."""
-    statement = "SELECT revision, oldest_code FROM schema_info"
-    with database.read() as connection:
-        if not inspect(connection).has_table(SCHEMA_INFO.name):
-            return "", ""
-        row = connection.execute(text(statement)).first()
+    if not inspect(connection).has_table(SCHEMA_INFO.name):
+        return "", ""
+    row = connection.execute(text("SELECT revision, oldest_code FROM schema_info")).first()
     return ("", "") if row is None else (row.revision, row.oldest_code)
 
 
-def _refuse_foreign(database: Database, revision: str) -> None:
+def _refuse_foreign(connection: Connection) -> None:
     """Leave a database alone that has our table names and not our history."""
-    if revision:
+    if _revision(connection)[0]:
         return
-    with database.read() as connection:
-        found = {"study", "instance", "fact"} & set(inspect(connection).get_table_names())
+    found = {"study", "instance", "fact"} & set(inspect(connection).get_table_names())
     if found:
         raise Conflict(
             "The database has tables that this version did not make.",
@@ -177,6 +175,8 @@ def _upgrade(database: Database, folder: Path) -> None:
     configuration.set_main_option("path_separator", "os")
     try:
         with _transaction(database) as connection:
+            # Only now, with the lock: another machine may have made the tables meanwhile.
+            _refuse_foreign(connection)
             configuration.attributes["connection"] = connection
             command.upgrade(configuration, "head")
             faults.reach("before-commit")
@@ -219,8 +219,9 @@ def _transaction(database: Database) -> Iterator[Connection]:
 @contextmanager
 def _alone(data_dir: Path) -> Iterator[None]:
     """Wait until no other process of this machine migrates."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    handle = os.open(data_dir / "migrate.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    folder = data_dir / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / "migrate.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

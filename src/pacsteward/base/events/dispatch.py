@@ -231,6 +231,11 @@ class _Runner:
                 )
                 self._at = None
                 ended.wait(1.0)
+            except Exception:
+                # Nothing else would start it again before the process is.
+                logger.exception("A subscriber failed.", extra={"subscriber": self.name})
+                self._at = None
+                ended.wait(1.0)
             self.news.wait(self._wait_s())
 
     def turn(self, ended: threading.Event | None = None) -> bool:

@@ -263,8 +263,8 @@ class JobEngine:
     def _beat_and_adopt(self) -> None:
         with self._database.write(durable=False) as connection:
             self._roster.beat(connection)
-            living, gone = self._roster.living(connection)
-            adopted = store.adopt(connection, living, self._clock.now())
+            gone = self._roster.gone(connection)
+            adopted = store.adopt(connection, gone, self._clock.now())
             if gone:
                 self._roster.remove(connection, gone)
         if adopted:

@@ -66,14 +66,10 @@ class Roster:
         """Leave; nothing of ours runs any more."""
         connection.execute(delete(JOB_WORKER).where(JOB_WORKER.c.worker == self.worker))
 
-    def living(self, connection: Connection) -> tuple[set[str], set[str]]:
-        """Return the names of the living, ourselves among them, and of the gone."""
-        living: set[str] = {self.worker}
-        gone: set[str] = set()
-        for row in connection.execute(select(JOB_WORKER)):
-            if row.worker != self.worker:
-                (gone if self._is_gone(row) else living).add(row.worker)
-        return living, gone
+    def gone(self, connection: Connection) -> set[str]:
+        """Return the names of workers that are on the list and do not live any more."""
+        rows = connection.execute(select(JOB_WORKER).where(JOB_WORKER.c.worker != self.worker))
+        return {row.worker for row in rows if self._is_gone(row)}
 
     def remove(self, connection: Connection, workers: set[str]) -> None:
         """Strike workers that are gone off the list."""

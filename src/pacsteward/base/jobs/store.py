@@ -18,7 +18,7 @@ from sqlalchemy.sql import ColumnElement
 
 from pacsteward.base.jobs.kinds import JobKind, is_due
 from pacsteward.base.jobs.model import JobState, Progress
-from pacsteward.base.jobs.tables import JOB, JOB_KIND
+from pacsteward.base.jobs.tables import JOB, JOB_KIND, JOB_WORKER
 
 CRASHES_MAX = 20
 """A job whose process died so often under it is given up: perhaps it is what kills the process."""
@@ -141,12 +141,17 @@ def fail(
     return _wait_again(connection, held, now, due_at=due_at, **counted)
 
 
-def adopt(connection: Connection, living: Collection[str], now: datetime) -> list[int]:
-    """Let the jobs of workers that are gone wait again; return their ids."""
+def adopt(connection: Connection, gone: Collection[str], now: datetime) -> list[int]:
+    """Let the jobs of workers that are gone, or have left, wait again; return their ids.
+
+    Whether a worker is on the list is asked in the same statement: one that signs on and takes a
+    job while we look must not lose it.
+    """
+    is_listed = exists(select(JOB_WORKER.c.worker).where(JOB_WORKER.c.worker == JOB.c.worker))
     lost = connection.execute(
         select(JOB)
-        .where(JOB.c.state == JobState.RUNNING, JOB.c.worker.not_in(living))
-        .with_for_update(skip_locked=True)
+        .where(JOB.c.state == JobState.RUNNING, or_(JOB.c.worker.in_(gone), ~is_listed))
+        .with_for_update(of=JOB, skip_locked=True)
     ).all()
     for row in lost:
         held = Held(row.job_id, row.attempts, row.worker)

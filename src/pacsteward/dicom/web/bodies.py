@@ -1,13 +1,12 @@
-"""Bodies of requests: bounded in size and patience, and kept out of memory when they are large.
+"""Bodies of requests: bounded in size, and kept out of memory when they are large.
 
 References
 ----------
-RFC 9110 15.5.9 (408), 15.5.14 (413); PS3.18 8.5.
+RFC 9110 15.5.14 (413); PS3.18 8.5.
 """
 
 from __future__ import annotations
 
-import asyncio
 import mmap
 import tempfile
 from collections.abc import AsyncIterator
@@ -18,26 +17,19 @@ from typing import IO, Final, Self
 from starlette.requests import ClientDisconnect, Request
 
 from pacsteward.base.errors import Invalid
-from pacsteward.dicom.web.errors import TooLarge, TooSlow
-
-IDLE_S: Final = 30.0
-"""How long a client may pause in the middle of a body."""
+from pacsteward.dicom.web.errors import TooLarge
 
 IN_MEMORY_BYTES: Final = 8 * 1024 * 1024
 """Up to so much one payload is collected in memory; beyond, in a file."""
 
 
-async def chunks(
-    request: Request, *, max_bytes: int, idle_s: float = IDLE_S
-) -> AsyncIterator[bytes]:
-    """Give the body as it arrives.
+async def chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
+    """Give the body as it arrives. A client that stalls is given up by the HTTP door.
 
     Raises
     ------
     TooLarge
         It is longer than `max_bytes`; when its length was announced, before anything is read.
-    TooSlow
-        Nothing came for `idle_s`.
     Invalid
         The client went away before the end.
     """
@@ -48,14 +40,7 @@ async def chunks(
     stream = request.stream()
     while True:
         try:
-            async with asyncio.timeout(idle_s):
-                chunk = await anext(stream, b"")
-        except TimeoutError as error:
-            raise TooSlow(
-                "The body was not received.",
-                why=f"Nothing came for {idle_s:.0f} seconds.",
-                remedy="Send it again.",
-            ) from error
+            chunk = await anext(stream, b"")
         except ClientDisconnect as error:
             raise Invalid(
                 "The body was not received.", why="The connection ended before it did."

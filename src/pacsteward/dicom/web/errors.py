@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pacsteward.base.errors import Exhausted, Unavailable, Unsupported
+from pacsteward.base.errors import Exhausted, Unsupported
 
 
 class NotAcceptable(Unsupported):
@@ -28,12 +28,6 @@ class UnsupportedMediaType(Unsupported):
 
 
 class TooLarge(Exhausted):
-    """The body has more bytes, parts or header lines than we take."""
+    """A body, or an image, has more than we are willing to take or draw."""
 
     http_status: ClassVar[int] = 413
-
-
-class TooSlow(Unavailable):
-    """The client paused for too long in the middle of its body."""
-
-    http_status: ClassVar[int] = 408

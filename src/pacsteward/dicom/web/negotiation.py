@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from pacsteward.base.errors import Invalid
@@ -119,6 +120,15 @@ def accepted(header: str | None, parameters: Sequence[str] = ()) -> tuple[MediaT
         It is no list of media types.
     """
     text = ",".join(parameters) if parameters else (header or "")
+    return _ranges(text) if len(text) < _REMEMBERED_LENGTH else _ranges.__wrapped__(text)
+
+
+_REMEMBERED_LENGTH: Final = 1024
+
+
+# A viewer sends the same Accept with thousands of frames.
+@lru_cache(maxsize=256)
+def _ranges(text: str) -> tuple[MediaType, ...]:
     ranges = tuple(_media_type(part) for part in split_outside_quotes(text, ",") if part.strip())
     return ranges or (MediaType("*/*"),)
 

@@ -155,7 +155,7 @@ def _empty(tag: int, key: Key) -> Value:
     """Say that nothing is known of `tag`; a private creator is repeated, for the block it names."""
     if is_private_creator(tag) and isinstance(key, str):
         return key
-    return () if not isinstance(key, str) or vr_of(tag) == "SQ" else ""
+    return Typed("SQ", ()) if not isinstance(key, str) or vr_of(tag) == "SQ" else ""
 
 
 def _outside_the_index(data: Dataset, keys: Mapping[int, Key]) -> dict[int, Value]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from pacsteward.archive import Archive, Match
@@ -200,6 +201,7 @@ def name_of_sop_class(uid: str) -> str:
 # --- a header in full ---------------------------------------------------------------------------
 
 _SHOWN_CHARACTERS: Final = 2_000
+_SHOWN_LINES: Final = 3_000
 _MAX_DEPTH: Final = 16
 
 
@@ -217,7 +219,12 @@ def read_header_lines(
         study_instance_uid, series_instance_uid, sop_instance_uid, base_url=""
     )
     (data_set,) = json.loads(b"".join(pieces))
-    return tuple(_lines(data_set, 0))
+    lines = tuple(islice(_lines(data_set, 0), _SHOWN_LINES + 1))
+    if len(lines) > _SHOWN_LINES:
+        # A page of a hundred thousand lines helps nobody, and takes ten seconds to make.
+        more = "There is more. The JSON has all of it."
+        return (*lines[:_SHOWN_LINES], HeaderLine(0, "", "", "", more, is_item=True))
+    return lines
 
 
 def _lines(data_set: Mapping[str, Any], depth: int) -> Iterator[HeaderLine]:

@@ -130,8 +130,11 @@ _BOOT: Final = (
     "function browserImportFunction(name) {\n  return import(name);\n}\n"
 )
 
-_DECODER_MARK: Final = "var CharLSWASM"
-"""Stands in the bundle of the worker that decodes JPEG, JPEG-LS and JPEG 2000."""
+_DECODERS: Final = (
+    ("*.bundle.*.js", "var CharLSWASM"),
+    ("dicom-microscopy-viewer/*.worker.min.js", "new Function"),
+)
+"""Where the workers are that decode JPEG, JPEG-LS and JPEG 2000, and what tells them: one each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,18 +235,21 @@ def _apply(rewrite: Rewrite, folder: Path) -> None:
 
 
 def _decode_workers(folder: Path) -> tuple[str, ...]:
-    marked = tuple(
-        path.name
-        for path in sorted(folder.glob("*.bundle.*.js"))
-        if not path.name.startswith("app.") and _DECODER_MARK in path.read_text("utf-8")
-    )
-    if len(marked) != 1:
-        raise Invalid(
-            "The viewer's package is not the one that was examined.",
-            why=f"Expected one bundle with the decoders, found {len(marked)}.",
-            remedy="Find the decode worker and correct how it is recognised.",
-        )
-    return marked
+    workers = []
+    for pattern, mark in _DECODERS:
+        marked = [
+            path.relative_to(folder).as_posix()
+            for path in sorted(folder.glob(pattern))
+            if not path.name.startswith("app.") and mark in path.read_text("utf-8")
+        ]
+        if len(marked) != 1:
+            raise Invalid(
+                "The viewer's package is not the one that was examined.",
+                why=f"Expected one file {pattern} with decoders, found {len(marked)}.",
+                remedy="Find the decode worker and correct how it is recognised.",
+            )
+        workers += marked
+    return tuple(workers)
 
 
 def _compress(folder: Path) -> None:

@@ -12,6 +12,9 @@ from pacsteward.features.viewer.prepare import prepare
 from pacsteward.features.viewer.test_prepare import package
 
 
+SLIDES = "dicom-microscopy-viewer/load.worker.min.js"
+
+
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("viewer")
@@ -40,10 +43,11 @@ def test_files_are_labelled_and_packed(dist: Path) -> None:
 def test_only_the_decode_worker_may_build_functions_from_texts(dist: Path) -> None:
     policies = {
         name: find(name, takes_gzip=True, dist=dist).headers["content-security-policy"]
-        for name in ("", "app.bundle.1.js", "1.bundle.1.js", "app-config.js")
+        for name in ("", "app.bundle.1.js", "1.bundle.1.js", "app-config.js", SLIDES)
     }
     assert {name for name, policy in policies.items() if "'unsafe-eval'" in policy} == {
-        "1.bundle.1.js"
+        "1.bundle.1.js",
+        SLIDES,
     }
     assert all("default-src 'none'" in policy for policy in policies.values())
 

@@ -17,6 +17,8 @@ def package(folder: Path, *, bundles: int = 8) -> Path:
     dist = folder / "package" / "dist"
     (dist / "assets").mkdir(parents=True)
     (dist / "ort").mkdir()
+    (dist / "dicom-microscopy-viewer").mkdir()
+    (dist / "dicom-microscopy-viewer" / "load.worker.min.js").write_text("new Function()")
     (dist.parent / "package.json").write_text('{"version": "3.13.2"}')
     (dist.parent / "LICENSE").write_text("MIT")
     dropped = (
@@ -58,7 +60,8 @@ def package(folder: Path, *, bundles: int = 8) -> Path:
 def test_the_package_is_adapted_to_its_place(tmp_path: Path) -> None:
     dest = tmp_path / "dist"
     prepared = prepare(package(tmp_path), dest)
-    assert prepared.decode_workers == ("1.bundle.1.js",)
+    slides = "dicom-microscopy-viewer/load.worker.min.js"
+    assert prepared.decode_workers == ("1.bundle.1.js", slides)
     page = (dest / "index.html").read_text()
     assert 'src="/viewer/boot.js"' in page
     assert "<script>" not in page
@@ -72,7 +75,7 @@ def test_the_package_is_adapted_to_its_place(tmp_path: Path) -> None:
     assert [path.name for path in (dest / "assets").iterdir()] == ["favicon.ico"]
     packed = gzip.decompress((dest / "app.bundle.1.js.gz").read_bytes())
     assert packed == (dest / "app.bundle.1.js").read_bytes()
-    assert read_manifest(dest) == ("3.13.2", frozenset({"1.bundle.1.js"}))
+    assert read_manifest(dest) == ("3.13.2", frozenset({"1.bundle.1.js", slides}))
 
 
 def test_another_package_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:

@@ -1,0 +1,166 @@
+"""Asking another archive for its studies by C-FIND, as a service class user.
+
+References
+----------
+PS3.4 C.4.1.2 — behaviour of the SCU; C.2.2.2.4 — wildcards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from pacsteward.base.errors import Invalid, Unavailable
+from pacsteward.base.ids import AeTitle, Uid
+from pacsteward.dicom.charset import character_set_for
+from pacsteward.dicom.dimse import ProposedContext, connect
+from pacsteward.dicom.identifier import read_identifier, write_identifier
+from pacsteward.dicom.names import display
+from pacsteward.dicom.settings import DicomSettings
+from pacsteward.dicom.status import CANCEL, SUCCESS
+from pacsteward.feature import House
+from pacsteward.security import Peer
+
+STUDY_ROOT_FIND: Final = Uid("1.2.840.10008.5.1.4.1.2.2.1")
+UNCOMPRESSED: Final = (Uid("1.2.840.10008.1.2.1"), Uid("1.2.840.10008.1.2"))
+
+LEVEL: Final = 0x00080052
+PATIENT_NAME: Final = 0x00100010
+PATIENT_ID: Final = 0x00100020
+ACCESSION_NUMBER: Final = 0x00080050
+STUDY_DATE: Final = 0x00080020
+STUDY_TIME: Final = 0x00080030
+STUDY_DESCRIPTION: Final = 0x00081030
+MODALITIES_IN_STUDY: Final = 0x00080061
+STUDY_INSTANCE_UID: Final = 0x0020000D
+RELATED_INSTANCES: Final = 0x00201208
+
+RETURNED: Final = (
+    *(PATIENT_NAME, PATIENT_ID, ACCESSION_NUMBER, STUDY_DATE, STUDY_TIME, STUDY_DESCRIPTION),
+    *(MODALITIES_IN_STUDY, STUDY_INSTANCE_UID, RELATED_INSTANCES),
+)
+ANSWERS_MAX: Final = 200
+"""Then the question is cancelled: a list that long is not read by anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is looked for; empty texts do not restrict."""
+
+    patient_name: str = ""
+    patient_id: str = ""
+    accession_number: str = ""
+    study_date: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing restricts the question."""
+        return not any((self.patient_name, self.patient_id, self.accession_number, self.study_date))
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStudy:
+    """One study of the other archive, as it describes it."""
+
+    study_instance_uid: str
+    patient_name: str
+    patient_id: str
+    study_date: str
+    study_time: str
+    accession_number: str
+    study_description: str
+    modalities: str
+    number_of_instances: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came back."""
+
+    studies: tuple[FoundStudy, ...]
+    is_cut: bool
+
+
+def find_elsewhere(house: House, ae_title: str, asked: Asked) -> Answers:
+    """Ask a registered peer which studies it has. Blocks.
+
+    Raises
+    ------
+    NotFound
+        There is no such peer.
+    Invalid
+        Nothing restricts the question: no archive should be asked for everything.
+    Unavailable
+        The peer cannot be reached, or answers with a failure.
+    """
+    peer = house.peers.need(ae_title)
+    if asked.is_empty:
+        raise Invalid(
+            f"{ae_title} was not asked.",
+            why="Nothing says which studies are wanted.",
+            remedy="Give a name, a patient ID, an accession number or a date.",
+        )
+    ours = AeTitle(house.settings.of(DicomSettings).ae_title)
+    return asyncio.run(_ask(peer, ours, asked))
+
+
+async def _ask(peer: Peer, ours: AeTitle, asked: Asked) -> Answers:
+    studies: list[FoundStudy] = []
+    async with connect(
+        peer.host,
+        peer.port,
+        calling=ours,
+        called=AeTitle(peer.ae_title),
+        contexts=[ProposedContext(STUDY_ROOT_FIND, UNCOMPRESSED)],
+    ) as association:
+        context = association.context(STUDY_ROOT_FIND)
+        responses = association.find(context, _identifier(asked, context.transfer_syntax))
+        async for response in responses:
+            if response.is_pending and response.data_set:
+                studies.append(_study(response.data_set, context.transfer_syntax))
+            elif response.status not in (SUCCESS, CANCEL):
+                raise Unavailable(
+                    f"{peer.ae_title} did not answer the question.",
+                    why=f"It said {response.status:04X} {response.comment}".strip() + ".",
+                    remedy="Ask for less, or look into the log of the other archive.",
+                )
+            if len(studies) >= ANSWERS_MAX:
+                await responses.cancel()
+                break
+    return Answers(tuple(studies), is_cut=len(studies) >= ANSWERS_MAX)
+
+
+def _identifier(asked: Asked, transfer_syntax_uid: str) -> bytes:
+    name = asked.patient_name
+    values = dict.fromkeys(RETURNED, "") | {
+        LEVEL: "STUDY",
+        # What people type is the beginning of a family name.
+        PATIENT_NAME: name if not name or set(name) & set("*?^") else f"{name}*",
+        PATIENT_ID: asked.patient_id,
+        ACCESSION_NUMBER: asked.accession_number,
+        STUDY_DATE: asked.study_date.replace("-", "")
+        if len(asked.study_date) == 10
+        else asked.study_date,
+    }
+    return write_identifier(
+        values,
+        character_set=character_set_for(values.values()),
+        transfer_syntax_uid=transfer_syntax_uid,
+    )
+
+
+def _study(data_set: bytes, transfer_syntax_uid: str) -> FoundStudy:
+    keys = read_identifier(data_set, transfer_syntax_uid).keys
+    text = {tag: str(keys.get(tag, "")) for tag in RETURNED}
+    return FoundStudy(
+        study_instance_uid=text[STUDY_INSTANCE_UID],
+        patient_name=display(text[PATIENT_NAME]),
+        patient_id=text[PATIENT_ID],
+        study_date=text[STUDY_DATE],
+        study_time=text[STUDY_TIME].partition(".")[0],
+        accession_number=text[ACCESSION_NUMBER],
+        study_description=text[STUDY_DESCRIPTION],
+        modalities=text[MODALITIES_IN_STUDY].replace("\\", ", "),
+        number_of_instances=text[RELATED_INSTANCES],
+    )

@@ -1,0 +1,67 @@
+"""The same way on PostgreSQL: one setting, and everything that was promised still holds."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from tests.support.peers import dcmtk
+from tests.support.product import Product
+from tests.support.samples import pretend_orders, study_files
+from tests.support.sending import Sender, until_acknowledged
+
+pytestmark = pytest.mark.journey
+
+
+@pytest.fixture
+def product(postgres_server: str, tmp_path: Path) -> Iterator[Product]:
+    name = f"journey_{secrets.token_hex(4)}"
+    plain = postgres_server.replace("postgresql+psycopg://", "postgresql://", 1)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    url = make_url(plain).set(database=name).render_as_string(hide_password=False)
+    running = Product(tmp_path / "archive", {"PACSTEWARD_DATABASE_URL": url}).start()
+    yield running
+    running.stop()
+
+
+def test_f192_store_find_and_retrieve_on_postgresql(product: Product, tmp_path: Path) -> None:
+    files = study_files(tmp_path / "files", studies=2)
+    address = ("127.0.0.1", str(product.dimse_port))
+    sent = dcmtk("storescu", "+sd", "+r", *address, str(tmp_path / "files"))
+    assert sent.returncode == 0, sent.stderr
+    order = pretend_orders(studies=2)[0]
+    found = dcmtk(
+        *("findscu", "-v", "-S", "-k", "QueryRetrieveLevel=STUDY"),
+        *("-k", "PatientName=muller*", "-k", "StudyInstanceUID", *address),
+    )
+    assert order.study_instance_uid in found.stderr + found.stdout
+    with product.client() as client:
+        counts = [row["00201208"]["Value"][0] for row in client.get("/dicom-web/studies").json()]
+        assert sum(counts) == len(files)
+        metadata = client.get(f"/dicom-web/studies/{order.study_instance_uid}/metadata")
+        assert len(metadata.json()) == 24
+    assert not (product.data / "index.db").exists()
+
+
+def test_r1_a_kill_in_mid_ingest_loses_nothing_on_postgresql(product: Product) -> None:
+    sender = Sender(product.dimse_port, 1)
+    for _ in range(2):
+        stop = threading.Event()
+        thread = threading.Thread(target=sender.run, args=(stop,))
+        thread.start()
+        until_acknowledged([sender], 10)
+        product.kill()
+        thread.join(timeout=30)
+        product.start()
+    with product.client() as client:
+        rows = client.get("/dicom-web/studies/2.25.99.1/instances", params={"limit": "1000"}).json()
+    uids = [row["00080018"]["Value"][0] for row in rows]
+    assert set(sender.acknowledged) <= set(uids)
+    assert len(uids) == len(set(uids))
