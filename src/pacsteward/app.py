@@ -151,9 +151,14 @@ def first_steps(place: Place) -> str | None:
 
 
 def make_folder(data: Path) -> None:
-    """Make the data folder; what is in it already and is not ours stays untouched."""
+    """Make the data folder; what is in it already and is not ours stays untouched.
+
+    Everything that this process makes from now on is for its own account alone: index, images and
+    logs hold patients' data.
+    """
+    os.umask(0o077)
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
         probe = data / f".probe-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()

@@ -37,8 +37,10 @@ from pacsteward.dicom.dimse import (
 )
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.feature import House
+from pacsteward.security import Actor, SignInFailed, TooManyTries
 from pacsteward.security.admission import Refusal, decide
 from pacsteward.security.settings import AdmissionSettings
+from pacsteward.security.user_identity import narrowed, user_of
 from pacsteward.supervisor import Tell
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,9 @@ GRACE_S = 6.0
 
 CALLING_AE_TITLE_NOT_RECOGNISED = (1, 1, 3)
 """A-ASSOCIATE-RJ rejected-permanent, by the service user (PS3.8 9.3.4, table 9-21)."""
+NO_REASON_GIVEN = (1, 1, 1)
+"""For a user identity that is not right (PS3.7 D.3.3.7 leaves the reason to us)."""
+TEMPORARY_CONGESTION = (2, 3, 1)
 
 
 def run_doors(place: Place, tell_ready: Tell) -> None:
@@ -101,7 +106,7 @@ def count_door_event(event: DoorEvent) -> None:
 
 
 def admit(house: House, caller: Caller) -> Admitted | Refused:
-    """Ask the book of peers whether `caller` may come in."""
+    """Ask the book of peers whether `caller` may come in, and who its user is."""
     decision = decide(
         house.peers,
         calling_ae_title=caller.calling_ae_title,
@@ -112,12 +117,35 @@ def admit(house: House, caller: Caller) -> Admitted | Refused:
     )
     if isinstance(decision, Refusal):
         return Refused(*CALLING_AE_TITLE_NOT_RECOGNISED, why=decision.why)
+    try:
+        user = _user_of(house, caller)
+    except SignInFailed:
+        return Refused(*NO_REASON_GIVEN, why="User name and passcode do not fit together.")
+    except TooManyTries as error:
+        return Refused(*TEMPORARY_CONGESTION, why=error.what)
+    permissions = decision.permissions
     peer = decision.peer
     is_lenient = peer is not None and peer.is_lenient_in_roles
     return Admitted(
-        permissions=decision.permissions,
+        permissions=permissions if user is None else narrowed(permissions, user),
         is_registered=decision.is_registered,
+        # "For 1 and 2 the server response is empty", PS3.7 table D.3-15.
+        user_identity_response=None if user is None else b"",
         quirks=frozenset({Quirk.GET_WITHOUT_ROLES} if is_lenient else ()),
+    )
+
+
+def _user_of(house: House, caller: Caller) -> Actor | None:
+    identity = caller.user_identity
+    if identity is None:
+        return None
+    return user_of(
+        house.access,
+        identity.kind,
+        identity.primary,
+        identity.secondary,
+        ae_title=caller.calling_ae_title,
+        address=caller.address,
     )
 
 

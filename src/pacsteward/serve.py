@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import partial
 
 from pacsteward.app import Place, ServerSettings, first_steps
-from pacsteward.base import log
+from pacsteward.base import faults, log
 from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.processes import run_doors, run_jobs, run_web
@@ -35,8 +35,8 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
         It cannot start: the folder is in use, a port is taken, a setting is wrong.
     """
     began = time.monotonic()
-    log.configure("supervisor", level=place.server.log_level)
     password = first_steps(place)
+    _log_to(place, "supervisor")
     chosen = (only,) if only else tuple(Kind)
     supervisor = Supervisor(
         {kind.value: partial(_run, kind, place) for kind in chosen},
@@ -52,12 +52,18 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
 
 def _run(kind: Kind, place: Place, tell_ready: Tell) -> None:
     """Run one kind of process; a fault that can be named ends it with one clear line."""
-    log.configure(kind.value, level=place.server.log_level)
+    _log_to(place, kind.value)
+    faults.arm_from_environment()
     try:
         RUNS[kind](place, tell_ready)
     except PacstewardError as error:
         print(f"pacsteward {kind.value}: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from error
+
+
+def _log_to(place: Place, process_name: str) -> None:
+    file = place.data / "logs" / "pacsteward.log"
+    log.configure(process_name, level=place.server.log_level, file=file)
 
 
 def _greet(place: Place, password: str | None, *, seconds: float) -> None:

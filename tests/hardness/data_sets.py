@@ -333,10 +333,10 @@ def bombs() -> Iterator[Hostile]:
     block = bytes(1024**2)
     packed += [packer.compress(block) for _ in range(size // len(block))]
     yield Hostile("deflated zeros", uid, DEFLATED, b"".join((*packed, packer.flush())))
-    many = raw(0x00991001, b"LO", b"") * 60_000
-    yield made("60,000 elements", template(EXPLICIT) + many)
+    many = raw(0x00991001, b"LO", b"") * 20_000
+    yield made("20,000 elements", template(EXPLICIT) + many)
     items = b"\xfe\xff\x00\xe0" + bytes(4)
-    yield made("60,000 items", template(EXPLICIT) + raw(0x00991001, b"SQ", items * 60_000))
+    yield made("20,000 items", template(EXPLICIT) + raw(0x00991001, b"SQ", items * 20_000))
     many_requests = raw(0x00400275, b"SQ", items * 20_000)
     yield made("20,000 requests", with_elements(many_requests))
     endless = zlib.compressobj(9, zlib.DEFLATED, -15)

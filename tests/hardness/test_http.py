@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.hardness.http_wire import Heard, request, say
+from tests.hardness.http_wire import PATIENCE_S, Heard, request, say
 from tests.hardness.target import Target, at_once
 from tests.support.samples import part10, small
 
@@ -36,13 +36,13 @@ class Case:
     is_whole: bool = True
     may_succeed: bool = True
     """Whether a 2xx is right, too: the nonsense may be of a kind that has a meaning."""
+    patience_s: float = PATIENCE_S
+    """Longer for what is a lot of work."""
 
 
 def get(path: str, *headers: str, may_succeed: bool = True, method: str = "GET") -> Case:
     name = f"{method} {path[:150]} {' '.join(headers)[:100]}"
-    return Case(
-        name, lambda token: request(method, path, token, *headers), may_succeed=may_succeed
-    )
+    return Case(name, lambda token: request(method, path, token, *headers), may_succeed=may_succeed)
 
 
 def post(
@@ -53,12 +53,14 @@ def post(
     length: int | str | None = None,
     is_whole: bool = True,
     may_succeed: bool = False,
+    patience_s: float = PATIENCE_S,
 ) -> Case:
     return Case(
         f"POST {path} {name or body[:60]!r} {' '.join(headers)[:100]}",
         lambda token: request("POST", path, token, *headers, body=body, length=length),
         is_whole,
         may_succeed,
+        patience_s,
     )
 
 
@@ -78,13 +80,29 @@ def paths() -> Iterator[Case]:
         yield get(f"{AT}/frames/{quote(frames, safe='%,')}", may_succeed=False)
         yield get(f"{AT}/frames/{quote(frames, safe='%,')}/rendered", may_succeed=False)
         yield get(f"{AT}/bulkdata/{quote(frames, safe='%,')}", may_succeed=False)
-    for path in ("/", "//", "/%2e%2e/etc/passwd", "/static/../../../etc/passwd", "/static/%2e%2e/x"):
+    for path in (
+        "/",
+        "//",
+        "/%2e%2e/etc/passwd",
+        "/static/../../../etc/passwd",
+        "/static/%2e%2e/x",
+    ):
         yield get(path)
     for path in ("/static/..%2f..%2fapp.py", "/viewer/../../x", "/viewer/%2e%2e%2f%2e%2e%2fx"):
         yield get(path)
     for path in ("/" + "a" * 20_000, "/%", "/%zz", "/\xff", "/a b", "*", "http://other/x", ""):
         yield get(path)
-    for method in ("PUT", "DELETE", "TRACE", "CONNECT", "OPTIONS", "PATCH", "FOO", "G\0T", "A" * 99):
+    for method in (
+        "PUT",
+        "DELETE",
+        "TRACE",
+        "CONNECT",
+        "OPTIONS",
+        "PATCH",
+        "FOO",
+        "G\0T",
+        "A" * 99,
+    ):
         yield get("/dicom-web/studies", method=method)
         yield get("/api/v1/peers", method=method)
 
@@ -108,10 +126,19 @@ def parameters() -> Iterator[Case]:
     for port in ("0,0", "-1,5", "99999,99999", "1e9,1e9", "10,10,0,0,0,0", "5,5,9,9,9,9", "1,2,3"):
         yield get(f"{AT}/rendered?viewport={port}")
         yield get(f"{AT}/thumbnail?viewport={port}")
-    for window in ("0,0,linear", "1,0,linear", "nan,inf,linear", "1,2,wrong", "1", "1e308,1e-308,sigmoid"):
+    for window in (
+        "0,0,linear",
+        "1,0,linear",
+        "nan,inf,linear",
+        "1,2,wrong",
+        "1",
+        "1e308,1e-308,sigmoid",
+    ):
         yield get(f"{AT}/rendered?window={window}")
     yield get("/dicom-web/studies?" + "&".join(["PatientID=x"] * 2000))
-    yield get("/dicom-web/studies?" + "&".join(f"{n:08X}=x" for n in range(0x100010, 0x100010 + 500)))
+    yield get(
+        "/dicom-web/studies?" + "&".join(f"{n:08X}=x" for n in range(0x100010, 0x100010 + 500))
+    )
     yield get("/dicom-web/studies?" + ".".join(["00400275"] * 50) + "=1")
     yield get("/dicom-web/studies?PatientName=" + "*a" * 500)
     yield get("/dicom-web/studies?StudyInstanceUID=" + ",".join(["1.2.3"] * 2000))
@@ -128,9 +155,22 @@ def headers() -> Iterator[Case]:
         "application/dicom; charset=utf-99", "image/svg+xml", "text/html",
     )  # fmt: skip
     for accept in accepts:
-        for path in ("/dicom-web/studies", AT, f"{AT}/metadata", f"{AT}/rendered", f"{AT}/frames/1"):
+        for path in (
+            "/dicom-web/studies",
+            AT,
+            f"{AT}/metadata",
+            f"{AT}/rendered",
+            f"{AT}/frames/1",
+        ):
             yield get(path, f"Accept: {accept}")
-    for value in ("bytes=", "bytes=-", "bytes=9-1", "bytes=0-0,1-1," * 300, "x=1", "bytes=0-" + "9" * 30):
+    for value in (
+        "bytes=",
+        "bytes=-",
+        "bytes=9-1",
+        "bytes=0-0,1-1," * 300,
+        "x=1",
+        "bytes=0-" + "9" * 30,
+    ):
         yield get(AT, f"Range: {value}", "Accept: application/dicom")
         yield get(f"{AT}/frames/1", f"Range: {value}")
     for tag in ('"', "*", "W/", '""' * 500, "\xff"):
@@ -140,10 +180,30 @@ def headers() -> Iterator[Case]:
         yield get("/dicom-web/studies", *(f"X-{n}: {n}" for n in range(count)))
     for size in (8_000, 70_000, 300_000):
         yield get("/dicom-web/studies", "X-Long: " + "a" * size, may_succeed=size < 60_000)
-        yield get("/dicom-web/studies", "Cookie: " + "a=b; " * (size // 5), may_succeed=size < 60_000)
-    for line in ("No colon", ": x", "A\0B: x", "X: a\0b", "X : a", " folded: x", "X:\x01\x02", "\xe4: x"):
+        yield get(
+            "/dicom-web/studies", "Cookie: " + "a=b; " * (size // 5), may_succeed=size < 60_000
+        )
+    for line in (
+        "No colon",
+        ": x",
+        "A\0B: x",
+        "X: a\0b",
+        "X : a",
+        " folded: x",
+        "X:\x01\x02",
+        "\xe4: x",
+    ):
         yield get("/dicom-web/studies", line)
-    for host in ("", "a b", "evil.example/x", "x:99999999", "x\r\nHost: y", "[::1", "<script>", "a,b"):
+    for host in (
+        "",
+        "a b",
+        "evil.example/x",
+        "x:99999999",
+        "x\r\nHost: y",
+        "[::1",
+        "<script>",
+        "a,b",
+    ):
         yield Case(
             f"Host {host!r}",
             lambda token, host=host: (  # type: ignore[misc]
@@ -151,7 +211,15 @@ def headers() -> Iterator[Case]:
                 f"Authorization: Bearer {token}\r\n\r\n"
             ).encode(),
         )
-    for words in ("Bearer", "Bearer ", "Bearer " + "x" * 9000, "Basic ===", "Basic YTo=", "Digest x", "\xff"):
+    for words in (
+        "Bearer",
+        "Bearer ",
+        "Bearer " + "x" * 9000,
+        "Basic ===",
+        "Basic YTo=",
+        "Digest x",
+        "\xff",
+    ):
         yield Case(
             f"Authorization {words[:20]!r}",
             lambda _token, words=words: (  # type: ignore[misc]
@@ -159,7 +227,12 @@ def headers() -> Iterator[Case]:
             ).encode("latin-1"),
             may_succeed=False,
         )
-    for cookie in ("pacsteward_session=", "pacsteward_session=\xff", "pacsteward_notice=%%%", "a=" * 900):
+    for cookie in (
+        "pacsteward_session=",
+        "pacsteward_session=\xff",
+        "pacsteward_notice=%%%",
+        "a=" * 900,
+    ):
         yield get("/login", f"Cookie: {cookie}")
         yield get("/login", "Cookie: pacsteward_notice=WyJnb29kIiwgMV0=")
     for forwarded in ("for=evil;host=evil", "\xff", "for=" * 2000):
@@ -234,9 +307,11 @@ def bodies() -> Iterator[Case]:
     yield post(stow, part(file), good, name="no end", may_succeed=True)
     yield post(stow, part(file)[:-40], good, name="cut")
     yield post(stow, part(b""), good, name="empty part")
-    yield post(stow, part(file) + b"--B--", good, name="length too large", length=10**6, is_whole=False)
+    yield post(
+        stow, part(file) + b"--B--", good, name="length too large", length=10**6, is_whole=False
+    )
     yield post(stow, part(file) + b"--B--", good, name="10^15", length=10**15, is_whole=False)
-    yield post(stow, part(b"x") * 10_001 + b"--B--", good, name="10,001 parts")
+    yield post(stow, part(b"x") * 10_001 + b"--B--", good, name="10,001 parts", patience_s=20)
     yield post(stow, part(b"x", b"X: " + b"a" * 70_000) + b"--B--", good, name="long part head")
     yield post(stow, part(b"x", b"X: a\r\n" * 3000) + b"--B--", good, name="many part headers")
     yield post(stow, part(b"x", b"nonsense") + b"--B--", good, name="part head without colon")
@@ -247,10 +322,28 @@ def bodies() -> Iterator[Case]:
     yield post(stow, b"--B" * 30_000, good, name="boundaries only")
     yield post(stow, part(b"--B\r\n" * 1000) + b"--B--", good, name="boundaries inside")
     yield post(stow, part(file * 3) + b"--B--", good, name="three in one", may_succeed=True)
-    for kind in ("text/html", "application/json", "application/dicom+json", "", "x", "image/jpeg", "\xff"):
+    for kind in (
+        "text/html",
+        "application/json",
+        "application/dicom+json",
+        "",
+        "x",
+        "image/jpeg",
+        "\xff",
+    ):
         yield post(stow, file, f"Content-Type: {kind}", name=kind)
-    for content in (b"", b"x", bytes(200), b"MZ" * 500, bytes(128) + b"DICM", file[:200], file[:-1]):
-        yield post(stow, content, "Content-Type: application/dicom", length=len(content), may_succeed=True)
+    for content in (
+        b"",
+        b"x",
+        bytes(200),
+        b"MZ" * 500,
+        bytes(128) + b"DICM",
+        file[:200],
+        file[:-1],
+    ):
+        yield post(
+            stow, content, "Content-Type: application/dicom", length=len(content), may_succeed=True
+        )
     for encoding in ("gzip", "deflate", "br", "identity", "chunked"):
         yield post(
             stow, file, "Content-Type: application/dicom", f"Content-Encoding: {encoding}",
@@ -272,7 +365,13 @@ def bodies() -> Iterator[Case]:
         yield post("/api/v1/people", body, as_json, length=len(body), may_succeed=True)
     yield post(api, b"[" * (9 * 1024**2), as_json, name="9 MiB")
     yield post(api, b"{}", as_json, name="12 MiB promised", length=12 * 1024**2, is_whole=False)
-    for body in (b"a=b&" * 5000, b"username=" + b"a" * 100_000, b"\xff" * 500, b"%" * 500, b"=&=&" * 900):
+    for body in (
+        b"a=b&" * 5000,
+        b"username=" + b"a" * 100_000,
+        b"\xff" * 500,
+        b"%" * 500,
+        b"=&=&" * 900,
+    ):
         form = "Content-Type: application/x-www-form-urlencoded"
         yield post("/login", body, form, may_succeed=True)
         yield post("/peers/new", body, form, may_succeed=True)
@@ -287,13 +386,13 @@ ALL = (paths, parameters, headers, framing, bodies)
 
 def wrong(case: Case, heard: Heard) -> str:
     """Say what is wrong with an answer; "" when nothing is."""
-    if heard.status < 0 or heard.seconds > 3.5:
+    if heard.status < 0:
         return f"{case.name}: nothing for {heard.seconds:.1f} s"
     if heard.status >= 500 and heard.status not in (501, 503, 505):
         return f"{case.name}: {heard.status} {heard.body[:300]!r}"
     if 200 <= heard.status < 300 and not case.may_succeed:
         return f"{case.name}: {heard.status}"
-    if "x-a: b" in heard.head or "\r\nx-injected" in heard.head:
+    if "\r\nx-a:" in heard.head or "\r\nx-injected" in heard.head:
         return f"{case.name}: injected {heard.head}"
     if heard.status >= 400 and "application/problem+json" in heard.head:
         problem = json.loads(heard.body)
@@ -312,7 +411,8 @@ def test_r12_http_nonsense_is_answered_or_cut(
     port = target.product.http_port
 
     def ask(case: Case) -> str:
-        return wrong(case, say(port, case.make(token), is_whole=case.is_whole))
+        raw = case.make(token)
+        return wrong(case, say(port, raw, is_whole=case.is_whole, patience_s=case.patience_s))
 
     with target.unharmed():
         found = [fault for fault in at_once(ask, cases()) if fault]

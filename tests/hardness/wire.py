@@ -1,4 +1,6 @@
-"""DICOM's upper layer spoken by hand: bytes on a socket, right or wrong, without the product's code.
+"""DICOM's upper layer spoken by hand: bytes on a socket, right or wrong.
+
+Nothing of the product's own code takes part.
 
 References
 ----------
@@ -69,7 +71,7 @@ def associate_rq(
     called: bytes = b"PACSTEWARD",
     calling: bytes = b"HOSTILE",
     version: int = 1,
-    application: bytes = item(0x10, APPLICATION_CONTEXT.encode()),  # noqa: B008 - bytes
+    application: bytes = item(0x10, APPLICATION_CONTEXT.encode()),
     user: bytes = USER_INFORMATION,
 ) -> bytes:
     """Return an A-ASSOCIATE-RQ."""
@@ -265,3 +267,11 @@ def _parse(data: bytes) -> dict[int, bytes]:
         values[tag] = data[at + 8 : at + 8 + length]
         at += 8 + length
     return values
+
+
+def explicit(tag: int, vr: str, text: str) -> bytes:
+    """Return a short explicit little endian element of a data set."""
+    value = text.encode("latin-1")
+    value += (b"\0" if vr == "UI" else b" ") * (len(value) % 2)
+    head = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(value))
+    return head + value

@@ -316,7 +316,9 @@ def _texts(criterion: Criterion) -> list[str]:
 
 
 def _counts(number: str, value: str) -> Sql:
-    return Sql(f"{number} = ?", (int(value),)) if value.isdecimal() else NEVER
+    # A longer number is none that a database can compare with, nor one of anything there is.
+    is_number = value.isdecimal() and len(value) <= 15
+    return Sql(f"{number} = ?", (int(value),)) if is_number else NEVER
 
 
 def _on_set(column: str, criterion: Criterion, dialect: Dialect) -> Sql:

@@ -51,6 +51,8 @@ _PART10_PREFIX: Final = 132
 _READ_ASIDE_BYTES: Final = 1 << 20
 """The header of a larger object is read in a thread: it may have a hundred thousand elements."""
 
+_LOOK_AGAIN_S: Final = 0.005
+
 _DOUBTS: Final = {
     "missing": "It has no Patient ID (0010,0020); it is kept, and nobody is its patient yet.",
     "illegal": "Its Patient ID (0010,0020) is not one that DICOM allows; it is kept as it is.",
@@ -106,6 +108,16 @@ class IncomingInstance:
         self._pieces.append(fragment)
         if self._size_bytes > self._reception.big_object_bytes:
             self._begin_spool()
+
+    def is_behind(self) -> bool:
+        """Whether the disk is slower than the network, and nothing more should be read for now."""
+        return self._spool is not None and self._spool.is_behind()
+
+    async def catch_up(self) -> None:
+        """Wait until more may be written."""
+        # Asked again and again, since a thread that waits could be the one that has to write.
+        while self.is_behind():
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def finish(self) -> StoreResult:
         """Return once the whole is safe.

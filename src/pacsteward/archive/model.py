@@ -83,6 +83,14 @@ class Incoming(Protocol):
         """Take the next bytes of the data set; `fragment` stays unchanged until the end."""
         ...
 
+    def is_behind(self) -> bool:
+        """Whether nothing more should be read from the network for now."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Wait until more may be written."""
+        ...
+
     async def finish(self) -> StoreResult:
         """Return once the whole is safe.
 

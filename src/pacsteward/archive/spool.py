@@ -1,7 +1,8 @@
 """A big object to a file of its own while it arrives, with bounded memory.
 
 The pieces are written in order by a thread; the receiver goes on meanwhile. When the disk is slower
-than the network, `write` makes the receiver wait, so no more than `AHEAD_MAX` bytes are in memory.
+than the network, `is_behind` asks the receiver to pause, so little more than `AHEAD_MAX` bytes are
+in memory. A receiver that does not ask is made to wait by `write`.
 Every `SYNC_BYTES` the file is synced, so the last sync of a large object is short and does not hold
 up everybody else's.
 """
@@ -18,6 +19,7 @@ from pacsteward.archive import disk
 from pacsteward.archive.storage.local import LocalObjects
 
 AHEAD_MAX: Final = 16 << 20
+WAITING_MAX: Final = 2 * AHEAD_MAX
 SYNC_BYTES: Final = 64 << 20
 
 
@@ -57,8 +59,12 @@ class Spool:
             if not self._is_running:
                 self._is_running = True
                 self._executor.submit(self._drain)
-            while self._waiting_bytes > AHEAD_MAX:
+            while self._waiting_bytes > WAITING_MAX:
                 self._changed.wait()
+
+    def is_behind(self) -> bool:
+        """Whether the receiver should pause."""
+        return self._waiting_bytes > AHEAD_MAX
 
     def finish(self) -> None:
         """Return once all bytes are on the disk; blocks.

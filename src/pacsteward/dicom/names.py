@@ -91,25 +91,26 @@ def _parse_group(text: str) -> ComponentGroup:
 
 
 def display(text: str) -> str:
-    """Return a name for people: ``DOE, John Q. (山田, 太郎)``, "" for an empty one.
+    """Return a name for people: ``DOE, John Q. (山田 太郎)``, "" for an empty one.
 
     The family name stays in front and is set off by a comma, since a reader must never have to
-    guess which of the two words is the family's.
+    guess which of the two words is the family's. In the other groups it always comes first.
     """
-    shown = [_display_group(group) for group in parse(text).groups if group]
-    if not shown:
+    groups = [group for group in parse(text).groups if group]
+    if not groups:
         return ""
-    first, *others = shown
+    first = _display_group(groups[0])
+    others = [_display_group(group, set_off=" ") for group in groups[1:]]
     return f"{first} ({', '.join(others)})" if others else first
 
 
-def _display_group(group: ComponentGroup) -> str:
+def _display_group(group: ComponentGroup, set_off: str = ", ") -> str:
     rest = " ".join(
         part
         for part in (group.name_prefix, group.given_name, group.middle_name, group.name_suffix)
         if part
     )
-    return ", ".join(part for part in (group.family_name, rest) if part)
+    return set_off.join(part for part in (group.family_name, rest) if part)
 
 
 # Letters that Unicode does not decompose into a base letter and an accent.

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pacsteward.base.errors import Exhausted, Invalid, Unsupported
+from pacsteward.base.errors import Invalid, Unsupported
 from pacsteward.dicom.grayscale import VoiFunction, Window
 from pacsteward.dicom.media import JPEG_MEDIA_TYPE, PDF_MEDIA_TYPE, RENDERED_MEDIA_TYPES
 from pacsteward.dicom.pixels import PIXELS_MAX
@@ -175,7 +175,7 @@ def _check_viewport(viewport: Viewport) -> None:
     if viewport.width < 1 or viewport.height < 1:
         raise _not_understood("viewport", "its width or height is below 1")
     if viewport.width * viewport.height > PIXELS_MAX:
-        raise Exhausted(
+        raise Invalid(
             "The image was not rendered.",
             why=f"The viewport has more than {PIXELS_MAX // 1_000_000} million pixels.",
             remedy="Ask for a smaller viewport.",

@@ -1,6 +1,6 @@
 import pytest
 
-from pacsteward.base.errors import Exhausted, Invalid, Unsupported
+from pacsteward.base.errors import Invalid, Unsupported
 from pacsteward.dicom.grayscale import VoiFunction, Window
 from pacsteward.dicom.render_request import RenderRequest, Viewport
 
@@ -62,7 +62,7 @@ def test_parameters_that_make_no_sense_are_invalid(query):
 
 
 def test_a_gigantic_viewport_is_refused():
-    with pytest.raises(Exhausted, match="100 million"):
+    with pytest.raises(Invalid, match="100 million"):
         RenderRequest.from_query({"viewport": "100000,100000"})
 
 

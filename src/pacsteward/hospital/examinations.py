@@ -146,7 +146,7 @@ def _image(
     # Descriptions are written in the patient's character set only when it can carry them.
     data.StudyDescription = order.description
     if person.specific_character_set not in ("ISO_IR 100", "ISO_IR 192"):
-        data.StudyDescription = order.description.encode("ascii", "replace").decode()
+        data.StudyDescription = order.description.replace("ä", "ae")
     data.SeriesDescription = name
     data.ReferringPhysicianName = "House^Gregory"
     data.Modality = order.modality

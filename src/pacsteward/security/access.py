@@ -39,6 +39,9 @@ _REMEMBERED_MAX = 10_000
 
 _DEVICES_OF_ONE_PERSON_MAX = 20
 
+_CALLER_REMEMBERED_S = 60.0
+"""A machine opens many associations; its password is looked at once a minute."""
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -195,6 +198,49 @@ class Access:
             )
         self.people.set_password(actor.name, password, by=actor, keep_session=keep_session)
 
+    # Callers that name their user ----------------------------------------------------------------
+
+    def known_caller(self, name: str, passcode: str, address: str) -> Actor | None:
+        """Return for whom a passcode stands that is a token, or a password seen a moment ago."""
+        actor = self.actor_of_token(passcode, address)
+        if actor is not None:
+            return actor
+        known = self.recall(_pair(name, passcode), address, self.changes.number())
+        return known.actor if known else None
+
+    def identify_caller(
+        self, name: str, password: str, address: str, *, ae_title: str = ""
+    ) -> Actor:
+        """Return the person whose name and password a machine shows; no session begins.
+
+        Wait `wait_s` before, so that guessing is slow.
+
+        Parameters
+        ----------
+        ae_title
+            The machine, for the audit.
+
+        Raises
+        ------
+        SignInFailed
+            Name and password do not fit.
+        """
+        number = self.changes.number()
+        person = self.people.with_password(name, password)
+        if person is None:
+            failures = self.guard.note_failure(name, address)
+            tried = Actor("person", plain(name, 64), frozenset(), address)
+            what = f"A sign-in as {plain(name, 64)} by {plain(ae_title, 16)} was refused."
+            self._audit.record_refusal(tried, what, event_type=AuditEventType.LOGIN)
+            raise SignInFailed(failures)
+        self.guard.note_success(name, address)
+        actor = Actor("person", person.name, _permissions_of(person.roles), address, person.roles)
+        what = f"{person.name} signed in by {plain(ae_title, 16)}."
+        self._audit.record(_authentication(actor, AuditEventType.LOGIN, what))
+        visit = Visit(actor, has_given_password=person.has_given_password)
+        self._remember(_pair(name, password), address, visit, number, _CALLER_REMEMBERED_S)
+        return actor
+
     # Recognising ---------------------------------------------------------------------------------
 
     def actor_of_token(self, text: str, address: str) -> Actor | None:
@@ -306,6 +352,12 @@ class Access:
 def _permissions_of(roles: Iterable[str]) -> frozenset[str]:
     """Join what the roles permit; a role that a later version no longer has permits nothing."""
     return permissions_of(role for role in roles if role in ROLES)
+
+
+def _pair(name: str, password: str) -> str:
+    """Join what together is a secret; the length keeps two pairs from looking alike."""
+    name = name.strip().lower()
+    return f"{len(name)} {name} {password}"
 
 
 def _authentication(actor: Actor, event_type: AuditEventType, what: str) -> AuditEntry:

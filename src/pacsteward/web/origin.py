@@ -76,7 +76,13 @@ class Origin:
             kept = [(name, value) for name, value in headers if name != b"host"]
             scope["headers"] = headers = [*kept, (b"host", host.encode("latin-1"))]
         hosts = [value for name, value in headers if name == b"host"]
-        if len(hosts) > 1 or any(not _HOST.fullmatch(value) for value in hosts):
+        # RFC 9112 3.2: in HTTP/1.1 there is one, and one only.
+        needed = scope.get("http_version", "1.1") == "1.1"
+        if (
+            len(hosts) > 1
+            or (needed and not hosts)
+            or any(not _HOST.fullmatch(value) for value in hosts)
+        ):
             scope["headers"] = [(name, value) for name, value in headers if name != b"host"]
             response = problem.document(
                 Request(scope), 400, "The Host header names no host.", remedy="Correct the address."

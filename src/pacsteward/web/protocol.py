@@ -14,6 +14,7 @@ RFC 9112 2.2 — message parsing; RFC 6585 5 — 431.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -47,12 +48,17 @@ class PatientProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._reader_watch: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
+        self._cycles: deque[Any] = deque()
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
         self._stop_watching()
+        for cycle in self._cycles:
+            # Uvicorn tells only the last of several requests that were sent in a row; the answer
+            # to another would be written to a connection that is gone.
+            cycle.disconnected = True
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -72,6 +78,10 @@ class PatientProtocol(HttpToolsProtocol):
         """Stop the clock: the head is in."""
         self._stop_waiting()
         super().on_headers_complete()
+        while self._cycles and self._cycles[0].response_complete:
+            self._cycles.popleft()
+        if self.cycle is not None:
+            self._cycles.append(self.cycle)
 
     def pause_writing(self) -> None:
         """Begin to watch whether the client goes on reading."""

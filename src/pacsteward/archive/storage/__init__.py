@@ -1,0 +1,1 @@
+"""Where big objects lie: files of their own on a local disk."""

@@ -559,13 +559,22 @@ class Association(asyncio.BufferedProtocol):
         if self.is_busy() or self._is_held:
             pass  # it is our turn
         elif is_inside and quiet_s >= limits.data_set_idle_s:
-            self.abort(f"cut: silent for {quiet_s:.0f} s in the middle of a message")
+            self._cut(f"cut: silent for {quiet_s:.0f} s in the middle of a message")
             return
         elif not is_inside and quiet_s >= limits.association_idle_s:
-            self.abort(f"cut: idle for {quiet_s:.0f} s")
+            self._cut(f"cut: idle for {quiet_s:.0f} s")
             return
         patience_s = min(limits.data_set_idle_s, limits.association_idle_s)
         self._watch = self._loop.call_later(max(patience_s / 20, 0.01), self._look_at_watch)
+
+    def _cut(self, how: str) -> None:
+        """End an association whose peer is silent, and its connection soon after.
+
+        Who has said nothing for so long will not close the connection either, and the time that
+        PS3.8 9.1.5 gives for that would only keep the connection from others.
+        """
+        self.abort(how)
+        self._loop.call_later(_CLOSING_PATIENCE_S, self._do_close, None)
 
 
 def _nobody_listens(_context_id: int, _control: int, _fragment: memoryview) -> None:

@@ -20,8 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from pacsteward.archive import Archive, Instance
-from pacsteward.archive.read import StoredObject
+from pacsteward.archive import Archive, Instance, StoredObject
 from pacsteward.base.errors import Broken, PacstewardError, Unavailable, Unsupported
 from pacsteward.dicom.dimse import PresentationContext
 from pacsteward.dicom.transcode import can_transcode, transcode_chunks

@@ -10,14 +10,12 @@ PS3.4 B.2.3 — statuses of C-STORE; PS3.4 B.5 — the Storage SOP classes; PS3.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import logging
 from functools import lru_cache
 
 from pacsteward.archive import DoesNotMatch, Incoming, Origin, Outcome, StoreResult
 from pacsteward.base.errors import Invalid, PacstewardError
-from pacsteward.dicom.dimse import Answer, Caller, CommandField, DataSink, Request
+from pacsteward.dicom.dimse import Answer, CommandField, DataSink, Request
 from pacsteward.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, FileMeta
 from pacsteward.dicom.status import (
     CANNOT_UNDERSTAND,
@@ -32,7 +30,6 @@ from pacsteward.features.storage.sop_classes import is_accepted
 from pacsteward.security import PeerBook
 
 log = logging.getLogger(__name__)
-from pacsteward.security import PeerBook
 
 
 def accepts(house: House, sop_class_uid: str) -> bool:
@@ -81,6 +78,8 @@ class StoreSink:
         self._incoming = incoming
         self._settings = settings
         self.write = incoming.write
+        self.is_behind = incoming.is_behind
+        self.catch_up = incoming.catch_up
         self.abandon = incoming.abandon
 
     async def finish(self) -> Answer:

@@ -62,6 +62,11 @@ class Failing:
 
     def write(self, fragment: memoryview) -> None: ...
 
+    def is_behind(self) -> bool:
+        return False
+
+    async def catch_up(self) -> None: ...
+
     def abandon(self) -> None: ...
 
     async def finish(self) -> StoreResult:

@@ -49,9 +49,11 @@ ASKED_EACH_TIME: Final = "private, no-cache"
 _POLICY: Final = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'{more}; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self'; "
-    "connect-src 'self'; worker-src 'self' blob:; manifest-src 'self'; object-src 'none'; "
-    "base-uri 'none'; frame-ancestors 'self'; form-action 'self'"
+    "connect-src 'self'; worker-src 'self' blob:; manifest-src 'self'; object-src 'self' blob:; "
+    "frame-src blob:; base-uri 'none'; frame-ancestors 'self'; form-action 'self'"
 )
+"""An encapsulated PDF is shown as an object that the page makes of its bytes (``blob:``), which
+obeys this policy as the page does, so nothing in it may run."""
 
 _CHUNK: Final = 256 * 1024
 

@@ -11,7 +11,6 @@ from pacsteward.features.viewer.files import find
 from pacsteward.features.viewer.prepare import prepare
 from pacsteward.features.viewer.test_prepare import package
 
-
 SLIDES = "dicom-microscopy-viewer/load.worker.min.js"
 
 

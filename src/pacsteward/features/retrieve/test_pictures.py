@@ -1,0 +1,55 @@
+"""Which picture stands for a study, and keeping pictures that were drawn."""
+
+from __future__ import annotations
+
+import pytest
+
+from pacsteward.base.errors import NotFound
+from pacsteward.features.retrieve.pictures import (
+    PictureCache,
+    Subject,
+    middle_frame,
+    number_of_frames,
+    representative,
+)
+from pacsteward.features.retrieve.test_representations import EXPLICIT, instance
+
+
+def test_c60_the_middle_of_the_first_series_with_pictures_stands_for_a_study() -> None:
+    report = instance(EXPLICIT, series_instance_uid="1", has_pixel_data=False)
+    slices = [
+        instance(EXPLICIT, series_instance_uid="2", sop_instance_uid=str(number))
+        for number in range(5)
+    ]
+    later = instance(EXPLICIT, series_instance_uid="3", sop_instance_uid="9")
+    assert representative([report, *slices, later]) == Subject(slices[2])
+
+
+def test_c60_of_a_film_it_is_the_middle_frame() -> None:
+    film = instance(EXPLICIT, number_of_frames="40")
+    assert representative([film]) == Subject(film, 21)
+    assert middle_frame(instance(EXPLICIT, number_of_frames="")).frame == 1
+
+
+def test_a_study_without_pictures_is_told_so() -> None:
+    with pytest.raises(NotFound):
+        representative([instance(EXPLICIT, has_pixel_data=False)])
+
+
+@pytest.mark.parametrize(
+    ("text", "frames"), [("", 1), ("7", 7), (" 7 ", 7), ("-1", 1), ("x", 1), ("9" * 20, 1)]
+)
+def test_odd_numbers_of_frames_do_no_harm(text: str, frames: int) -> None:
+    assert number_of_frames(instance(EXPLICIT, number_of_frames=text)) == frames
+
+
+def test_the_least_recently_used_picture_goes_first() -> None:
+    cache = PictureCache(max_bytes=10)
+    cache.put("a", b"1234")
+    cache.put("b", b"1234")
+    assert cache.get("a") == b"1234"
+    cache.put("c", b"1234")
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (b"1234", None, b"1234")
+    cache.put("a", b"12")
+    cache.put("d", b"1234")
+    assert cache.get("c") == b"1234"

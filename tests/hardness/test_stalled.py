@@ -1,0 +1,164 @@
+"""R13, R14: those who hold connections and say nothing do not keep others out."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hardness import wire
+from tests.hardness.http_wire import request
+from tests.hardness.target import Target
+from tests.hardness.wire import Line, associate_rq
+from tests.support.product import Product
+
+STALLED = 60
+"""Of each kind of door."""
+BESIDE_MAX_S = 5.0
+CUT_AFTER_S = 30.0
+SLACK_S = 4.0
+
+
+def dimse_stalls() -> list[Callable[[Line], None]]:
+    """Ways to say half of something to the DIMSE door."""
+    store = wire.p_data(
+        wire.STORE,
+        wire.command(wire.request(1, wire.CT_STORAGE, has_data=True, _1000="1.2.3")),
+        is_command=True,
+    )
+
+    def nothing(_line: Line) -> None: ...
+
+    def half_a_request(line: Line) -> None:
+        line.send(associate_rq()[:100])
+
+    def half_a_command(line: Line) -> None:
+        line.associate()
+        line.send(wire.C_ECHO[:30])
+
+    def half_an_object(line: Line) -> None:
+        line.associate()
+        line.send(store + wire.p_data(wire.STORE, bytes(9000), is_command=False, is_last=False))
+
+    return [nothing, half_a_request, half_a_command, half_an_object]
+
+
+def http_stalls(token: str) -> list[bytes]:
+    """Half requests."""
+    whole = request("POST", "/dicom-web/studies", token, "Content-Type: application/dicom")
+    return [
+        b"",
+        b"GET /dicom-web/stu",
+        whole[:-2],
+        request("POST", "/api/v1/peers", token, "Content-Type: application/json", length=500),
+        request(
+            "POST", "/dicom-web/studies", token, "Content-Type: application/dicom",
+            body=bytes(5000), length=10**6,
+        ),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def stalled(target: Target) -> Iterator[list[socket.socket]]:
+    """Hold half-spoken connections to both doors."""
+    lines = []
+    ways = dimse_stalls()
+    for number in range(STALLED):
+        line = target.line()
+        ways[number % len(ways)](line)
+        lines.append(line.socket)
+    begun = http_stalls(target.token())
+    for number in range(STALLED):
+        connection = socket.create_connection(("127.0.0.1", target.product.http_port))
+        connection.sendall(begun[number % len(begun)])
+        lines.append(connection)
+    yield lines
+    for connection in lines:
+        connection.close()
+
+
+def test_r13_others_are_served_beside_stalled_connections_which_are_cut(
+    target: Target, stalled: list[socket.socket]
+) -> None:
+    with target.unharmed():
+        began = time.monotonic()
+        with target.line() as line:
+            line.associate()
+            assert line.echo()
+        assert time.monotonic() - began <= BESIDE_MAX_S
+        began_query = time.monotonic()
+        assert target.client().get("/dicom-web/studies?limit=1").status_code == 200
+        assert time.monotonic() - began_query <= BESIDE_MAX_S
+        held = []
+        for connection in stalled:
+            connection.settimeout(max(0.01, began + CUT_AFTER_S + SLACK_S - time.monotonic()))
+            if not _is_cut(connection):
+                held.append(connection)
+        assert not held, f"{len(held)} of {len(stalled)} are still there"
+
+
+def _is_cut(connection: socket.socket) -> bool:
+    try:
+        while connection.recv(4096):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+    return True
+
+
+def test_r13_a_client_that_stops_reading_costs_nobody_else(target: Target) -> None:
+    connections = []
+    for _ in range(30):
+        connection = socket.create_connection(("127.0.0.1", target.product.http_port))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        asked = request("GET", "/dicom-web/instances?includefield=all", target.token())
+        connection.sendall(asked)
+        connections.append(connection)
+    with target.unharmed():
+        began = time.monotonic()
+        assert target.client().get("/dicom-web/studies?limit=1").status_code == 200
+        assert time.monotonic() - began <= BESIDE_MAX_S
+        for connection in connections:
+            connection.close()
+
+
+def test_r14_strangers_beyond_the_cap_are_refused_and_peers_have_their_reserve(
+    tmp_path: Path,
+) -> None:
+    limits = {
+        "PACSTEWARD_DICOM__ASSOCIATIONS_MAX": "9",
+        "PACSTEWARD_DICOM__RESERVED_FOR_REGISTERED": "3",
+    }
+    product = Product(tmp_path / "archive", limits).start()
+    try:
+        product.run("peers", "add", "CT1", "127.0.0.1", "104")
+        inside = [_call(product, b"STRANGER") for _ in range(6)]
+        assert [kind for kind, _, _ in inside] == [wire.ASSOCIATE_AC] * 6
+        kind, answer, _ = refused = _call(product, b"STRANGER")
+        assert (kind, tuple(answer[1:4])) == (wire.ASSOCIATE_RJ, (2, 3, 2))
+        peers = [_call(product, b"CT1") for _ in range(3)]
+        assert [kind for kind, _, _ in peers] == [wire.ASSOCIATE_AC] * 3
+        kind, answer, _ = last = _call(product, b"CT1")
+        assert (kind, tuple(answer[1:4])) == (wire.ASSOCIATE_RJ, (2, 3, 2))
+        inside[0][2].socket.close()
+        deadline = time.monotonic() + 5
+        while _call(product, b"CT1")[0] != wire.ASSOCIATE_AC:
+            assert time.monotonic() < deadline, "a slot that was left is not given again"
+            time.sleep(0.05)
+        for _, _, line in (*inside, *peers, refused, last):
+            line.socket.close()
+    finally:
+        product.stop()
+
+
+def _call(product: Product, title: bytes) -> tuple[int, bytes, Line]:
+    line = Line(product.dimse_port)
+    line.send(associate_rq(calling=title))
+    answer = line.receive()
+    assert answer is not None
+    return answer[0], answer[1], line
