@@ -22,7 +22,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     running = Target(Product(root / "archive", places).start(), outside)
     _warm_up(running)
     yield running
-    for client in running.clients.values():
+    for client in (*running.clients.values(), running.stranger):
         client.close()
     running.product.stop()
 

@@ -33,6 +33,8 @@ class Target:
     outside: Path
     """Holds the product's home and temporary folder; nothing may be left there."""
     clients: dict[str, httpx.Client] = field(default_factory=dict)
+    stranger: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=20))
+    """Knows no token and keeps no cookies that would matter."""
 
     @property
     def port(self) -> int:
