@@ -45,12 +45,17 @@ class ServerSettings(Section):
     data: Path = Field(DEFAULT_DATA, description="Folder that holds everything. A path.")
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on; this machine only until TLS and people are set up. "
-        "An IP address or name.",
+        description="Address to listen on; by default callers on this machine only. An IP "
+        "address or name.",
     )
     dimse_port: int = Field(11112, ge=0, le=65535, description="Port of DICOM DIMSE. A port.")
     http_port: int = Field(8080, ge=0, le=65535, description="Port of HTTP. A port.")
-    mllp_port: int = Field(2575, ge=0, le=65535, description="Port of HL7 v2 over MLLP. A port.")
+    mllp_port: int = Field(
+        2575,
+        ge=0,
+        le=65535,
+        description="Port of HL7 v2 over MLLP; nothing listens there yet. A port.",
+    )
     database_url: str = Field(
         "",
         description="PostgreSQL to use, as postgresql://user:password@host/name; empty takes the "
@@ -113,8 +118,14 @@ class Place:
         Raises
         ------
         Invalid
-            The settings have faults.
+            The settings have faults, or `config` is not there.
         """
+        if config is not None and not config.is_file():
+            # Starting with the defaults instead would open another, empty archive.
+            raise Invalid(
+                f"The settings file {config} is not there.",
+                remedy="Correct the path after --config, or leave it out.",
+            )
         rooms = tuple(find_all_rooms())
         sections = [*FLOOR_SETTINGS, *(section for room in rooms for section in room.settings)]
         folder = data or Path(os.environ.get("PACSTEWARD_DATA", DEFAULT_DATA))

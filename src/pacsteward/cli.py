@@ -78,8 +78,13 @@ def _with_house(run: Callable[..., Any]) -> Callable[..., int]:
 
     def command(*args: Any, data: Path | None = None, json: bool = False, **options: Any) -> int:
         try:
-            with opened_house(Place.found(data)) as house:
+            place = Place.found(data)
+            is_new = not place.data.exists()
+            with opened_house(place) as house:
                 show(run(house, *args, **options), as_json=json)
+            if is_new:
+                # Else a wrong path would look like an archive in which nothing is amiss.
+                print(f"There was no archive in {place.data}; a new one was made.", file=sys.stderr)
         except PacstewardError as error:
             return complain(error, as_json=json)
         return 0

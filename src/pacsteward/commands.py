@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pacsteward.app import Place, find_all_rooms, opened_house
-from pacsteward.archive import Selection, VerifyReport
+from pacsteward.archive import Conflict, Selection, SetAside, VerifyReport
 from pacsteward.base.errors import Invalid, PacstewardError
 from pacsteward.base.settings import Explained
 from pacsteward.feature import Command, House
@@ -41,7 +41,7 @@ def serve(
     http_port
         Port of the console, DICOMweb and the API.
     mllp_port
-        Port of HL7 v2 over MLLP.
+        Port of HL7 v2 over MLLP; nothing listens there yet.
     config
         Settings file; by default pacsteward.toml here, else the one in the data folder.
     only
@@ -213,6 +213,16 @@ def show_space(house: House) -> Any:
     return house.archive.space()
 
 
+def list_conflicts(house: House) -> list[Conflict]:
+    """List contents that came under a UID that other content has; both are kept."""
+    return house.archive.conflicts()
+
+
+def list_set_aside(house: House) -> list[SetAside]:
+    """List acknowledged objects that could not be indexed, and why."""
+    return house.archive.set_aside()
+
+
 def _progress(word: str) -> Any:
     def tell(done: int, total: int) -> None:
         if sys.stderr.isatty() or done == total or done % 1000 == 0:
@@ -226,6 +236,8 @@ ARCHIVE = (
     Command("verify", verify_archive),
     Command("rebuild", rebuild_archive),
     Command("space", show_space),
+    Command("conflicts", list_conflicts),
+    Command("set-aside", list_set_aside),
     Command("reject", reject),
     Command("restore", restore),
     Command("delete", delete),

@@ -177,6 +177,7 @@ def run_web(place: Place, tell_ready: Tell) -> None:
                 http=PatientProtocol,
                 access_log=False,
                 log_config=None,
+                log_level="warning",
                 lifespan="off",
                 # Only our own setting decides whom to believe, see web/.
                 proxy_headers=False,

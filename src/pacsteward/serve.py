@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Collection
 from enum import StrEnum
 from functools import partial
 
@@ -44,9 +45,10 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
     try:
         supervisor.start()
     except ChildFailed:
-        # The process itself has said why.
+        # The process itself or the log has said why.
         return 1
-    _greet(place, password, seconds=time.monotonic() - began)
+    if not supervisor.is_stopping:
+        _greet(place, password, chosen, seconds=time.monotonic() - began)
     return supervisor.watch()
 
 
@@ -66,20 +68,20 @@ def _log_to(place: Place, process_name: str) -> None:
     log.configure(process_name, level=place.server.log_level, file=file)
 
 
-def _greet(place: Place, password: str | None, *, seconds: float) -> None:
+def _greet(place: Place, password: str | None, kinds: Collection[Kind], *, seconds: float) -> None:
     server = place.server
     ae_title = place.settings.of(DicomSettings).ae_title
-    lines = [
-        f"Pacsteward is ready after {seconds:.1f} s.",
-        f"  console   http://{_address(server)}:{server.http_port}/",
-    ]
+    web = f"http://{_address(server)}:{server.http_port}"
+    lines = [f"Pacsteward is ready after {seconds:.1f} s."]
+    if Kind.WEB in kinds:
+        lines.append(f"  console   {web}/")
     if password:
         lines.append(f"  sign in   admin, password {password}  (shown this once)")
-    lines += [
-        f"  DICOM     {ae_title} at {server.host}:{server.dimse_port}",
-        f"  DICOMweb  http://{_address(server)}:{server.http_port}/dicom-web",
-        f"  data      {place.data.resolve()}",
-    ]
+    if Kind.DOORS in kinds:
+        lines.append(f"  DICOM     {ae_title} at {server.host}:{server.dimse_port}")
+    if Kind.WEB in kinds:
+        lines.append(f"  DICOMweb  {web}/dicom-web")
+    lines.append(f"  data      {place.data.resolve()}")
     print("\n".join(lines), flush=True)
 
 

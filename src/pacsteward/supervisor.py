@@ -58,16 +58,18 @@ class Supervisor:
     """
 
     processes: Mapping[str, Run]
-    _children: dict[str, _Child] = field(default_factory=dict)
-    _is_stopping: bool = False
+    _children: dict[str, _Child] = field(default_factory=dict, init=False)
+    is_stopping: bool = field(default=False, init=False)
+    """Whether it was told to stop, by a signal or by a process that failed at the start."""
 
     def start(self) -> None:
-        """Start all processes and return when every one is ready.
+        """Start all processes and return when every one is ready, or when told to stop.
 
         Raises
         ------
         ChildFailed
-            One ended before it was ready; it has said why, and the others have been stopped.
+            One ended before it was ready, or was not ready in time; it has said why, or the log
+            does, and the others have been stopped.
         """
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
@@ -78,16 +80,18 @@ class Supervisor:
             child = self._children[name] = _Child(name, run)
             self._fork(child)
             self._await_ready(child)
+            if self.is_stopping:
+                return
 
     def watch(self) -> int:
         """Keep the processes running until told to stop; return the exit code."""
-        while not self._is_stopping:
+        while not self.is_stopping:
             self._restart_due()
             self._reap(timeout_s=0.2)
         return self._end_all()
 
     def _stop(self, _signal: int, _frame: object) -> None:
-        self._is_stopping = True
+        self.is_stopping = True
 
     def _fork(self, child: _Child) -> None:
         reading, writing = os.pipe()
@@ -120,17 +124,22 @@ class Supervisor:
 
     def _await_ready(self, child: _Child) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while not self._is_stopping:
+        while not self.is_stopping:
             readable, _, _ = select.select([child.ready], [], [], 0.2)
             if readable:
-                answer = os.read(child.ready, 1)
-                os.close(child.ready)
-                if answer:
+                if os.read(child.ready, 1):
                     return
                 break
             if time.monotonic() > deadline:
+                logger.error(
+                    "process was not ready in time",
+                    extra={"child": child.name, "timeout_s": READY_TIMEOUT_S},
+                )
                 break
-        self._is_stopping = True
+        else:
+            # Told to stop meanwhile, which is no failure: `watch` ends what there is.
+            return
+        self.is_stopping = True
         self._end_all()
         raise ChildFailed(child.name)
 
@@ -140,14 +149,16 @@ class Supervisor:
             if not child.pid:
                 continue
             pid, status = os.waitpid(child.pid, os.WNOHANG)
-            if pid and not self._is_stopping:
+            if pid and not self.is_stopping:
                 self._note_end(child, os.waitstatus_to_exitcode(status))
 
     def _note_end(self, child: _Child, code: int) -> None:
         now = time.monotonic()
-        child.failures = 0 if now - child.started_at > STEADY_S else child.failures + 1
+        child.failures = 1 if now - child.started_at > STEADY_S else child.failures + 1
         pause = RESTART_PAUSES_S[min(child.failures, len(RESTART_PAUSES_S)) - 1]
         child.pid, child.restart_at = 0, now + pause
+        # Only now: a process that is started again tells its readiness too, and nobody reads it.
+        os.close(child.ready)
         logger.error(
             "process ended; it is started again",
             extra={"child": child.name, "exit_code": code, "pause_s": pause},

@@ -1,5 +1,8 @@
 """R12 on the HTTP door: nonsense is answered with a reason, and nothing breaks."""
 
+# One case a line, as it goes over the wire.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import json
@@ -113,7 +116,7 @@ def parameters() -> Iterator[Case]:
         for name in ("limit", "offset", "includefield", "orderby", "fuzzymatching", "StudyDate"):
             yield get(f"/dicom-web/studies?{name}={quote(value, safe='%')}")
         for name in ("00100010", "PatientID", "NumberOfStudyRelatedSeries", "ModalitiesInStudy"):
-            yield get(f"/dicom-web/instances?{name}={quote(value, safe='%')}")
+            yield get(f"/dicom-web/instances?limit=9&{name}={quote(value, safe='%')}")
         yield get(f"/dicom-web/studies?{quote(value, safe='%')}=1")
         for name in ("viewport", "window", "quality", "iccprofile", "annotation", "accept"):
             yield get(f"{AT}/rendered?{name}={quote(value, safe='%,')}")
@@ -426,6 +429,14 @@ def test_errors_of_programs_are_problem_documents(target: Target) -> None:
         answer = client.get(path)
         assert 400 <= answer.status_code < 500, path
         assert answer.headers["content-type"] == "application/problem+json", path
+
+
+def test_a_request_of_http_1_1_names_its_host(target: Target) -> None:
+    """RFC 9112 3.2."""
+    port = target.product.http_port
+    assert say(port, b"GET /healthz HTTP/1.1\r\n\r\n").status == 400
+    assert say(port, b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").status == 400
+    assert say(port, b"GET /healthz HTTP/1.0\r\n\r\n").status == 200
 
 
 def test_a_smuggled_request_is_never_answered(target: Target) -> None:

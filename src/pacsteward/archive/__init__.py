@@ -30,7 +30,7 @@ from pacsteward.archive.model import (
     StoreResult,
     VerifyReport,
 )
-from pacsteward.archive.read import FileRange, StoredObject
+from pacsteward.archive.read import StoredObject
 from pacsteward.archive.settings import ArchiveSettings
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "ContentConflicted",
     "Damage",
     "DoesNotMatch",
-    "FileRange",
     "Incoming",
     "Instance",
     "InstancesDeleted",

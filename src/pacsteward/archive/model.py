@@ -185,11 +185,6 @@ class Space:
     reserve_bytes: int
 
     @property
-    def is_low(self) -> bool:
-        """Whether a warning is due: nine tenths are used."""
-        return self.free_bytes < self.total_bytes * 0.1
-
-    @property
     def is_full(self) -> bool:
         """Whether nothing more is taken."""
         return self.free_bytes <= self.reserve_bytes

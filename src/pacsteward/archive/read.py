@@ -1,8 +1,8 @@
 """Instances and their bytes, as they lie wherever they lie.
 
 `Reader.instances` and `Reader.instance` say what is stored and where; `Reader.open` gives a
-`StoredObject`, whose bytes can be read in ranges, in chunks, or handed to the kernel to send
-(`StoredObject.file_range`). While it is open the bytes are leased: nobody uses their place anew.
+`StoredObject`, whose bytes can be read whole, in chunks or in ranges. While it is open the bytes
+are leased: nobody uses their place anew.
 
 No flipped bit leaves unnoticed. A whole read is compared with the checksum that was taken on
 arrival before the first byte goes out. Beyond `CHECKED_AT_ONCE_BYTES` it is compared on the way,
@@ -16,14 +16,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from pacsteward.archive.containers import container_path, opened
+from pacsteward.archive.containers import opened
 from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, equal, every
 from pacsteward.archive.doubtful import UNKNOWN_CHECKSUM, instance_set_aside
 from pacsteward.archive.model import Instance, Location, Selection
@@ -166,8 +165,7 @@ class Reader:
         """
         with ExitStack() as lease:
             descriptor, current = self._lease(lease, instance)
-            path = container_path(self._data_folder, current.location)
-            yield StoredObject(current, descriptor, path)
+            yield StoredObject(current, descriptor)
 
     def _lease(self, lease: ExitStack, instance: Instance) -> tuple[int, Instance]:
         try:
@@ -220,29 +218,12 @@ def _instance(row: Sequence[Any]) -> Instance:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FileRange:
-    """Where a data set lies in an ordinary file, for ``pread`` and ``sendfile``.
-
-    Parameters
-    ----------
-    descriptor
-        Open for reading as long as the `StoredObject` is.
-    """
-
-    descriptor: int
-    path: Path
-    offset: int
-    length: int
-
-
 class StoredObject:
     """The bytes of one instance, open. Made by `Reader.open`."""
 
-    def __init__(self, instance: Instance, descriptor: int, path: Path) -> None:
+    def __init__(self, instance: Instance, descriptor: int) -> None:
         self.instance = instance
         self._descriptor = descriptor
-        self._path = path
         self._location = instance.location
 
     @property
@@ -303,7 +284,7 @@ class StoredObject:
         """
         data = self.read(0, self.size)
         self._compare(checksum_of(data))
-        return revised(self.instance, data)
+        return data
 
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Give the whole data set piece by piece, checked; see the top of the file.
@@ -330,7 +311,7 @@ class StoredObject:
     def check(self) -> None:
         """Return when the stored bytes are those that were received.
 
-        For whoever hands them to the kernel to send.
+        For whoever sends them in ranges.
 
         Raises
         ------
@@ -341,10 +322,6 @@ class StoredObject:
         for offset in range(0, self.size, CHUNK_BYTES):
             checksum = checksum_of(self.read(offset, CHUNK_BYTES), checksum)
         self._compare(checksum)
-
-    def file_range(self) -> FileRange:
-        """Return where the data set lies, to be sent without being copied; see `check`."""
-        return FileRange(self._descriptor, self._path, self._location.offset, self.size)
 
     def _pread(self, length: int, offset: int) -> bytes:
         try:
@@ -366,12 +343,3 @@ class StoredObject:
             why=f"{why} It lies in {self._location.container_kind} {self._location.container}.",
             remedy="Run `pacsteward archive verify` and restore what it names from the backup.",
         )
-
-
-def revised(_instance: Instance, data_set: bytes) -> bytes:
-    """Return a data set as it leaves the house: with the corrections that were recorded for it.
-
-    Stored bytes never change. This version records no corrections, so every object leaves as it
-    came; whatever applies them will do so here.
-    """
-    return data_set

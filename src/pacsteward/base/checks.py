@@ -7,11 +7,14 @@ with the cause and what to do. A question that could not be answered is itself a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from pacsteward.base.errors import PacstewardError
+
+logger = logging.getLogger(__name__)
 
 Status = Literal["ok", "warning", "critical", "unknown"]
 
@@ -64,13 +67,14 @@ def answer(check: Check, ask: Callable[[], Finding]) -> Finding:
 
     One check that cannot be asked must not take the others' answers away, so every exception
     becomes a finding here. The words of an error that is not ours are left out: nobody knows what
-    they quote.
+    they quote; where it happened stands in the log.
     """
     try:
         finding = ask()
     except PacstewardError as error:
         return Finding("unknown", error.what, error.why, error.remedy or check.remedy)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
+        logger.exception("A check could not be answered.", extra={"check": check.name})
         return Finding(
             "unknown",
             f"{check.title} could not be answered.",
@@ -82,6 +86,6 @@ def answer(check: Check, ask: Callable[[], Finding]) -> Finding:
     return Finding(finding.status, finding.what, finding.why, check.remedy)
 
 
-def worst_of(findings: Iterable[Finding]) -> Status:
-    """Return the gravest status among `findings`; ``ok`` when there are none."""
-    return max((finding.status for finding in findings), key=_GRAVITY.__getitem__, default="ok")
+def gravity(status: Status) -> int:
+    """Return how grave a status is: 0 for ``ok``, more for worse; to show the worst first."""
+    return _GRAVITY[status]

@@ -2,8 +2,8 @@
 
 Every error that leaves a floor is one of eight kinds. A kind says who has to act, and each door
 translates it once into its own protocol: ``dicom/status.py`` (DIMSE status), ``web/problem.py``
-(HTTP problem document), ``hl7/v2/ack.py`` (acknowledgement) and ``cli.py`` (exit code). The rest
-of the house raises the kind and never thinks about protocols.
+(HTTP problem document) and ``output.py`` (exit code). The rest of the house raises the kind and
+never thinks about protocols.
 
 No patient data belongs in an error: name objects by UID, peers by AE title.
 """

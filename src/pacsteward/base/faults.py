@@ -46,7 +46,7 @@ POINTS: Final[Mapping[str, str]] = MappingProxyType(
         "object-put-acked": "A bucket has confirmed an object.",
     }
 )
-"""Every place there is; PROMISES.md names them."""
+"""Every place there is. Those of buckets wait for a store that writes to one."""
 
 HANG_S = 60.0
 

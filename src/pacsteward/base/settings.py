@@ -11,6 +11,7 @@ Where a value comes from, strongest first: the command line, the environment
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pacsteward.base.errors import Invalid
 
 PREFIX = "PACSTEWARD_"
+
+_PASSWORD = re.compile(r"(://[^/@:]*):.*@")
 
 
 class Section(BaseModel):
@@ -66,7 +69,10 @@ class Settings:
         return cast(S, self._sections[section])
 
     def explain(self) -> list[Explained]:
-        """List every setting with its value, where that came from, and its prose."""
+        """List every setting with its value, where that came from, and its prose.
+
+        The password in a URL is hidden: what is listed ends up in letters to other people.
+        """
         rows = []
         for kind, section in self._sections.items():
             for field, info in kind.model_fields.items():
@@ -75,13 +81,17 @@ class Settings:
                     Explained(
                         name=name,
                         variable=_variable(kind, field),
-                        value=getattr(section, field),
+                        value=_without_password(getattr(section, field)),
                         default=info.get_default(call_default_factory=True),
                         source=self._sources.get(name, "default"),
                         prose=info.description or "",
                     )
                 )
         return rows
+
+
+def _without_password(value: Any) -> Any:
+    return _PASSWORD.sub(r"\1:***@", value) if isinstance(value, str) else value
 
 
 def load(

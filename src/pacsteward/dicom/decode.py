@@ -6,11 +6,8 @@ and only the task it had fails. Children are started when they are first needed,
 after many tasks, and ended when nobody has asked for a while.
 
 Range reads and parsing of attributes stay in the caller's process: they are plain Python. Only
-frames travel, so a child needs the memory of a frame, however large the object is.
-
-References
-----------
-PROMISES S14 (512 MiB, 10 s, no network).
+frames travel, so a child needs the memory of a frame, however large the object is. A child has
+512 MiB, ten seconds for a frame, and no network.
 """
 
 from __future__ import annotations

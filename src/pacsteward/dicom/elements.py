@@ -408,10 +408,6 @@ class Attributes:
         values = self.words(tag, is_signed=is_signed)
         return values[0] if values else None
 
-    def doubles(self, tag: int) -> list[float]:
-        """Return the values of an FD attribute, whether or not its VR is written down."""
-        return self._floats(tag, "d")
-
     def joined_fragments(self, tag: int) -> bytes:
         """Return the single frame of encapsulated pixel data, its fragments joined."""
         element = self.elements[tag]

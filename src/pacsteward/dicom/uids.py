@@ -79,6 +79,14 @@ IMPLICIT_VR_LITTLE_ENDIAN: Final = Uid("1.2.840.10008.1.2")
 EXPLICIT_VR_LITTLE_ENDIAN: Final = Uid("1.2.840.10008.1.2.1")
 DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN: Final = Uid("1.2.840.10008.1.2.1.99")
 EXPLICIT_VR_BIG_ENDIAN: Final = Uid("1.2.840.10008.1.2.2")
+UNCOMPRESSED: Final = (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+)
+"""What we answer identifiers and uncompressed objects in, in our order of preference."""
+PROPOSED: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+"""What we propose for identifiers: the default, which everybody takes (PS3.5 10.1), and better."""
 DEFLATED_IMAGE_FRAME: Final = Uid("1.2.840.10008.1.2.8.1")
 RLE_LOSSLESS: Final = Uid("1.2.840.10008.1.2.5")
 JPEG_BASELINE: Final = Uid("1.2.840.10008.1.2.4.50")

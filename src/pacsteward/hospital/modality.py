@@ -11,9 +11,8 @@ from pydicom.filewriter import write_dataset
 
 from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.dicom.dimse import ProposedContext, connect
+from pacsteward.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from pacsteward.hospital.examinations import SOP_CLASSES, Order, objects
-
-EXPLICIT_LITTLE = Uid("1.2.840.10008.1.2.1")
 
 
 @dataclass(slots=True)
@@ -57,7 +56,7 @@ async def _send_examination(order: Order, sent: Sent, *, host: str, port: int, c
         port,
         calling=AeTitle(f"{order.modality}1"),
         called=AeTitle(called),
-        contexts=[ProposedContext(sop_class_uid, (EXPLICIT_LITTLE,))],
+        contexts=[ProposedContext(sop_class_uid, (EXPLICIT_VR_LITTLE_ENDIAN,))],
     ) as association:
         (context,) = association.contexts
         for data in objects(order):

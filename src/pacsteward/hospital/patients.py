@@ -10,8 +10,6 @@ import random
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-ISSUER = "PRETEND_HOSPITAL"
-
 
 @dataclass(frozen=True, slots=True)
 class Patient:

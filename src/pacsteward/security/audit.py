@@ -156,30 +156,6 @@ class AuditBook:
         )
         self.record_soon(entry)
 
-    def record_transfer(
-        self,
-        *,
-        name: str,
-        address: str,
-        receiver: str,
-        study_instance_uids: Iterable[str],
-        instances: int,
-        kind: ActorKind = "peer",
-    ) -> None:
-        """Record that studies were sent to `receiver` because somebody asked for it."""
-        studies = tuple(study_instance_uids)
-        count = "1 instance" if instances == 1 else f"{instances} instances"
-        self.record(
-            AuditEntry(
-                event=AuditEvent.INSTANCES_TRANSFERRED,
-                action="R",
-                actor=Actor(kind, name, frozenset(), address),
-                what=f"{name} had {count} of {_studies(len(studies))} sent to {receiver}.",
-                objects=tuple(AuditObject("study", uid) for uid in studies),
-                participants=(Participant(str(receiver), role="destination"),),
-            )
-        )
-
     def close(self) -> None:
         """Record what is still waiting."""
         self._later.flush()
@@ -334,11 +310,11 @@ class AuditBook:
 
     # The chain ---------------------------------------------------------------------------------
 
-    def verify(self, *, seal_key: bytes | None = None) -> ChainReport:
-        """Walk the whole chain; see `audit_chain`. Some seconds for 100,000 entries."""
+    def verify(self, *, seal_key: bytes | None = None, newest: int | None = None) -> ChainReport:
+        """Walk the chain; see `audit_chain.walk`. Some seconds for 100,000 entries."""
         self._later.flush()
         with self._database.read() as connection:
-            return audit_chain.walk(connection, seal_key=seal_key)
+            return audit_chain.walk(connection, seal_key=seal_key, newest=newest)
 
     def seal(self, key: bytes) -> int:
         """Sign the present end of the chain; return its number (0 for an empty book).

@@ -84,7 +84,9 @@ def signature(key: bytes, sequence: int, hash_: str) -> str:
     return hmac.digest(key, f"{sequence}\n{hash_}".encode(), "sha256").hex()
 
 
-def walk(connection: Connection, *, seal_key: bytes | None = None) -> ChainReport:
+def walk(
+    connection: Connection, *, seal_key: bytes | None = None, newest: int | None = None
+) -> ChainReport:
     """Check every entry, the end and the seals.
 
     Parameters
@@ -93,13 +95,16 @@ def walk(connection: Connection, *, seal_key: bytes | None = None) -> ChainRepor
         Sees one consistent state while it is walked.
     seal_key
         Without it, seals are compared with the entries but their signatures are not checked.
+    newest
+        Check only so many entries before the end; None checks all of them.
     """
     faults: list[ChainFault] = []
     seals = {row.sequence: row for row in connection.execute(select(AUDIT_SEAL))}
     seals_count = len(seals)
     entries, first, last = 0, None, None
-    expected, previous = 1, BEGINNING
-    for row in _rows(connection):
+    passed, previous = _start(connection, newest)
+    expected = passed + 1
+    for row in _rows(connection, after=passed if newest is not None else -1):
         first = first or row.recorded_at
         last = row.recorded_at
         entries += 1
@@ -120,8 +125,21 @@ def walk(connection: Connection, *, seal_key: bytes | None = None) -> ChainRepor
     return ChainReport(entries, first, last, tuple(faults), seals_count)
 
 
-def _rows(connection: Connection) -> Iterator[Row[Any]]:
-    after = -1
+def _start(connection: Connection, newest: int | None) -> tuple[int, str]:
+    """Give number and hash of the entry that comes before the first to be checked."""
+    if newest is None:
+        return 0, BEGINNING
+    head = connection.execute(select(AUDIT_HEAD.c.sequence)).scalar() or 0
+    before = connection.execute(
+        select(AUDIT_ENTRY.c.sequence, AUDIT_ENTRY.c.hash)
+        .where(AUDIT_ENTRY.c.sequence.between(1, head - newest))
+        .order_by(AUDIT_ENTRY.c.sequence.desc())
+        .limit(1)
+    ).one_or_none()
+    return (before.sequence, before.hash) if before else (0, BEGINNING)
+
+
+def _rows(connection: Connection, *, after: int) -> Iterator[Row[Any]]:
     while True:
         page = connection.execute(
             select(AUDIT_ENTRY)

@@ -176,15 +176,6 @@ def test_what_is_recorded_soon_is_there_when_the_book_is_closed(
     assert audit.verify().is_whole
 
 
-def test_transfer_names_studies_and_receiver(audit: AuditBook) -> None:
-    audit.record_transfer(
-        name="WS1", address="10.1.1.9", receiver="CT1", study_instance_uids=[STUDY], instances=12
-    )
-    entry = audit.entries(AuditFilter(object_id=STUDY))[0]
-    assert entry.participants == (Participant("CT1", "", "destination"),)
-    assert entry.what == "WS1 had 12 instances of a study sent to CT1."
-
-
 def test_refusals_are_recorded_once_a_minute(audit: AuditBook, clock: ManualClock) -> None:
     for _ in range(50):
         audit.record_refusal(ADA, "No.", event_type=AuditEventType.USE_OF_RESTRICTED_FUNCTION)
@@ -253,13 +244,27 @@ class _Undo(Exception):
     pass
 
 
-def _report_after(database: Database, tamper, number: int) -> audit_chain.ChainReport:
+def _report_after(
+    database: Database, tamper, number: int, newest: int | None = None
+) -> audit_chain.ChainReport:
     """Tamper, walk the chain, and undo the tampering."""
     with contextlib.suppress(_Undo), database.write() as connection:
         tamper(connection, number)
-        report = audit_chain.walk(connection)
+        report = audit_chain.walk(connection, newest=newest)
         raise _Undo
     return report
+
+
+@pytest.mark.parametrize("tamper", [_change, _delete, _truncate, _backdate])
+def test_newest_part_can_be_checked_alone(database: Database, clock: ManualClock, tamper) -> None:
+    audit = AuditBook(database, clock)
+    filled(audit, 50)
+    report = audit.verify(newest=10)
+    assert (report.entries, report.is_whole) == (10, True)
+    assert audit.verify(newest=500).entries == 50
+    for number, is_seen in ((45, True), (50, True), (41, True), (20, False)):
+        found = _report_after(database, tamper, number, newest=10)
+        assert found.is_whole is not (is_seen or tamper is _truncate), number
 
 
 @pytest.mark.parametrize("tamper", [_change, _delete, _reorder, _truncate, _backdate])

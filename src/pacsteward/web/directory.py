@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
-_FOUND = "pacsteward.route"
+FOUND = "pacsteward.route"
+"""Under which a request's scope holds the route that took it."""
 
 
 class Directory(BaseRoute):
@@ -57,14 +58,14 @@ class Directory(BaseRoute):
         for route in self._candidates(scope["path"]):
             match, child = route.matches(scope)
             if match is Match.FULL:
-                return match, {**child, _FOUND: route}
+                return match, {**child, FOUND: route}
             if match is Match.PARTIAL and partial[0] is Match.NONE:
-                partial = match, {**child, _FOUND: route}
+                partial = match, {**child, FOUND: route}
         return partial
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request to the route that `matches` found."""
-        route: Route = scope[_FOUND]
+        route: Route = scope[FOUND]
         await route.handle(scope, receive, send)
 
     def _candidates(self, path: str) -> Iterable[Route]:

@@ -1,14 +1,15 @@
 """Gives each request a name, times it, and lets no fault out.
 
 A fault that nobody named becomes a 500 without details; the log has them under the request's name,
-which the answer carries. Addresses are logged without what follows the question mark: people
-search for patients there.
+which the answer carries. An address is logged as its route has it, with UIDs filled in: what else
+people write into an address, or behind its question mark, may be a patient.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -19,8 +20,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacsteward.base.errors import Broken
 from pacsteward.web import problem
+from pacsteward.web.directory import FOUND
 
 SLOW_S = 2.0
+
+_NOWHERE = "(no route)"
+"""Who knows what the address says."""
+
+_PARAMETER = re.compile(r"\{(\w+)(:\w+)?\}")
+_UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})+")
 
 # A word for this process and a number are unique, and cheaper than randomness for each request.
 _PROCESS = secrets.token_hex(3)
@@ -74,7 +82,7 @@ class Journal:
                 "request_failed",
                 request_id=request_id,
                 method=scope["method"],
-                path=scope["path"][:200],
+                path=_address(scope),
                 exc_info=error,
             )
             if status == 0:
@@ -99,10 +107,25 @@ class Journal:
             "request",
             request_id=request_id,
             method=scope["method"],
-            path=scope["path"][:200],
+            path=_address(scope),
             status=status,
             ms=round(seconds * 1000, 1),
         )
+
+
+def _address(scope: Scope) -> str:
+    """Return the address of a request without anything that could name a patient."""
+    route = scope.get("route") or scope.get(FOUND)
+    template = getattr(route, "path", None)
+    if template is None:
+        return _NOWHERE
+    given = scope.get("path_params", {})
+
+    def fill(found: re.Match[str]) -> str:
+        value = str(given.get(found[1], ""))
+        return value if len(value) <= 64 and _UID.fullmatch(value) else found[0]
+
+    return str(scope.get("root_path", "")) + _PARAMETER.sub(fill, template)
 
 
 async def _apologise(scope: Scope, receive: Receive, send: Send) -> None:

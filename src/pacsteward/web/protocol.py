@@ -48,6 +48,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._reader_watch: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
+        self._read_at = 0.0
         self._cycles: deque[Any] = deque()
         self._wait_for_head()
 
@@ -95,13 +96,21 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _watch_reader(self) -> None:
         self._unsent_bytes = self.transport.get_write_buffer_size()
-        self._reader_watch = self.loop.call_later(self.write_stall_s, self._look_at_reader)
+        self._read_at = self.loop.time()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        pause_s = self.write_stall_s / _LOOKS
+        self._reader_watch = self.loop.call_later(pause_s, self._look_at_reader)
 
     def _look_at_reader(self) -> None:
-        if self.transport.get_write_buffer_size() < self._unsent_bytes:
-            self._watch_reader()
-        else:
+        unsent, now = self.transport.get_write_buffer_size(), self.loop.time()
+        if unsent < self._unsent_bytes:
+            self._unsent_bytes, self._read_at = unsent, now
+        if now - self._read_at >= self.write_stall_s:
             self.transport.abort()
+        else:
+            self._look_again()
 
     def _stop_watching(self) -> None:
         if self._reader_watch is not None:
@@ -133,6 +142,9 @@ class PatientProtocol(HttpToolsProtocol):
             self.transport.write(answer)
         self.transport.close()
 
+
+_LOOKS = 20
+"""How often a client that should read is looked at within the time that it has."""
 
 _ONE_READ_BYTES = 256 * 1024
 """The event loop reads at most this much at once."""

@@ -11,9 +11,7 @@ comes the application. What a request passes on its way in, from outside:
 6. `Authentication` finds out who it is;
 7. the route's guard asks for the permission.
 
-References
-----------
-PROMISES S2 — every route needs credentials; `PUBLIC_PATHS` is the written list of exceptions.
+Every route needs credentials; `PUBLIC_PATHS` is the written list of exceptions.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import uvicorn
@@ -14,6 +15,7 @@ from pacsteward.web.protocol import PatientProtocol
 
 class Hasty(PatientProtocol):
     head_timeout_s = 0.3
+    write_stall_s = 0.3
 
 
 async def hello(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
@@ -25,9 +27,11 @@ async def hello(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
 
 
 @contextlib.asynccontextmanager
-async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(
+    app: Any = hello,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     config = uvicorn.Config(
-        hello, host="127.0.0.1", port=0, http=Hasty, lifespan="off", log_config=None
+        app, host="127.0.0.1", port=0, http=Hasty, lifespan="off", log_config=None
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
@@ -108,3 +112,47 @@ def test_large_body_is_no_large_head() -> None:
             return await reader.readuntil(b"hi")
 
     assert asyncio.run(talk()).startswith(b"HTTP/1.1 200")
+
+
+def test_client_that_reads_nothing_is_cut_and_the_handler_goes_on() -> None:
+    """R13: an answer that nobody takes must not be held for ever."""
+    size = 64 * 1024**2
+    ended = asyncio.Event()
+
+    async def large(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        head = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": bytes(size), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        ended.set()
+
+    async def talk() -> int:
+        received = 0
+        async with connected(large) as (reader, writer), asyncio.timeout(5):
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            await ended.wait()
+            with contextlib.suppress(ConnectionError):
+                while piece := await reader.read(1 << 20):
+                    received += len(piece)
+        return received
+
+    assert asyncio.run(talk()) < size
+
+
+def test_requests_in_a_row_of_a_client_that_left_are_answered_to_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def talk() -> None:
+        async with connected(late) as (_reader, writer), asyncio.timeout(5):
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 50)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.transport.abort()
+            await asyncio.sleep(0.3)
+
+    async def late(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        await asyncio.sleep(0.1)
+        await hello(scope, receive, send)
+
+    asyncio.run(talk())
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []

@@ -18,13 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from pacsteward.base.errors import Forbidden, Unavailable
 
 BUSY_TIMEOUT_S = 15.0
 """How long a writer waits for another one before it gives up."""
+
+POSTGRES_WIRE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""How long a PostgreSQL server that went away unseen is waited for: in seconds, the last one in
+milliseconds. libpq itself would wait for ever to connect, and a quarter of an hour for an answer.
+What the URL says goes first. https://www.postgresql.org/docs/current/libpq-connect.html"""
 
 
 class Database:
@@ -88,6 +101,12 @@ class Database:
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except PoolTimeoutError as error:
+            raise Unavailable(
+                "The database did not answer.",
+                why="All connections to it are in use.",
+                remedy="Try again; if it lasts, see what the database is busy with.",
+            ) from error
         except OperationalError as error:
             raise Unavailable(
                 "The database did not answer.",
@@ -114,8 +133,14 @@ def open_database(url: str | Path) -> Database:
         return Database(_sqlite_engine(Path(url)))
     if url.startswith("postgresql://"):
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    given = make_url(url).query
     engine = create_engine(
-        url, pool_size=8, max_overflow=24, pool_pre_ping=True, hide_parameters=True
+        url,
+        pool_size=8,
+        max_overflow=24,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={name: value for name, value in POSTGRES_WIRE.items() if name not in given},
     )
     return Database(engine)
 

@@ -63,7 +63,6 @@ from pacsteward.dicom.dimse.service import (
     UserIdentity,
 )
 from pacsteward.dicom.dimse.user_information import ProtocolError
-from pacsteward.dicom.dimse.verification import verification_service
 
 __all__ = [
     "CALLED_NOT_RECOGNIZED",
@@ -106,5 +105,4 @@ __all__ = [
     "UserIdentity",
     "connect",
     "is_ae_title",
-    "verification_service",
 ]

@@ -56,7 +56,7 @@ from pacsteward.dicom.dimse.service import (
     Service,
     UserIdentity,
 )
-from pacsteward.dicom.dimse.verification import VERIFICATION_SOP_CLASS
+from pacsteward.dicom.uids import VERIFICATION
 
 log = logging.getLogger("pacsteward.dicom.dimse")
 
@@ -195,8 +195,8 @@ class ClientAssociation:
 
     async def echo(self) -> Response:
         """Send C-ECHO; status 0x0000 says that the peer is there and knows us."""
-        context = self.context(VERIFICATION_SOP_CLASS)
-        return await self.invoke(context.context_id, CommandField.C_ECHO, VERIFICATION_SOP_CLASS)
+        context = self.context(VERIFICATION)
+        return await self.invoke(context.context_id, CommandField.C_ECHO, VERIFICATION)
 
     async def store(
         self,

@@ -6,7 +6,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -24,7 +24,6 @@ from pacsteward.dicom.dimse import (
     Refused,
     Request,
     Service,
-    verification_service,
 )
 from pacsteward.dicom.dimse import message as dimse
 from pacsteward.dicom.dimse.message import decode_command_set, encode_command_set, whole_pdus
@@ -166,6 +165,15 @@ def service_of(
     )
 
 
+def echo_service() -> Service:
+    async def respond(_request: Request, _data_set: bytes | None) -> AsyncIterator[Answer]:
+        yield Answer(0x0000)
+
+    return replace(
+        service_of(respond, CommandField.C_ECHO, VERIFICATION, "echo"), transfer_syntaxes=None
+    )
+
+
 @dataclass
 class House:
     server: DimseServer
@@ -193,7 +201,7 @@ async def house(
 ) -> AsyncIterator[House]:
     events: list[DoorEvent] = []
     server = DimseServer(
-        [verification_service("echo"), *services],
+        [echo_service(), *services],
         admit,
         limits,
         ae_titles=[OURS],

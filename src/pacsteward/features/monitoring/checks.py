@@ -1,9 +1,12 @@
-"""What doctor and monitoring ask about the machine itself."""
+"""What the health page and monitoring ask about the machine and the work behind the scenes."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from pacsteward.archive import ArchiveSettings
 from pacsteward.base.checks import Check, Finding
+from pacsteward.base.events.dispatch import Subscriber, cursors
 from pacsteward.feature import House, HouseCheck
 
 GIB = 1024**3
@@ -55,6 +58,33 @@ def is_everything_indexed(house: House) -> Finding:
     )
 
 
+def are_facts_told(house: House) -> Finding:
+    """Find listeners that fail at a fact, so that what follows it waits."""
+    listeners = [
+        Subscriber(one.name, one.facts, partial(one.handler, house))
+        for room in house.rooms
+        for one in room.listens
+    ]
+    stuck = [one for one in cursors(house.database, listeners) if one.attempts]
+    if not stuck:
+        return Finding("ok", "What happened was told to everybody who listens.")
+    worst = max(stuck, key=lambda one: one.behind)
+    return Finding(
+        "warning",
+        f"{', '.join(one.subscriber for one in stuck)} cannot handle a fact; {worst.behind} wait.",
+        f"It was tried {worst.attempts} times: {worst.last_error}",
+    )
+
+
+def do_jobs_succeed(house: House) -> Finding:
+    """Find jobs that were given up."""
+    failed = [one for one in house.jobs.kinds() if one.failed]
+    if not failed:
+        return Finding("ok", "No job was given up.")
+    words = ", ".join(f"{one.failed} of {one.kind}" for one in failed)
+    return Finding("warning", f"Jobs were given up after their last attempt: {words}.")
+
+
 CHECKS = (
     HouseCheck(
         Check("is_disk_roomy", "Is there room on the disk?", "Free space, or add some."),
@@ -68,7 +98,8 @@ CHECKS = (
         Check(
             "are_conflicts_settled",
             "Is each UID borne by one object?",
-            "Find the sending device by its AE title and have its vendor give new UIDs.",
+            "`pacsteward archive conflicts` names them and who sent them; have the vendor of that "
+            "device give new UIDs.",
         ),
         are_conflicts_settled,
     ),
@@ -76,8 +107,24 @@ CHECKS = (
         Check(
             "is_everything_indexed",
             "Can everything that was acknowledged be found?",
-            "Report it with the log; the bytes are safe.",
+            "`pacsteward archive set-aside` names them; report it. The bytes are safe.",
         ),
         is_everything_indexed,
+    ),
+    HouseCheck(
+        Check(
+            "are_facts_told",
+            "Is everybody told what happened?",
+            "It is tried again by itself; remove the cause, which the log has with its place.",
+        ),
+        are_facts_told,
+    ),
+    HouseCheck(
+        Check(
+            "do_jobs_succeed",
+            "Does the work behind the scenes succeed?",
+            "Look for the job in the log, remove the cause, and ask for the work again.",
+        ),
+        do_jobs_succeed,
     ),
 )

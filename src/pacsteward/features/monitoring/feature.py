@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pacsteward.feature import Feature
-from pacsteward.features.monitoring import checks, cli, pages, routes
+from pacsteward.features.monitoring import checks, cli, figures, pages, routes
 
 FEATURE = Feature(
     name="monitoring",
@@ -14,4 +14,5 @@ FEATURE = Feature(
     pages=pages.PAGES,
     commands=cli.COMMANDS,
     checks=checks.CHECKS,
+    figures=figures.FIGURES,
 )

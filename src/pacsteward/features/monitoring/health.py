@@ -8,15 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from pacsteward.base.checks import Finding
+from pacsteward.base.checks import Status, answer, gravity
 from pacsteward.base.errors import PacstewardError
-from pacsteward.feature import House
+from pacsteward.feature import Figure, House
 
 logger = logging.getLogger(__name__)
-
-ORDER = ("critical", "unknown", "warning", "ok")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Answered:
     room: str
     name: str
     title: str
-    status: str
+    status: Status
     what: str
     why: str
     remedy: str
@@ -45,13 +44,13 @@ class FigureRow:
 def ask_all(house: House) -> list[Answered]:
     """Ask every check of every room; the worst answers come first."""
     answers = list(_answers(house))
-    return sorted(answers, key=lambda one: (ORDER.index(one.status), one.room, one.name))
+    return sorted(answers, key=lambda one: (-gravity(one.status), one.room, one.name))
 
 
 def _answers(house: House) -> Iterator[Answered]:
     for room in house.rooms:
         for one in room.checks:
-            finding = _ask(house, one.ask, one.check.name)
+            finding = answer(one.check, partial(one.ask, house))
             yield Answered(
                 room=room.title,
                 name=one.check.name,
@@ -59,26 +58,25 @@ def _answers(house: House) -> Iterator[Answered]:
                 status=finding.status,
                 what=finding.what,
                 why=finding.why,
-                remedy="" if finding.status == "ok" else finding.remedy or one.check.remedy,
+                remedy="" if finding.status == "ok" else finding.remedy,
             )
-
-
-def _ask(house: House, ask: Any, name: str) -> Finding:
-    try:
-        finding: Finding = ask(house)
-    except PacstewardError as error:
-        return Finding("unknown", error.what, error.why, error.remedy)
-    except Exception:
-        # One check that fails must not hide the answers of the others.
-        logger.exception("check failed", extra={"check": name})
-        return Finding("unknown", "The question could not be answered.", "See the log.")
-    return finding
 
 
 def read_figures(house: House) -> list[FigureRow]:
     """Read every figure of every room."""
     return [
-        FigureRow(figure.name, figure.title, figure.read(house), figure.link)
+        FigureRow(figure.name, figure.title, _read(house, figure), figure.link)
         for room in house.rooms
         for figure in room.figures
     ]
+
+
+def _read(house: House, figure: Figure) -> Any:
+    """Read a figure; None where it cannot be had, so that the others are shown all the same."""
+    try:
+        return figure.read(house)
+    except PacstewardError as error:
+        logger.warning(
+            "A figure could not be read.", extra={"figure": figure.name, "why": str(error)}
+        )
+        return None

@@ -2,7 +2,7 @@
 
 References
 ----------
-PS3.4 A.5 — verification; PS3.7 9.3.5.
+PS3.4 Annex A — verification; PS3.7 9.1.5 and 9.3.5 — C-ECHO.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from pacsteward.dicom.dimse import Answer, CommandField, Request
+from pacsteward.dicom.uids import PROPOSED, VERIFICATION
 from pacsteward.feature import DimseService, House
-from pacsteward.features.peers.echo import TRANSFER_SYNTAXES, VERIFICATION
 
 
 async def respond(
@@ -26,6 +26,6 @@ ECHO = DimseService(
     commands=frozenset({CommandField.C_ECHO}),
     accepts=lambda _house, uid: uid == VERIFICATION,
     permission="dimse.echo",
-    transfer_syntaxes=TRANSFER_SYNTAXES,
+    transfer_syntaxes=PROPOSED,
     respond=respond,
 )

@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Final
 
 from pacsteward.base.errors import PacstewardError, Unsupported
-from pacsteward.base.ids import AeTitle, Uid
+from pacsteward.base.ids import AeTitle
 from pacsteward.dicom.dimse import (
     AssociationAborted,
     AssociationRefused,
@@ -26,11 +26,10 @@ from pacsteward.dicom.dimse import (
     connect,
 )
 from pacsteward.dicom.settings import DicomSettings
+from pacsteward.dicom.uids import PROPOSED, VERIFICATION
 from pacsteward.feature import House
 from pacsteward.security import Peer
 
-VERIFICATION: Final = Uid("1.2.840.10008.1.1")
-TRANSFER_SYNTAXES: Final = (Uid("1.2.840.10008.1.2.1"), Uid("1.2.840.10008.1.2"))
 TIMEOUT_S: Final = 8.0
 
 
@@ -84,7 +83,7 @@ async def echo_peer(peer: Peer, calling: str, *, timeout_s: float = TIMEOUT_S) -
                 peer.port,
                 calling=AeTitle(calling),
                 called=AeTitle(peer.ae_title),
-                contexts=[ProposedContext(VERIFICATION, TRANSFER_SYNTAXES)],
+                contexts=[ProposedContext(VERIFICATION, PROPOSED)],
                 timeout_s=timeout_s,
             ) as association,
             asyncio.timeout(timeout_s),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pacsteward.feature import Feature
-from pacsteward.features.peers import checks, cli, dimse, pages, routes
+from pacsteward.features.peers import checks, cli, dimse, figures, pages, routes
 
 FEATURE = Feature(
     name="peers",
@@ -14,4 +14,5 @@ FEATURE = Feature(
     pages=pages.PAGES,
     commands=cli.COMMANDS,
     checks=checks.CHECKS,
+    figures=figures.FIGURES,
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pacsteward.base.errors import Invalid
-from pacsteward.security import ITS_HOST, SERVICES, Peer, PeerBook
+from pacsteward.security import SERVICES, PeerBook
 
 SERVICE_WORDS = {
     "echo": ("C-ECHO", "It may ask whether we are there."),
@@ -83,10 +83,3 @@ def in_order(services: Iterable[str]) -> tuple[str, ...]:
     """Return services in the order in which they are always shown."""
     chosen = set(services)
     return tuple(name for name in SERVICES if name in chosen)
-
-
-def accepts_words(peer: Peer) -> str:
-    """Say where a peer may call from."""
-    if peer.accepts_from == ITS_HOST:
-        return f"only from {peer.host}"
-    return f"only from {peer.accepts_from}" if peer.accepts_from else "from any address"

@@ -24,6 +24,7 @@ from pacsteward.dicom.information_models import FIND_MODELS, Model
 from pacsteward.dicom.matching import Query
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import CANCEL, OUT_OF_RESOURCES, PENDING, PENDING_WARNING, SUCCESS
+from pacsteward.dicom.uids import UNCOMPRESSED
 from pacsteward.feature import DimseService, House
 from pacsteward.features.query.identifiers import answer_values, query_from, restricts_by_private
 from pacsteward.features.query.settings import QuerySettings
@@ -173,11 +174,7 @@ FIND = DimseService(
     commands=frozenset({CommandField.C_FIND}),
     accepts=lambda _house, uid: uid in FIND_MODELS,
     permission="studies.find",
-    transfer_syntaxes=(
-        "1.2.840.10008.1.2.1",
-        "1.2.840.10008.1.2",
-        "1.2.840.10008.1.2.2",
-    ),
+    transfer_syntaxes=UNCOMPRESSED,
     respond=respond,
     extended=negotiate,
 )

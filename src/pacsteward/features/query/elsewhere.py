@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from pacsteward.base.errors import Invalid, Unavailable
-from pacsteward.base.ids import AeTitle, Uid
+from pacsteward.base.ids import AeTitle
 from pacsteward.dicom.charset import character_set_for
 from pacsteward.dicom.dimse import ProposedContext, connect
 from pacsteward.dicom.identifier import read_identifier, write_identifier
 from pacsteward.dicom.names import display
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import CANCEL, SUCCESS
+from pacsteward.dicom.uids import PROPOSED, STUDY_ROOT_FIND
 from pacsteward.feature import House
 from pacsteward.security import Peer
-
-STUDY_ROOT_FIND: Final = Uid("1.2.840.10008.5.1.4.1.2.2.1")
-UNCOMPRESSED: Final = (Uid("1.2.840.10008.1.2.1"), Uid("1.2.840.10008.1.2"))
 
 LEVEL: Final = 0x00080052
 PATIENT_NAME: Final = 0x00100010
@@ -112,7 +110,7 @@ async def _ask(peer: Peer, ours: AeTitle, asked: Asked) -> Answers:
         peer.port,
         calling=ours,
         called=AeTitle(peer.ae_title),
-        contexts=[ProposedContext(STUDY_ROOT_FIND, UNCOMPRESSED)],
+        contexts=[ProposedContext(STUDY_ROOT_FIND, PROPOSED)],
     ) as association:
         context = association.context(STUDY_ROOT_FIND)
         responses = association.find(context, _identifier(asked, context.transfer_syntax))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pacsteward.feature import Feature
-from pacsteward.features.query import cli, dicomweb, dimse, elsewhere_pages, pages
+from pacsteward.features.query import cli, dicomweb, dimse, elsewhere_pages, figures, pages
 from pacsteward.features.query.settings import QuerySettings
 
 FEATURE = Feature(
@@ -16,4 +16,5 @@ FEATURE = Feature(
     pages=(*pages.PAGES, *elsewhere_pages.PAGES),
     commands=cli.COMMANDS,
     settings=(QuerySettings,),
+    figures=figures.FIGURES,
 )

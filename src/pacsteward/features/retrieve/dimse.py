@@ -23,6 +23,7 @@ from pacsteward.dicom.dimse import Answer, CommandField, PresentationContext, Re
 from pacsteward.dicom.identifier import read_identifier
 from pacsteward.dicom.information_models import GET_MODELS, MOVE_MODELS, Model
 from pacsteward.dicom.status import MOVE_DESTINATION_UNKNOWN
+from pacsteward.dicom.uids import UNCOMPRESSED
 from pacsteward.feature import DimseService, House
 from pacsteward.features.retrieve.move import Errand, send
 from pacsteward.features.retrieve.outgoing import Outgoing, Source, chunks, read_ahead
@@ -32,7 +33,6 @@ from pacsteward.features.retrieve.sub_operations import Tally
 from pacsteward.security import AuditEvent, Participant, actor_of_caller
 
 MOVE_DESTINATION: Final = 0x00000600
-UNCOMPRESSED: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2")
 
 WE_CAN: Final = bytes((1, 0))
 """Sub-fields of the extended negotiation, PS3.4 C.5.2.1 and C.5.3.1: relational retrieval, yes;

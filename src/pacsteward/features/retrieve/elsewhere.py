@@ -33,17 +33,20 @@ from pacsteward.dicom.identifier import read_identifier, write_identifier
 from pacsteward.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, FileMeta
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import SUCCESS, WARNING_COERCION
-from pacsteward.dicom.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
+from pacsteward.dicom.uids import (
+    PROPOSED,
+    STORAGE_SOP_CLASSES,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
+    TRANSFER_SYNTAXES,
+)
 from pacsteward.dicom.web.bodies import Spool
 from pacsteward.feature import House
-from pacsteward.features.retrieve.move import EXPLICIT_LITTLE, IMPLICIT_LITTLE, Errand, send
+from pacsteward.features.retrieve.move import Errand, send
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.sub_operations import Tally
 from pacsteward.security import Peer
-
-STUDY_ROOT_FIND = Uid("1.2.840.10008.5.1.4.1.2.2.1")
-STUDY_ROOT_MOVE = Uid("1.2.840.10008.5.1.4.1.2.2.2")
-STUDY_ROOT_GET = Uid("1.2.840.10008.5.1.4.1.2.2.3")
 
 LEVEL, STUDY_UID, SOP_CLASSES = 0x00080052, 0x0020000D, 0x00080062
 
@@ -134,7 +137,7 @@ def fetch_study(
 async def _fetch(house: House, peer: Peer, study_instance_uid: str, how: str) -> Response:
     ours = AeTitle(house.settings.of(DicomSettings).ae_title)
     if how == "move":
-        contexts = [ProposedContext(STUDY_ROOT_MOVE, (Uid(EXPLICIT_LITTLE), Uid(IMPLICIT_LITTLE)))]
+        contexts = [_question(STUDY_ROOT_MOVE)]
     else:
         classes = await _sop_classes(peer, ours, study_instance_uid)
         contexts = [_question(STUDY_ROOT_GET), *_storage_contexts(classes)]
@@ -164,7 +167,7 @@ def _called(
 
 
 def _question(sop_class_uid: Uid) -> ProposedContext:
-    return ProposedContext(sop_class_uid, (Uid(EXPLICIT_LITTLE), Uid(IMPLICIT_LITTLE)))
+    return ProposedContext(sop_class_uid, PROPOSED)
 
 
 async def _sop_classes(peer: Peer, ours: AeTitle, study_instance_uid: str) -> list[str]:
@@ -187,10 +190,9 @@ async def _sop_classes(peer: Peer, ours: AeTitle, study_instance_uid: str) -> li
 def _storage_contexts(classes: Sequence[str]) -> list[ProposedContext]:
     """Offer to receive each class, compressed ones first, since they are as they were stored."""
     compressed = tuple(Uid(one.uid) for one in TRANSFER_SYNTAXES.values() if one.is_encapsulated)
-    plain = (Uid(EXPLICIT_LITTLE), Uid(IMPLICIT_LITTLE))
     offers: list[ProposedContext] = []
     for uid in dict.fromkeys(classes):
-        offers.append(ProposedContext(Uid(uid), plain, scu=False, scp=True))
+        offers.append(ProposedContext(Uid(uid), PROPOSED, scu=False, scp=True))
         if len(classes) <= 60:
             offers += [
                 ProposedContext(Uid(uid), (syntax,), scu=False, scp=True)

@@ -23,13 +23,12 @@ from pacsteward.base.errors import PacstewardError
 from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.dicom.dimse import ClientAssociation, ProposedContext, connect
 from pacsteward.dicom.transcode import can_transcode
+from pacsteward.dicom.uids import PROPOSED
 from pacsteward.features.retrieve.outgoing import Outgoing, Source, chunks, read_ahead
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.sub_operations import Tally
 from pacsteward.security import Peer
 
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 MAX_CONTEXTS = 128
 TRIES = 2
 """Calls in a row that a destination may refuse before the rest is given up."""
@@ -99,7 +98,7 @@ def _pairs(instance: Instance, prefers: Sequence[str]) -> Iterator[tuple[str, st
     whatever they can (PS3.8 9.3.3.2 lets them).
     """
     stored = instance.transfer_syntax_uid
-    for syntax in dict.fromkeys((*prefers, stored, EXPLICIT_LITTLE, IMPLICIT_LITTLE)):
+    for syntax in dict.fromkeys((*prefers, stored, *PROPOSED)):
         if can_transcode(stored, syntax):
             yield instance.sop_class_uid, syntax
 

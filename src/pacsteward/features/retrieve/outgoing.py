@@ -24,11 +24,7 @@ from pacsteward.archive import Archive, Instance, StoredObject
 from pacsteward.base.errors import Broken, PacstewardError, Unavailable, Unsupported
 from pacsteward.dicom.dimse import PresentationContext
 from pacsteward.dicom.transcode import can_transcode, transcode_chunks
-from pacsteward.dicom.uids import (
-    EXPLICIT_VR_BIG_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-)
+from pacsteward.dicom.uids import UNCOMPRESSED
 from pacsteward.dicom.web.bodies import Spool
 from pacsteward.features.retrieve.decoding import code_frame
 from pacsteward.features.retrieve.settings import RetrieveSettings
@@ -157,7 +153,7 @@ def choose_context(
         The receiver took no context for its SOP class, or none that it can be converted to.
     """
     stored = instance.transfer_syntax_uid
-    order = (*prefers, stored, *_UNCOMPRESSED)
+    order = (*prefers, stored, *UNCOMPRESSED)
     fitting = [one for one in contexts if one.abstract_syntax == instance.sop_class_uid]
     possible = [one for one in fitting if can_transcode(stored, one.transfer_syntax)]
     if possible:
@@ -177,13 +173,6 @@ def choose_context(
         f"Instance {instance.sop_instance_uid} cannot be sent.",
         why=f"No context for SOP class {instance.sop_class_uid}.",
     )
-
-
-_UNCOMPRESSED: Final = (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-)
 
 
 def _transcoded(source: Source, stored: StoredObject, to_uid: str) -> memoryview:

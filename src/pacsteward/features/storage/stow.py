@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pacsteward.archive import Archive, Origin, Outcome, StoreResult
+from pacsteward.archive import Archive, DoesNotMatch, Origin, Outcome, StoreResult
 from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unavailable
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import Header, read_header
@@ -105,8 +105,14 @@ def store_instance(
     except _Refused as error:
         return Failed(error.reason, error, *named)
     except PacstewardError as error:
-        return Failed(store_status(error), error, *named)
+        return Failed(failure_reason(error), error, *named)
     return Stored(result, _warning_reason(result, settings))
+
+
+def failure_reason(error: PacstewardError) -> int:
+    """Choose the Failure Reason as C-STORE chooses its status: what cannot be read is C000."""
+    is_unreadable = isinstance(error, Invalid) and not isinstance(error, DoesNotMatch)
+    return CANNOT_UNDERSTAND if is_unreadable else store_status(error)
 
 
 def _warning_reason(result: StoreResult, settings: StorageSettings) -> int:

@@ -1,0 +1,87 @@
+"""The questions about work behind the scenes: who is not told, what was given up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import pytest
+from tests.support.console import small_house
+
+from pacsteward.base.clock import ManualClock
+from pacsteward.base.db import Database
+from pacsteward.base.errors import Unavailable
+from pacsteward.base.events import Dispatcher, Fact, FactLog
+from pacsteward.base.events.dispatch import Subscriber
+from pacsteward.base.jobs import JobKind, JobQueue, Retry
+from pacsteward.base.jobs.engine import JobEngine, Work
+from pacsteward.feature import Feature, House, Subscription
+from pacsteward.features.monitoring.checks import are_facts_told, do_jobs_succeed
+from pacsteward.features.monitoring.feature import FEATURE
+from pacsteward.features.monitoring.health import ask_all
+
+
+@dataclass(frozen=True, slots=True)
+class BellRang(Fact):
+    """Something to listen to."""
+
+
+def _refuse(_house: House, _fact: Fact) -> None:
+    raise Unavailable("The door did not open.")
+
+
+ROOM = Feature(
+    name="porter",
+    title="Porter",
+    summary="Opens when it rings.",
+    listens=(Subscription("open_door", (BellRang,), _refuse),),
+)
+
+
+@pytest.fixture
+def house(sqlite_database: Database, clock: ManualClock) -> House:
+    """Give a house whose porter listens."""
+    jobs = JobQueue(sqlite_database, clock)
+    return replace(small_house(sqlite_database, clock), rooms=(ROOM,), jobs=jobs)
+
+
+def test_listener_that_fails_is_named_with_what_it_said(
+    house: House, sqlite_database: Database, clock: ManualClock
+) -> None:
+    assert are_facts_told(house).status == "ok"
+    dispatcher = Dispatcher(
+        sqlite_database,
+        [Subscriber("open_door", (BellRang,), lambda fact: _refuse(house, fact))],
+        clock=clock,
+    )
+    with sqlite_database.write() as connection:
+        FactLog(clock).append(connection, BellRang())
+    dispatcher.drain()
+    finding = are_facts_told(house)
+    assert finding.status == "warning"
+    assert "open_door" in finding.what
+    assert "The door did not open." in finding.why
+
+
+def test_job_that_was_given_up_is_counted(
+    house: House, sqlite_database: Database, clock: ManualClock
+) -> None:
+    def fail() -> None:
+        raise Unavailable("The peer did not answer.")
+
+    assert do_jobs_succeed(house).status == "ok"
+    kind = JobKind("forward", "Forward", retry=Retry(max_attempts=1))
+    house.jobs.enqueue("forward")
+    JobEngine(sqlite_database, [Work(kind, fail)], clock).drain()
+    finding = do_jobs_succeed(house)
+    assert finding.status == "warning"
+    assert "1 of forward" in finding.what
+
+
+def test_check_that_breaks_does_not_hide_the_others(house: House) -> None:
+    """The house here has no archive, so whatever asks for it breaks."""
+    answers = ask_all(replace(house, rooms=(FEATURE, ROOM)))
+    assert len(answers) == len(FEATURE.checks)
+    assert {one.status for one in answers} == {"unknown", "ok"}
+    assert answers[0].status == "unknown"
+    assert answers[-1].status == "ok"
+    assert all(one.remedy for one in answers if one.status == "unknown")

@@ -1,0 +1,103 @@
+"""The supervisor keeps processes running, and ends them all when it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pacsteward.supervisor import (
+    RESTART_PAUSES_S,
+    STEADY_S,
+    ChildFailed,
+    Supervisor,
+    Tell,
+    _Child,
+)
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def _wait(tell_ready: Tell) -> None:
+    tell_ready()
+    signal.pause()
+
+
+def _note_end(supervisor: Supervisor, *, ran_s: float, failures: int) -> float:
+    """Give the pause after a process that ran so long, and had failed so often before, ended."""
+    ready, other = os.pipe()
+    os.close(other)
+    child = _Child("one", _wait, pid=1, ready=ready, failures=failures)
+    child.started_at = time.monotonic() - ran_s
+    supervisor._note_end(child, 1)
+    assert child.restart_at is not None
+    return child.restart_at - time.monotonic()
+
+
+@pytest.mark.parametrize("failures", range(6))
+def test_process_that_fails_again_and_again_waits_longer_each_time(failures: int) -> None:
+    pause = RESTART_PAUSES_S[min(failures, len(RESTART_PAUSES_S) - 1)]
+    assert _note_end(Supervisor({}), ran_s=1.0, failures=failures) == pytest.approx(pause, abs=0.1)
+
+
+def test_process_that_ran_steadily_is_started_again_at_once() -> None:
+    pause = _note_end(Supervisor({}), ran_s=STEADY_S + 1, failures=5)
+    assert pause == pytest.approx(RESTART_PAUSES_S[0], abs=0.1)
+
+
+def test_process_that_ends_is_started_again_and_leaves_nothing_open(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+
+    def run(tell_ready: Tell) -> None:
+        with starts.open("a") as file:
+            file.write("x")
+        tell_ready()
+        if starts.stat().st_size == 1:
+            raise SystemExit(3)
+        signal.pause()
+
+    supervisor = Supervisor({"one": run})
+    open_before = len(os.listdir("/proc/self/fd"))
+    supervisor.start()
+    deadline = time.monotonic() + 10
+    while starts.stat().st_size < 2:
+        assert time.monotonic() < deadline
+        supervisor._restart_due()
+        supervisor._reap(0.02)
+    # That of the process that runs now.
+    assert len(os.listdir("/proc/self/fd")) == open_before + 1
+    supervisor.is_stopping = True
+    assert supervisor.watch() == 0
+
+
+def test_process_that_does_not_start_stops_the_others_and_is_named() -> None:
+    def refuse(_tell_ready: Tell) -> None:
+        raise SystemExit(1)
+
+    supervisor = Supervisor({"one": _wait, "two": refuse})
+    with pytest.raises(ChildFailed, match="'two'"):
+        supervisor.start()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(supervisor._children["one"].pid, os.WNOHANG)
+
+
+def test_being_told_to_stop_during_the_start_is_no_failure() -> None:
+    def stop_us(_tell_ready: Tell) -> None:
+        os.kill(os.getppid(), signal.SIGTERM)
+        signal.pause()
+
+    supervisor = Supervisor({"one": _wait, "two": stop_us, "three": _wait})
+    supervisor.start()
+    assert supervisor.is_stopping
+    assert "three" not in supervisor._children
+    assert supervisor.watch() == 0
