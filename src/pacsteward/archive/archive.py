@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 from pacsteward.archive import doubtful, remove
 from pacsteward.archive.bulk import BulkData, locate
 from pacsteward.archive.client import KeeperClient
+from pacsteward.archive.columns import REQUEST_ATTRIBUTES_SEQUENCE
 from pacsteward.archive.completeness import CompletenessWatch
 from pacsteward.archive.conditions import unsupported
 from pacsteward.archive.find import KEY_COLUMNS, Finder, Found, is_outside
@@ -219,8 +220,10 @@ class Archive:
         """
         self._catch_up()
         outside = tuple(tag for tag in query.returns if is_outside(tag, query.level))
+        requestless = tuple(tag for tag in outside if tag != REQUEST_ATTRIBUTES_SEQUENCE)
         for found in self._finder.find(query):
-            more = self._from_object(query.level, found, outside) if outside else None
+            tags = outside if found.may_have_requests else requestless
+            more = self._from_object(query.level, found, tags) if tags else None
             yield Match(found.values, more)
 
     def count(self, query: Query) -> int:

@@ -32,6 +32,7 @@ from pacsteward.archive.columns import (
     COUNTS,
     DEPTH,
     INSTANCE_AVAILABILITY,
+    REQUEST_ATTRIBUTES_SEQUENCE,
     SETS,
     UNIQUE_KEYS,
     Place,
@@ -62,10 +63,13 @@ class Found:
         Of the row at the level of the query.
     values
         Text by tag.
+    may_have_requests
+        Whether its objects may hold a Request Attributes Sequence (0040,0275).
     """
 
     key: int
     values: Mapping[int, str]
+    may_have_requests: bool = True
 
 
 class Finder:
@@ -268,7 +272,7 @@ def is_outside(tag: int, level: Level) -> bool:
     is_bulk = tag >> 16 >= 0x7FE0
     # What the index knows at another level only would be untrue of this one.
     is_indexed = place_of(tag, level) is not None or tag in COUNTS or tag in SETS
-    return not (
+    return tag == REQUEST_ATTRIBUTES_SEQUENCE or not (
         tag in ABOUT_THE_ANSWER or is_group_length or is_bulk or is_indexed or _column(tag, level)
     )
 
@@ -287,6 +291,9 @@ def _column(tag: int, level: Level) -> str:
         return "'ONLINE'"
     if tag == AVAILABLE_TRANSFER_SYNTAX_UID and level is Level.IMAGE:
         return "instance.transfer_syntax_uid"
+    if tag == REQUEST_ATTRIBUTES_SEQUENCE and DEPTH[level] >= DEPTH[Level.SERIES]:
+        # Not the value: whether there is one. Most series have none, and no object is read then.
+        return "series.requested_procedure_id || series.scheduled_procedure_step_id"
     return ""
 
 
@@ -321,7 +328,9 @@ def _shared(place: Place, level: Level) -> str:
 
 
 def _found(columns: _Columns, row: Sequence[Any]) -> Found:
-    return Found(row[-1], dict(zip(columns.tags, map(str, row[:-1]), strict=True)))
+    values = dict(zip(columns.tags, map(str, row[:-1]), strict=True))
+    requests = values.pop(REQUEST_ATTRIBUTES_SEQUENCE, None)
+    return Found(row[-1], values, may_have_requests=requests != "")
 
 
 # --- the order -----------------------------------------------------------------------------------

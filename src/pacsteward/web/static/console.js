@@ -12,12 +12,28 @@ function moveRow(step) {
   const all = rows();
   if (!all.length) return;
   const present = all.findIndex((row) => row.classList.contains("is-current"));
-  const next = Math.min(Math.max(present + step, 0), all.length - 1);
-  all.forEach((row) => row.classList.remove("is-current"));
-  all[next].classList.add("is-current");
-  all[next].scrollIntoView({ block: "nearest" });
-  (all[next].querySelector("a[data-open-row]") ?? all[next].querySelector("a, button"))?.focus({ preventScroll: true });
+  makeCurrent(all, all[Math.min(Math.max(present + step, 0), all.length - 1)]);
 }
+
+function makeCurrent(all, row) {
+  all.forEach((other) => other.classList.remove("is-current"));
+  row.classList.add("is-current");
+  row.scrollIntoView({ block: "nearest" });
+  if (isTyping(document.activeElement)) return;
+  (row.querySelector("a[data-open-row]") ?? row.querySelector("a, button"))?.focus({ preventScroll: true });
+}
+
+// A list that is drawn anew under somebody's hands keeps its current row.
+const addressOf = (row) => row?.querySelector("a[data-open-row]")?.getAttribute("href");
+let kept = null;
+document.addEventListener("htmx:beforeSwap", () => {
+  kept = addressOf(document.querySelector("tr.is-current")) ?? kept;
+});
+document.addEventListener("htmx:afterSwap", () => {
+  const all = rows();
+  const row = kept && all.find((one) => addressOf(one) === kept);
+  if (row) makeCurrent(all, row);
+});
 
 const openRow = () => document.querySelector("tr.is-current a[data-open-row]")?.click();
 
