@@ -22,8 +22,8 @@ test: setup $(STAMPS)/peers ## All tests; ROOM=worklist only those of a room
 	@tests/run $(ROOM)
 
 check: $(STAMPS)/package ## Format, lint, types, floors, house; under a minute
-	@$(BIN)/ruff format --check --quiet src tests bench conftest.py
-	@$(BIN)/ruff check --quiet src tests bench conftest.py
+	@$(BIN)/ruff format --check --quiet src tests bench tools conftest.py
+	@$(BIN)/ruff check --quiet src tests bench tools conftest.py
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pytest -q tests/house

@@ -200,7 +200,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class HouseCheck:
-    """A question that doctor and monitoring ask."""
+    """A question that the health page and monitoring ask."""
 
     check: Check
     ask: Callable[[House], Any]

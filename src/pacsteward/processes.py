@@ -9,20 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import uvicorn
 
 from pacsteward.app import Place, build_house, close_house, open_place_database
+from pacsteward.archive import ArchiveSettings
 from pacsteward.base import metrics
 from pacsteward.base.errors import Unavailable
 from pacsteward.base.events import Dispatcher
 from pacsteward.base.events.dispatch import Subscriber
 from pacsteward.base.jobs.engine import JobEngine, Work
 from pacsteward.dicom.dimse import (
+    CALLING_NOT_RECOGNIZED,
+    TEMPORARY_CONGESTION,
     Admitted,
     AssociationClosed,
     AssociationOpened,
@@ -52,15 +57,17 @@ BYTES = metrics.counter("dimse_bytes", "Bytes of associations that are over.", [
 GRACE_S = 6.0
 """What is being served may go on so long after SIGTERM."""
 
-CALLING_AE_TITLE_NOT_RECOGNISED = (1, 1, 3)
-"""A-ASSOCIATE-RJ rejected-permanent, by the service user (PS3.8 9.3.4, table 9-21)."""
-NO_REASON_GIVEN = (1, 1, 1)
-"""For a user identity that is not right (PS3.7 D.3.3.7 leaves the reason to us)."""
-TEMPORARY_CONGESTION = (2, 3, 1)
+SWITCH_INTERVAL_S = 0.005
+"""How long a thread of the doors may keep the interpreter while another one waits for it. A sender
+waits for three hand-overs between threads; at Python's 5 ms the indexer would hold up each."""
+
+WRONG_IDENTITY = Refused(1, 1, 1, "User name and passcode do not fit together.")
+"""PS3.7 D.3.3.7 leaves the reason to us; table 9-21 of PS3.8 has none nearer than "no reason"."""
 
 
 def run_doors(place: Place, tell_ready: Tell) -> None:
     """Keep the archive and serve DIMSE."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     _run_loop(_doors(place, tell_ready))
 
 
@@ -75,7 +82,7 @@ async def _doors(place: Place, tell_ready: Tell) -> None:
         server = DimseServer(
             [service.bind(house) for room in place.rooms for service in room.dimse],
             partial(admit, house),
-            _limits(settings),
+            _limits(place),
             accepts_called=settings.answers_to,
             clock=house.clock,
             on_event=count_door_event,
@@ -116,13 +123,13 @@ def admit(house: House, caller: Caller) -> Admitted | Refused:
         implementation=caller.implementation_version_name,
     )
     if isinstance(decision, Refusal):
-        return Refused(*CALLING_AE_TITLE_NOT_RECOGNISED, why=decision.why)
+        return replace(CALLING_NOT_RECOGNIZED, why=decision.why)
     try:
         user = _user_of(house, caller)
     except SignInFailed:
-        return Refused(*NO_REASON_GIVEN, why="User name and passcode do not fit together.")
+        return WRONG_IDENTITY
     except TooManyTries as error:
-        return Refused(*TEMPORARY_CONGESTION, why=error.what)
+        return replace(TEMPORARY_CONGESTION, why=error.what)
     permissions = decision.permissions
     peer = decision.peer
     is_lenient = peer is not None and peer.is_lenient_in_roles
@@ -149,8 +156,10 @@ def _user_of(house: House, caller: Caller) -> Actor | None:
     )
 
 
-def _limits(settings: DicomSettings) -> Limits:
+def _limits(place: Place) -> Limits:
+    settings = place.settings.of(DicomSettings)
     return Limits(
+        instance_size_bytes_max=place.settings.of(ArchiveSettings).largest_object_bytes,
         associations_max=settings.associations_max,
         reserved_for_registered=settings.reserved_for_registered,
         artim_s=settings.artim_s,

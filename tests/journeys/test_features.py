@@ -682,8 +682,20 @@ def test_f186_pages_are_sound_and_usable_by_everybody(console: Console, path: st
 def test_f186_lists_are_walked_by_keyboard(console: Console) -> None:
     page = console.page
     console.go("/studies")
+    box = page.locator("#q")
     page.keyboard.press("/")
-    expect(page.locator("#q")).to_be_focused()
+    expect(box).to_be_focused()
+    expect(box).to_have_value("")
+    box.press_sequentially("TWO")
+    expect(page).to_have_url(re.compile("q=TWO"))
+    page.keyboard.press("Escape")
+    # What was found stays, and can be walked.
+    expect(box).to_have_value("TWO")
+    expect(page.locator("table[data-rows] tbody tr")).to_have_count(1)
+    page.keyboard.press("j")
+    expect(page.locator("a[data-open-row]")).to_be_focused()
+
+    console.go("/studies?days=")
     page.keyboard.press("Escape")
     rows = page.locator("table[data-rows] tbody tr")
     assert rows.count() > 2

@@ -83,9 +83,7 @@ class Ticket:
         if not description.object_container:
             yield Fragments(self.data)
             return
-        with objects.incoming(
-            description.object_container, description.object_offset
-        ) as data:
+        with objects.incoming(description.object_container, description.object_offset) as data:
             yield data
 
 

@@ -1,6 +1,6 @@
 """Questions about the health of the house, and the answers.
 
-A `Check` is a question that doctor, monitoring and the start page ask; a `Finding` is the answer,
+A `Check` is a question that the health page and monitoring ask; a `Finding` is the answer,
 with the cause and what to do. A question that could not be answered is itself a finding
 (``unknown``): it may hide anything, so it ranks above a warning.
 """

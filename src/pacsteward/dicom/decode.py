@@ -298,7 +298,8 @@ class _Child:
 
     def __init__(self, module: str, memory_bytes: int) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, contextlib.ExitStack() as unless_started:
+            unless_started.enter_context(ours)
             for end in (ours, theirs):
                 for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                     end.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
@@ -318,6 +319,7 @@ class _Child:
                 stderr=subprocess.DEVNULL,
                 env=_environment(),
             )
+            unless_started.pop_all()
         self._socket = ours
         self._blob_max = max(memory_bytes, 1 << 20) * 4
         self.tasks = 0

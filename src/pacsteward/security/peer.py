@@ -48,7 +48,7 @@ class Peer:
     prefers_transfer_syntaxes
         UIDs, the dearest first, for what we send to it.
     max_parallel
-        Most associations that one C-MOVE opens to it.
+        Most associations that one C-MOVE opens to it; 0 leaves it to the settings.
     """
 
     ae_title: str
@@ -61,7 +61,7 @@ class Peer:
     is_lenient_in_roles: bool = False
     is_lenient_in_levels: bool = False
     prefers_transfer_syntaxes: tuple[str, ...] = ()
-    max_parallel: int = 1
+    max_parallel: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +158,10 @@ def check_peer(peer: Peer) -> Peer:
             f"There is no service {', '.join(sorted(plain(name, 20) for name in unknown))}.",
             remedy=f"Choose of {', '.join(SERVICES)}.",
         )
-    if not 1 <= peer.max_parallel <= 16:
+    if not 0 <= peer.max_parallel <= 16:
         raise Invalid(
-            f"{peer.max_parallel} associations at a time cannot be.", remedy="Take 1 to 16."
+            f"{peer.max_parallel} associations at a time cannot be.",
+            remedy="Take 1 to 16, or 0 for what `retrieve.max_parallel` says.",
         )
     for uid in peer.prefers_transfer_syntaxes:
         if not _TRANSFER_SYNTAX.fullmatch(uid):

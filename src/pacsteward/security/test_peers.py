@@ -86,7 +86,7 @@ def test_ae_titles_may_hold_all_else(title: str) -> None:
         {"services": frozenset({"delete"})},
         {"accepts_from": "10.0.0.0/99"},
         {"accepts_from": "everywhere"},
-        {"max_parallel": 0},
+        {"max_parallel": -1},
         {"max_parallel": 1000},
         {"prefers_transfer_syntaxes": ("JPEG",)},
         {"default_issuer_of_patient_id": "A\\B"},

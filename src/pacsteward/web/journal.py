@@ -115,7 +115,8 @@ class Journal:
 
 def _address(scope: Scope) -> str:
     """Return the address of a request without anything that could name a patient."""
-    route = scope.get("route") or scope.get(FOUND)
+    # Starlette itself notes only that the directory of routes took the request.
+    route = scope.get(FOUND) or scope.get("route")
     template = getattr(route, "path", None)
     if template is None:
         return _NOWHERE

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 from tests.support.console import Visitor
 
 from pacsteward.security import Access
@@ -28,14 +29,37 @@ def test_full_disk_is_507(door: Visitor, token: dict[str, str]) -> None:
     assert door.get("/dicom-web/full", headers=token).status_code == 507
 
 
-def test_fault_of_ours_tells_nothing_and_is_logged(
-    door: Visitor, token: dict[str, str], caplog: pytest.LogCaptureFixture
-) -> None:
-    answer = door.get("/dicom-web/broken", headers=token)
+def test_fault_of_ours_tells_nothing_and_is_logged(door: Visitor, token: dict[str, str]) -> None:
+    with capture_logs() as lines:
+        answer = door.get("/dicom-web/broken", headers=token)
+    failed = next(line for line in lines if line["event"] == "request_failed")
+    assert failed["path"] == "/dicom-web/broken"
+    assert failed["request_id"] == answer.headers["x-request-id"]
     assert answer.status_code == 500
     assert "MUELLER" not in answer.text
     assert "Traceback" not in answer.text
     assert answer.json()["request_id"] in answer.json()["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("address", "logged"),
+    [
+        ("/dicom-web/links?PatientName=DOE", "/dicom-web/links"),
+        ("/api/v1/things?number=7", "/api/v1/things"),
+        ("/dicom-web/DOE^JANE", "(no route)"),
+    ],
+)
+def test_request_is_logged_by_its_route_and_never_by_what_was_asked(
+    door: Visitor,
+    token: dict[str, str],
+    address: str,
+    logged: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with capture_logs() as lines, caplog.at_level("DEBUG", "pacsteward.web"):
+        door.get(address, headers=token)
+    assert [line["path"] for line in lines if line["event"] == "request"] == [logged]
+    assert "DOE" not in str(lines)
 
 
 def test_faults_of_a_request_are_listed_without_what_was_sent(

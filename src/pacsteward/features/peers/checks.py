@@ -1,4 +1,4 @@
-"""What doctor and monitoring ask about connections."""
+"""What the health page and monitoring ask about connections."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class PeerFields(BaseModel):
     is_lenient_in_roles: bool = False
     is_lenient_in_levels: bool = False
     prefers_transfer_syntaxes: list[str] = []
-    max_parallel: int = 1
+    max_parallel: int = 0
 
 
 class NewPeer(PeerFields):

@@ -238,7 +238,7 @@ class _CollectingSink:
 
     def __init__(self, archive: Archive, origin: Origin, meta: FileMeta) -> None:
         self._archive, self._origin, self._meta = archive, origin, meta
-        self._spool = Spool(None, max_bytes=LARGEST_OBJECT_BYTES)
+        self._spool = Spool(archive.scratch_folder(), max_bytes=LARGEST_OBJECT_BYTES)
 
     def write(self, fragment: memoryview) -> None:
         self._spool.write(fragment)

@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Literal
 
+from pacsteward.base.errors import Kind
 from pacsteward.base.jobs import JobKind, Retry
 from pacsteward.feature import House, Job
 from pacsteward.features.retrieve.elsewhere import fetch_study, send_study
 
-PATIENCE = Retry(max_attempts=6, first_delay_s=5.0, factor=3.0, max_delay_s=900.0)
+PATIENCE = Retry(
+    max_attempts=6,
+    first_delay_s=5.0,
+    factor=3.0,
+    max_delay_s=900.0,
+    # A study or peer that is not there does not come back by waiting.
+    hopeless=frozenset({Kind.INVALID, Kind.UNSUPPORTED, Kind.NOT_FOUND}),
+)
 
 
 def _send(house: House, *, study_instance_uid: str, destination: str) -> dict[str, Any]:

@@ -146,6 +146,9 @@ class Vault:
         self.last = Stored(one, self.failures.get(one.instance_key))
         yield self.last
 
+    def scratch_folder(self) -> None:
+        """Name none: what is converted here is small and stays in memory."""
+
 
 def source(vault: Vault, *, whole_bytes: int = 1024**2, read_ahead: int = 3) -> Source:
     settings = RetrieveSettings(whole_bytes=whole_bytes, read_ahead=read_ahead)

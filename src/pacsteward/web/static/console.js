@@ -50,7 +50,13 @@ const KEYS = {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (isTyping(event.target)) {
-    if (event.key === "Escape") event.target.blur();
+    if (event.key === "Escape") {
+      // A browser would empty a search field, and the list that was found with it would be gone.
+      event.preventDefault();
+      event.target.blur();
+    }
+    // Whoever asks for the search field and is in it already does not mean the letter.
+    if (event.key === "/" && event.target.matches("[data-search]") && !event.target.value) event.preventDefault();
     return;
   }
   if (document.querySelector("dialog[open]")) return;
