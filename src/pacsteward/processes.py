@@ -57,7 +57,7 @@ BYTES = metrics.counter("dimse_bytes", "Bytes of associations that are over.", [
 GRACE_S = 6.0
 """What is being served may go on so long after SIGTERM."""
 
-SWITCH_INTERVAL_S = 0.005
+SWITCH_INTERVAL_S = 0.0005
 """How long a thread of the doors may keep the interpreter while another one waits for it. A sender
 waits for three hand-overs between threads; at Python's 5 ms the indexer would hold up each."""
 
