@@ -24,6 +24,7 @@ from pacsteward.base.errors import Invalid
 from pacsteward.base.events import FactLog
 from pacsteward.base.jobs import JobQueue
 from pacsteward.base.metrics import Snapshots
+from pacsteward.base.secrets import Secrets
 from pacsteward.base.settings import Section, Settings, load
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.feature import Feature, House, find_rooms
@@ -242,6 +243,7 @@ def build_house(
         peers=PeerBook(database, clock, audit),
         access=Access(database, clock, audit, place.settings.of(SecuritySettings)),
         audit=audit,
+        secrets=Secrets(place.data / "secrets"),
         snapshots=Snapshots(place.data / "run", process_name),
         rooms=place.rooms,
     )

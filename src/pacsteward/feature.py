@@ -29,6 +29,7 @@ from pacsteward.base.db import Database
 from pacsteward.base.events import Fact, FactLog
 from pacsteward.base.jobs import JobKind, JobQueue
 from pacsteward.base.metrics import Snapshots
+from pacsteward.base.secrets import Secrets
 from pacsteward.base.settings import Section, Settings
 from pacsteward.dicom.dimse import service as dimse
 from pacsteward.security import Access, AuditBook, PeerBook
@@ -47,6 +48,7 @@ class House:
     peers: PeerBook
     access: Access
     audit: AuditBook
+    secrets: Secrets
     snapshots: Snapshots
     """Figures of all processes, for monitoring."""
     rooms: tuple[Feature, ...]

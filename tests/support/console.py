@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import argon2
@@ -16,6 +18,7 @@ from pacsteward.app import FLOOR_SETTINGS, Place
 from pacsteward.application import build_application
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
+from pacsteward.base.secrets import Secrets
 from pacsteward.base.settings import load
 from pacsteward.feature import Feature, House
 from pacsteward.security import Access, AuditBook, PeerBook, SecuritySettings
@@ -50,6 +53,7 @@ def small_house(database: Database, clock: Clock, **settings: Any) -> House:
             "peers": PeerBook(database, clock, audit),
             "access": Access(database, clock, audit, loaded.of(SecuritySettings)),
             "audit": audit,
+            "secrets": Secrets(Path(tempfile.mkdtemp(prefix="secrets-"))),
         }
     )
 

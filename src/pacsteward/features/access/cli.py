@@ -16,7 +16,7 @@ from cyclopts import Parameter
 
 from pacsteward.base.errors import Broken, Invalid
 from pacsteward.feature import Command, House
-from pacsteward.features.access import accounts
+from pacsteward.features.access import accounts, seals
 from pacsteward.features.access.accounts import Account
 from pacsteward.security import AuditFilter, RecordedEntry, at_command_line
 
@@ -198,7 +198,7 @@ def audit(
 
 def verify_audit(house: House) -> str:
     """Check that no entry of the audit book was changed, removed or moved."""
-    report = house.audit.verify()
+    report = seals.verify(house)
     if not report.is_whole:
         raise Broken(
             f"The audit book is not whole: {len(report.faults)} places.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pacsteward.feature import Feature
-from pacsteward.features.access import checks, cli, pages, routes
+from pacsteward.features.access import checks, cli, jobs, pages, routes
 
 FEATURE = Feature(
     name="access",
@@ -11,6 +11,7 @@ FEATURE = Feature(
     summary="Who may enter: people, roles, tokens; and the audit book of what they did.",
     api=routes.ROUTES,
     pages=pages.PAGES,
+    jobs=(jobs.SEAL_AUDIT_BOOK,),
     commands=cli.COMMANDS,
     checks=checks.CHECKS,
 )

@@ -14,7 +14,7 @@ FILLED = {
     "services": ["echo", "store"],
     "accepts": "host",
     "description": "CT, emergency",
-    "max_parallel": "1",
+    "max_parallel": "0",
 }
 
 
