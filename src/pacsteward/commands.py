@@ -158,6 +158,11 @@ def rebuild_archive(house: House) -> str:
     return f"The index was made anew from {count} instances."
 
 
+def list_doubtful(house: House) -> Any:
+    """List studies that came without a patient ID, or with one that DICOM does not allow."""
+    return house.archive.doubtful_patients()
+
+
 def reject(house: House, *study_instance_uids: str, code: str = "113001^DCM") -> str:
     """Hide studies from readers; they can be shown again.
 
@@ -238,6 +243,7 @@ ARCHIVE = (
     Command("space", show_space),
     Command("conflicts", list_conflicts),
     Command("set-aside", list_set_aside),
+    Command("doubtful", list_doubtful),
     Command("reject", reject),
     Command("restore", restore),
     Command("delete", delete),

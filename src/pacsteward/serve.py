@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 import time
 from collections.abc import Collection
@@ -82,7 +83,19 @@ def _greet(place: Place, password: str | None, kinds: Collection[Kind], *, secon
     if Kind.WEB in kinds:
         lines.append(f"  DICOMweb  {web}/dicom-web")
     lines.append(f"  data      {place.data.resolve()}")
+    if not _is_this_machine(server.host):
+        lines.append(
+            "  beware    it listens beyond this machine without TLS: put a TLS proxy in front of "
+            "HTTP, and trust the network that DICOM is on"
+        )
     print("\n".join(lines), flush=True)
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _address(server: ServerSettings) -> str:

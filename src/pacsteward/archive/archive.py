@@ -364,6 +364,11 @@ class Archive:
         """Return the second content of a conflict, to be opened like any instance."""
         return doubtful.conflicting_instance(self._database, conflict_key)
 
+    def doubtful_patients(self) -> list[doubtful.DoubtfulStudy]:
+        """List studies whose patient cannot be told for certain, the latest first."""
+        self._catch_up()
+        return doubtful.studies_of_doubtful_patients(self._database)
+
     def set_aside(self) -> list[doubtful.SetAside]:
         """List acknowledged instances that could not be indexed, the latest first."""
         self._catch_up()

@@ -13,12 +13,31 @@ from typing import Any, Final
 from sqlalchemy import Row, select
 
 from pacsteward.archive.model import Instance, Location
-from pacsteward.archive.tables import CONFLICT, SET_ASIDE
+from pacsteward.archive.tables import CONFLICT, SET_ASIDE, STUDY
 from pacsteward.base.db import Database
 from pacsteward.base.errors import NotFound
 
 UNKNOWN_CHECKSUM: Final = -1
 """Of bytes for which the index holds none; the landing log does, and `verify` compares it."""
+
+
+DOUBTFUL_MAX: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DoubtfulStudy:
+    """A study without a patient ID that can be trusted.
+
+    Parameters
+    ----------
+    identity_doubt
+        ``"missing"`` or ``"illegal"``.
+    """
+
+    study_instance_uid: str
+    identity_doubt: str
+    accession_number: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +112,23 @@ def records_set_aside(database: Database) -> list[SetAside]:
             )
             for row in connection.execute(query)
         ]
+
+
+def studies_of_doubtful_patients(database: Database) -> list[DoubtfulStudy]:
+    """List studies whose patient cannot be told for certain, the latest first."""
+    query = (
+        select(
+            STUDY.c.study_instance_uid,
+            STUDY.c.identity_doubt,
+            STUDY.c.accession_number,
+            STUDY.c.created_at,
+        )
+        .where(STUDY.c.identity_doubt != "")
+        .order_by(STUDY.c.study_key.desc())
+        .limit(DOUBTFUL_MAX)
+    )
+    with database.read() as connection:
+        return [DoubtfulStudy(*row) for row in connection.execute(query)]
 
 
 def conflicting_instance(database: Database, conflict_key: int) -> Instance:

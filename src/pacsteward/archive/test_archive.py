@@ -128,6 +128,14 @@ def test_c68_what_was_acknowledged_is_found_at_once(house: House, ct: Dataset) -
         assert len(house.reader.instances(Selection((), (ct.StudyInstanceUID,)))) == number
 
 
+def test_a_study_without_a_patient_id_is_kept_and_marked(house: House, ct: Dataset) -> None:
+    send(house.reader, ct)
+    assert house.reader.doubtful_patients() == []
+    send(house.reader, ct, PatientID="", StudyInstanceUID=new_uid())
+    (marked,) = house.reader.doubtful_patients()
+    assert (marked.study_instance_uid, marked.identity_doubt) == (ct.StudyInstanceUID, "missing")
+
+
 def test_what_was_stored_is_read_back_byte_for_byte(house: House, ct: Dataset) -> None:
     uid = send(house.keeper, ct)
     _meta, data = encoded(ct)

@@ -48,6 +48,20 @@ def are_conflicts_settled(house: House) -> Finding:
     )
 
 
+def are_patients_known(house: House) -> Finding:
+    """Find studies that came without a patient ID, or with one that DICOM does not allow."""
+    studies = house.archive.doubtful_patients()
+    if not studies:
+        return Finding("ok", "Every study says whose it is.")
+    newest = studies[0]
+    return Finding(
+        "warning",
+        f"{len(studies)} studies do not say for certain whose they are, the latest is "
+        f"{newest.study_instance_uid}.",
+        f"Its patient ID is {newest.identity_doubt}.",
+    )
+
+
 def is_everything_indexed(house: House) -> Finding:
     """Find acknowledged objects that could not be indexed."""
     aside = house.archive.set_aside()
@@ -102,6 +116,14 @@ CHECKS = (
             "device give new UIDs.",
         ),
         are_conflicts_settled,
+    ),
+    HouseCheck(
+        Check(
+            "are_patients_known",
+            "Does every study say whose it is?",
+            "`pacsteward archive doubtful` names them; have the sending device corrected.",
+        ),
+        are_patients_known,
     ),
     HouseCheck(
         Check(
