@@ -53,8 +53,7 @@ class Supervisor:
     Parameters
     ----------
     processes
-        What to run, by name, in the order of starting; the next one starts when the one before is
-        ready.
+        What to run, by name. The first one must be ready before the others are started.
     """
 
     processes: Mapping[str, Run]
@@ -76,12 +75,16 @@ class Supervisor:
         # Objects made so far stay where they are, so that children share the pages they are on.
         gc.collect()
         gc.freeze()
-        for name, run in self.processes.items():
-            child = self._children[name] = _Child(name, run)
-            self._fork(child)
-            self._await_ready(child)
-            if self.is_stopping:
-                return
+        children = [_Child(name, run) for name, run in self.processes.items()]
+        self._children = {child.name: child for child in children}
+        # The first one takes the folder into its possession; the others may start side by side.
+        for together in (children[:1], children[1:]):
+            for child in together:
+                self._fork(child)
+            for child in together:
+                self._await_ready(child)
+                if self.is_stopping:
+                    return
 
     def watch(self) -> int:
         """Keep the processes running until told to stop; return the exit code."""

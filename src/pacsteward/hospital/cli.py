@@ -6,9 +6,11 @@ import asyncio
 import sys
 import time
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from pacsteward.hospital.examinations import Order, orders
-from pacsteward.hospital.modality import Sent, send
+if TYPE_CHECKING:
+    from pacsteward.hospital.examinations import Order
+    from pacsteward.hospital.modality import Sent
 
 
 def send_studies(
@@ -34,6 +36,10 @@ def send_studies(
     called
         Its AE title.
     """
+    # Not before: pydicom takes a while to load, and every other command goes through this module.
+    from pacsteward.hospital.examinations import orders
+    from pacsteward.hospital.modality import send
+
     morning = list(orders(seed, studies, datetime.now().astimezone()))
     started = time.monotonic()
     sent = asyncio.run(send(morning, host=host, port=port, called=called, progress=_show))
