@@ -74,8 +74,8 @@ def test_process_that_ends_is_started_again_and_leaves_nothing_open(tmp_path: Pa
         assert time.monotonic() < deadline
         supervisor._restart_due()
         supervisor._reap(0.02)
-    # That of the process that runs now.
-    assert len(os.listdir("/proc/self/fd")) == open_before + 1
+    # One more is that of the process that runs now; what was garbage before may be gone.
+    assert len(os.listdir("/proc/self/fd")) <= open_before + 1
     supervisor.is_stopping = True
     assert supervisor.watch() == 0
 
