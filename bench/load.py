@@ -175,8 +175,13 @@ def _status(connection: socket.socket) -> int:
         command += body[6:]
         if body[5] & 2:
             break
-    position = command.find(b"\x00\x00\x00\x09\x02\x00\x00\x00")
-    return int(struct.unpack_from("<H", command, position + 8)[0])
+    position = 0
+    while position + 8 <= len(command):
+        group, element, size = struct.unpack_from("<HHI", command, position)
+        if (group, element) == (0x0000, 0x0900):
+            return int(struct.unpack_from("<H", command, position + 8)[0])
+        position += 8 + size
+    raise RuntimeError("The server answered without a status.")
 
 
 def _pdu(connection: socket.socket) -> tuple[int, bytes]:
