@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from pacsteward.output import EXIT_CODES
 from pacsteward.security.permissions import PERMISSIONS, ROLES
 from pacsteward.web.problem import STATUS
 
-FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "docs" / "reference"
 NOTE = "Written by `make docs` from the code; do not edit.\n"
 
 
@@ -29,6 +31,7 @@ def pages() -> dict[str, str]:
         "house.md": "\n".join(_house()) + "\n",
         "errors.md": "\n".join(_errors()) + "\n",
         "dicom-conformance.md": "\n".join(_conformance()) + "\n",
+        "proven.md": "\n".join(_proven()) + "\n",
     }
 
 
@@ -107,6 +110,28 @@ def _conformance() -> Iterator[str]:
     yield f"\n## Storage SOP classes ({len(STORAGE_SOP_CLASSES)})\n\n| UID | Name |\n|---|---|"
     for uid, name in STORAGE_SOP_CLASSES.items():
         yield f"| {uid} | {name} |"
+
+
+NUMBERED = re.compile(r"def test_((?:[cfrs]\d+_)+)([a-z0-9_]+)\(")
+
+
+def _proven() -> Iterator[str]:
+    """List the tests that bear a number: C conformance, F feature, R reliability, S security."""
+    yield f"# What is proven, and where\n\n{NOTE}"
+    yield (
+        "A test is named as the promise it keeps. The number says which list it is on: **C** what "
+        "DICOM clients depend on, **F** functions, **R** reliability, **S** security.\n"
+    )
+    yield "| Number | Promise | Test |\n|---|---|---|"
+    rows = []
+    for folder in ("src", "tests"):
+        for path in sorted((ROOT / folder).rglob("test_*.py")):
+            for match in NUMBERED.finditer(path.read_text(encoding="utf-8")):
+                for number in match[1].strip("_").split("_"):
+                    words = match[2].replace("_", " ")
+                    rows.append((number[0], int(number[1:]), words, path.relative_to(ROOT)))
+    for letter, number, words, path in sorted(set(rows)):
+        yield f"| {letter.upper()}{number:02d} | {words} | `{path}` |"
 
 
 def main() -> int:
