@@ -28,6 +28,7 @@ RESTART_PAUSES_S = (0.2, 1.0, 3.0, 10.0)
 """Pauses before a process that failed is started again; the last one repeats."""
 STEADY_S = 60.0
 """A process that has run this long starts anew with the first pause."""
+TOLD_TO_STOP_BY = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1
 
 Tell = Callable[[], None]
@@ -102,8 +103,12 @@ class Supervisor:
         supervisor = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
+        # A signal that came between the fork and the lines below would be taken by the supervisor's
+        # handler in the child, and lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_TO_STOP_BY)
         child.pid = os.fork()
         if child.pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD_TO_STOP_BY)
             os.close(writing)
             child.ready = reading
             return
@@ -114,6 +119,7 @@ class Supervisor:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             # A Ctrl-C reaches the whole group; the supervisor hears it and tells us in good order.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, TOLD_TO_STOP_BY)
             child.run(partial(_tell, writing))
             code = 0
         except SystemExit as leaving:
