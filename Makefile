@@ -8,7 +8,7 @@ ROOM ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench repl house new docs hospital watch clean
+.PHONY: help setup serve test check bench repl house new docs hospital clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
