@@ -696,6 +696,8 @@ def test_f186_lists_are_walked_by_keyboard(console: Console) -> None:
     expect(page.locator("a[data-open-row]")).to_be_focused()
 
     console.go("/studies?days=")
+    # The browser puts the focus there a moment after the page has loaded.
+    expect(box).to_be_focused()
     page.keyboard.press("Escape")
     rows = page.locator("table[data-rows] tbody tr")
     assert rows.count() > 2

@@ -85,8 +85,7 @@ def test_r12_any_words_in_an_association_are_answered_or_closed():
             for at in range(0, len(stream), piece):
                 peer.say(bytes(stream[at : at + piece]))
                 await asyncio.sleep(0)
-            if not peer.writer.transport.is_closing():
-                peer.writer.write_eof()
+            peer.say_no_more()
             await answered_or_closed(peer)
             after = await RawPeer.associate(home.port)
             after.say_message(1, echo_command())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -292,6 +293,12 @@ class RawPeer:
                 return await self.reader.read(1) == b""
         except ConnectionError:
             return True
+
+    def say_no_more(self) -> None:
+        """Close this side for writing; the other may have closed both by then."""
+        if not self.writer.transport.is_closing():
+            with contextlib.suppress(OSError):
+                self.writer.write_eof()
 
     def hang_up(self) -> None:
         self.writer.transport.abort()
