@@ -705,6 +705,11 @@ def test_f186_lists_are_walked_by_keyboard(console: Console) -> None:
         page.keyboard.press(key)
         expect(rows.nth(row).locator("a[data-open-row]")).to_be_focused()
     address = rows.nth(0).locator("a[data-open-row]").get_attribute("href")
+    # A list that is drawn anew under somebody's hands keeps its current row.
+    with page.expect_response("**/studies?*"):
+        page.locator("#modality").dispatch_event("change")
+    expect(page.locator("tr.is-current a[data-open-row]")).to_have_attribute("href", str(address))
+    expect(page.locator("tr.is-current a[data-open-row]")).to_be_focused()
     page.keyboard.press("Enter")
     page.wait_for_url(f"**{address}")
 

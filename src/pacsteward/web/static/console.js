@@ -26,14 +26,24 @@ function makeCurrent(all, row) {
 // A list that is drawn anew under somebody's hands keeps its current row.
 const addressOf = (row) => row?.querySelector("a[data-open-row]")?.getAttribute("href");
 let kept = null;
-document.addEventListener("htmx:beforeSwap", () => {
+document.addEventListener("htmx:before:swap", () => {
   kept = addressOf(document.querySelector("tr.is-current")) ?? kept;
 });
-document.addEventListener("htmx:afterSwap", () => {
+document.addEventListener("htmx:after:swap", () => {
   const all = rows();
   const row = kept && all.find((one) => addressOf(one) === kept);
   if (row) makeCurrent(all, row);
 });
+
+// Whoever leaves the search field has searched already: the list is not drawn anew for it, since a
+// key that is pressed at that moment would meet a row that is just being replaced.
+document.addEventListener(
+  "change",
+  (event) => {
+    if (event.target instanceof Element && event.target.matches("[data-search]")) event.stopPropagation();
+  },
+  true,
+);
 
 const openRow = () => document.querySelector("tr.is-current a[data-open-row]")?.click();
 
