@@ -46,7 +46,7 @@ def pool() -> Iterator[DecoderPool]:
 @pytest.fixture(scope="module")
 def hostile() -> Iterator[DecoderPool]:
     """A child that also has tasks which misbehave, on a short leash."""
-    with DecoderPool(time_s=1, memory_bytes=256 << 20, child_module=_HOSTILE) as shared:
+    with DecoderPool(time_s=3, memory_bytes=256 << 20, child_module=_HOSTILE) as shared:
         yield shared
 
 
@@ -166,9 +166,9 @@ def test_an_empty_or_wrong_stream_is_invalid(pool, syntax, stored):
 def test_a_decoder_that_takes_too_long_is_killed(hostile, task):
     before = _identity(hostile)[0]
     start = time.monotonic()
-    with pytest.raises(Exhausted, match="more than 1 seconds"):
+    with pytest.raises(Exhausted, match="more than 3 seconds"):
         hostile.run(task, _NOTHING)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 10
     assert _works(hostile)
     assert _identity(hostile)[0] != before
     with pytest.raises(ProcessLookupError):
