@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from pacsteward.archive import disk
@@ -35,7 +34,7 @@ from pacsteward.base.clock import Clock
 from pacsteward.base.errors import Exhausted, Invalid, PacstewardError
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import Header, read_header
-from pacsteward.dicom.part10 import FileMeta, encode_part10_head
+from pacsteward.dicom.part10 import FileMeta, encode_file_meta, encode_part10_head
 from pacsteward.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -44,9 +43,6 @@ from pacsteward.dicom.uids import (
 )
 
 T = TypeVar("T")
-
-_PART10_PREFIX: Final = 132
-"""Preamble and prefix; what follows is group 2 (PS3.10 7.1)."""
 
 _READ_ASIDE_BYTES: Final = 1 << 20
 """The header of a larger object is read in a thread: it may have a hundred thousand elements."""
@@ -133,12 +129,12 @@ class IncomingInstance:
         if self._failure is not None:
             raise self._failure
         if self._spool is None and self._size_bytes <= _READ_ASIDE_BYTES:
-            ticket = self._ticket(loop, loop.create_future())
+            ticket = self._ticket(loop, _Patient(loop=loop))
         else:
             ticket = await self._ticket_aside(loop)
         self._reception.submit(ticket)
         assert isinstance(ticket.future, asyncio.Future)
-        return await _to_the_end(ticket.future)
+        return await ticket.future
 
     def finish_in_thread(self) -> StoreResult:
         """Do as `finish` does, and block; for callers without an event loop."""
@@ -181,7 +177,7 @@ class IncomingInstance:
         try:
             return await _to_the_end(
                 loop.run_in_executor(
-                    self._reception.executor, self._ticket, loop, loop.create_future()
+                    self._reception.executor, self._ticket, loop, _Patient(loop=loop)
                 )
             )
         except asyncio.CancelledError:
@@ -195,17 +191,11 @@ class IncomingInstance:
         future: asyncio.Future[StoreResult] | concurrent.futures.Future[StoreResult],
     ) -> Ticket:
         """Look at the whole object and make the ticket of it."""
-        try:
-            with disk.speaking(self._not_stored()):
-                if self._spool is not None:
-                    self._spool.finish()
-                with self._content() as data:
-                    header = read_header(data, self._meta.transfer_syntax_uid)
+        if self._spool is None:
+            header = read_header(Fragments(self._pieces), self._meta.transfer_syntax_uid)
             self._check(header)
-        except PacstewardError:
-            if self._spool is not None:
-                self._reception.objects.discard(self._spool.container)
-            raise
+        else:
+            header = self._spooled_header(self._spool)
         doubt = _DOUBTS.get(identity_doubt(header))
         return Ticket(
             description=self._description(header),
@@ -220,13 +210,17 @@ class IncomingInstance:
             shortage=pixel_shortage(header),
         )
 
-    @contextmanager
-    def _content(self) -> Iterator[Fragments]:
-        if self._spool is None:
-            yield Fragments(self._pieces)
-            return
-        with self._reception.objects.incoming(self._spool.container, self._head_bytes) as data:
-            yield data
+    def _spooled_header(self, spool: Spool) -> Header:
+        try:
+            with disk.speaking(self._not_stored()):
+                spool.finish()
+                with self._reception.objects.incoming(spool.container, self._head_bytes) as data:
+                    header = read_header(data, self._meta.transfer_syntax_uid)
+            self._check(header)
+        except PacstewardError:
+            self._reception.objects.discard(spool.container)
+            raise
+        return header
 
     def _check(self, header: Header) -> None:
         """Refuse what does not say which object it is, or says another than was announced."""
@@ -270,13 +264,17 @@ class IncomingInstance:
         )
 
     def _file_meta(self, header: Header) -> bytes:
-        meta = replace(
-            self._meta,
-            media_storage_sop_class_uid=header.sop_class_uid,
-            media_storage_sop_instance_uid=header.sop_instance_uid,
-            transfer_syntax_uid=_real_syntax(header),
+        meta = self._meta
+        return encode_file_meta(
+            FileMeta(
+                header.sop_class_uid,
+                header.sop_instance_uid,
+                _real_syntax(header),
+                meta.implementation_class_uid,
+                meta.implementation_version_name,
+                meta.source_application_entity_title,
+            )
         )
-        return encode_part10_head(meta)[_PART10_PREFIX:]
 
     def _not_stored(self) -> str:
         uid = self._meta.media_storage_sop_instance_uid
@@ -301,6 +299,18 @@ def _real_syntax(header: Header) -> str:
     if announced.is_encapsulated or header.is_implicit_vr == announced.is_implicit_vr:
         return header.transfer_syntax_uid
     return IMPLICIT_VR_LITTLE_ENDIAN if header.is_implicit_vr else EXPLICIT_VR_LITTLE_ENDIAN
+
+
+class _Patient(asyncio.Future[StoreResult]):
+    """A future that is waited for to its end, even by a task that is cancelled meanwhile.
+
+    The pieces belong to the receiver, who takes them back when the wait ends; the committer may be
+    writing them. A task whose future refuses to be cancelled is cancelled when that is done.
+    """
+
+    def cancel(self, msg: object = None) -> bool:
+        """Refuse."""
+        return False
 
 
 async def _to_the_end(future: asyncio.Future[T]) -> T:

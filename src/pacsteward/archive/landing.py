@@ -107,9 +107,11 @@ class Landing:
         self._container = ""
         self._generation = 0
         self._offset = 0
+        self._written_to = 0
+        self._unwritten: list[bytes | memoryview] = []
         self._previous = 0
         self._last_number = 0
-        self._written_sequence = 0
+        self._added_sequence = 0
         self.safe_sequence = 0
         """Sequence of the last record that is synced; all before it are, too."""
 
@@ -135,7 +137,7 @@ class Landing:
             # sequences, so they begin another segment.
             self._close()
             last_sequence = indexed_sequence
-        self._written_sequence = self.safe_sequence = last_sequence
+        self._added_sequence = self.safe_sequence = last_sequence
 
     def _open_last(self, segment: Segment, indexed_sequence: int) -> int:
         """Make the last segment the one to be written to; return the last sequence in it."""
@@ -147,7 +149,7 @@ class Landing:
         self._descriptor = disk.open_file(segment.path, os.O_RDWR)
         self._container = segment.container
         self._generation = segment.head.generation
-        self._offset = offset
+        self._offset = self._written_to = offset
         self._previous = previous
         return last_sequence
 
@@ -186,7 +188,7 @@ class Landing:
         checksum: int,
         header: Header | None = None,
     ) -> Landed:
-        """Write one record. It is safe once `sync` has come back.
+        """Add one record to what the next `sync` writes; it is safe once that has come back.
 
         Parameters
         ----------
@@ -197,13 +199,13 @@ class Landing:
         Raises
         ------
         Exhausted, Unavailable
-            It was not written. Call `sync` for those before it, then `retire`.
+            It was not added. Call `sync` for those before it, then `retire`.
         """
         with disk.speaking(_NOT_STORED):
             body_bytes = sum(map(len, data))
             self._make_room(body_bytes + len(file_meta))
             assert self._descriptor is not None
-            sequence = self._written_sequence + 1
+            sequence = self._added_sequence + 1
             head, check = encode(
                 description,
                 file_meta,
@@ -216,11 +218,10 @@ class Landing:
             )
             data_offset = self._offset + len(head)
             end = data_offset + body_bytes
-            padding = bytes(aligned(end) - end)
-            disk.write_all(self._descriptor, [head, *data, padding], self._offset)
+            self._unwritten += (head, *data, bytes(aligned(end) - end))
             self._offset = aligned(end)
             self._previous = check
-            self._written_sequence = sequence
+            self._added_sequence = sequence
         if description.object_container:
             location = Location(
                 "object", description.object_container, 0, description.object_offset, size_bytes
@@ -232,28 +233,42 @@ class Landing:
         return Landed(sequence, description, file_meta, location, size_bytes, checksum, header)
 
     def sync(self) -> None:
-        """Return once all that was written is safe.
+        """Write what was added, with one call, and return once it is safe.
 
         Raises
         ------
         Exhausted, Unavailable
-            What was written after `safe_sequence` is lost; the segment is retired.
+            What was added after `safe_sequence` is lost; the segment is retired.
         """
-        if self._written_sequence == self.safe_sequence:
+        if self._added_sequence == self.safe_sequence:
             return
         try:
             with disk.speaking(_NOT_STORED):
+                self.write()
                 assert self._descriptor is not None
                 disk.sync(self._descriptor)
         except BaseException:
             self.retire()
             raise
-        self.safe_sequence = self._written_sequence
+        self.safe_sequence = self._added_sequence
+
+    def write(self) -> None:
+        """Write what was added, without syncing it; a step of `sync`.
+
+        Raises
+        ------
+        OSError
+            Call `retire`.
+        """
+        if self._unwritten:
+            assert self._descriptor is not None
+            parts, self._unwritten = self._unwritten, []
+            self._written_to = disk.write_all(self._descriptor, parts, self._written_to)
 
     def retire(self) -> None:
         """Never write to this segment again; forget what was not synced."""
         self._close()
-        self._written_sequence = self.safe_sequence
+        self._added_sequence = self.safe_sequence
 
     def close(self) -> None:
         """Let go of the files."""
@@ -300,10 +315,11 @@ class Landing:
         self._descriptor = descriptor
         self._container = container
         self._generation = generation
-        self._offset = HEAD_BYTES
+        self._offset = self._written_to = HEAD_BYTES
         self._previous = head.check
 
     def _close(self) -> None:
+        self._unwritten = []
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -121,6 +121,7 @@ def test_a_torn_record_ends_the_log_and_is_written_over(tmp_path: Path, kept: in
     append(landing, "1.1")
     landing.sync()
     torn = append(landing, "1.2")
+    landing.write()
     landing.close()
     path = last_segment(tmp_path)
     begin = torn.location.offset - 500
@@ -143,6 +144,7 @@ def test_torn_bytes_in_the_middle_of_the_last_batch_end_the_log(tmp_path: Path) 
     landing.sync()
     lost = append(landing, "1.2")
     append(landing, "1.3")
+    landing.write()
     landing.close()
     write_at(last_segment(tmp_path), lost.location.offset + 10, b"\0" * 100)
 

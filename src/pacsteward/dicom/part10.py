@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from pacsteward.base.errors import Invalid
@@ -65,14 +66,36 @@ def split_part10(data: bytes | memoryview) -> tuple[FileMeta, int]:
 
 def encode_part10_head(meta: FileMeta) -> bytes:
     """Return preamble, prefix and file meta information; the data set follows it as it is."""
-    elements = [_element(0x0001, b"OB", b"\0\1")]
-    for element, value in zip(_FIELDS, _values(meta), strict=True):
-        if value:
-            vr, padding = _FIELDS[element]
-            raw = value.encode("ascii", "replace")
-            elements.append(_element(element, vr, raw + padding * (len(raw) % 2)))
-    group = b"".join(elements)
-    return _PREAMBLE + _element(0x0000, b"UL", struct.pack("<I", len(group))) + group
+    return _PREAMBLE + encode_file_meta(meta)
+
+
+def encode_file_meta(meta: FileMeta) -> bytes:
+    """Return the elements of group 2 alone, as they stand in a file behind the prefix."""
+    before, after = _frame(
+        meta.media_storage_sop_class_uid,
+        meta.transfer_syntax_uid,
+        meta.implementation_class_uid,
+        meta.implementation_version_name,
+        meta.source_application_entity_title,
+    )
+    instance = _text_element(0x0003, meta.media_storage_sop_instance_uid)
+    length = struct.pack("<I", len(before) + len(instance) + len(after))
+    return b"".join((_element(0x0000, b"UL", length), before, instance, after))
+
+
+@lru_cache(maxsize=4096)
+def _frame(
+    sop_class_uid: str, transfer_syntax_uid: str, class_uid: str, version_name: str, title: str
+) -> tuple[bytes, bytes]:
+    """Return what stands before and after the instance's UID: the same for a whole series."""
+    before = _element(0x0001, b"OB", b"\0\1") + _text_element(0x0002, sop_class_uid)
+    after = (
+        _text_element(_TRANSFER_SYNTAX_UID, transfer_syntax_uid)
+        + _text_element(0x0012, class_uid)
+        + _text_element(0x0013, version_name)
+        + _text_element(0x0016, title)
+    )
+    return before, after
 
 
 _PREAMBLE: Final = bytes(128) + b"DICM"
@@ -89,17 +112,6 @@ _FIELDS: Final = {
 _LONG_VRS: Final = frozenset((b"OB", b"OW", b"UN", b"UT", b"SQ", b"OF"))
 _META_MAX: Final = 1 << 20
 """File meta is some hundred bytes; private information (0002,0102) may be a few thousand."""
-
-
-def _values(meta: FileMeta) -> tuple[str, ...]:
-    return (
-        meta.media_storage_sop_class_uid,
-        meta.media_storage_sop_instance_uid,
-        meta.transfer_syntax_uid,
-        meta.implementation_class_uid,
-        meta.implementation_version_name,
-        meta.source_application_entity_title,
-    )
 
 
 def _begin_of_meta(view: memoryview) -> int:
@@ -137,6 +149,14 @@ def _element(element: int, vr: bytes, value: bytes) -> bytes:
     if vr in _LONG_VRS:
         return struct.pack("<HH2sHI", 2, element, vr, 0, len(value)) + value
     return struct.pack("<HH2sH", 2, element, vr, len(value)) + value
+
+
+def _text_element(element: int, value: str) -> bytes:
+    if not value:
+        return b""
+    vr, padding = _FIELDS[element]
+    raw = value.encode("ascii", "replace")
+    return _element(element, vr, raw + padding * (len(raw) % 2))
 
 
 def _not_a_file(why: str) -> Invalid:

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from pacsteward.archive import DoesNotMatch, Incoming, Origin, Outcome, StoreResult
 from pacsteward.base.errors import Invalid, PacstewardError
-from pacsteward.dicom.dimse import Answer, CommandField, DataSink, Request
+from pacsteward.dicom.dimse import Answer, Caller, CommandField, DataSink, Request
 from pacsteward.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, FileMeta
 from pacsteward.dicom.status import (
     CANNOT_UNDERSTAND,
@@ -39,23 +39,14 @@ def accepts(house: House, sop_class_uid: str) -> bool:
 
 def receive(house: House, request: Request) -> DataSink:
     """Open the archive for one object of `request`'s caller."""
-    caller = request.caller
-    title = caller.calling_ae_title
-    origin = Origin(
-        door="dimse",
-        actor=title,
-        address=caller.address,
-        association_id=caller.association_id,
-        called_ae_title=caller.called_ae_title,
-        default_issuer_of_patient_id=_default_issuer(house.peers, title, caller.association_id),
-    )
+    origin = _origin(house.peers, request.caller)
     meta = FileMeta(
         media_storage_sop_class_uid=request.affected_sop_class_uid,
         media_storage_sop_instance_uid=request.affected_sop_instance_uid,
         transfer_syntax_uid=request.context.transfer_syntax,
         implementation_class_uid=IMPLEMENTATION_CLASS_UID,
         implementation_version_name=IMPLEMENTATION_VERSION_NAME,
-        source_application_entity_title=title,
+        source_application_entity_title=origin.actor,
     )
     try:
         incoming = house.archive.receive(origin, meta)
@@ -65,10 +56,18 @@ def receive(house: House, request: Request) -> DataSink:
 
 
 @lru_cache(maxsize=1024)
-def _default_issuer(peers: PeerBook, ae_title: str, _association_id: str) -> str:
+def _origin(peers: PeerBook, caller: Caller) -> Origin:
     """Look a caller up once for each association: a change counts from its next one on."""
-    peer = peers.get(ae_title)
-    return peer.default_issuer_of_patient_id if peer else ""
+    title = caller.calling_ae_title
+    peer = peers.get(title)
+    return Origin(
+        door="dimse",
+        actor=title,
+        address=caller.address,
+        association_id=caller.association_id,
+        called_ae_title=caller.called_ae_title,
+        default_issuer_of_patient_id=peer.default_issuer_of_patient_id if peer else "",
+    )
 
 
 class StoreSink:
