@@ -33,7 +33,7 @@ from typing import Final
 
 from pacsteward.archive import disk
 from pacsteward.archive.containers import stored_data
-from pacsteward.archive.known import Known, known_conflicts, known_instances, taken_uids
+from pacsteward.archive.known import Known, TakenUids, known_conflicts, known_instances
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.model import Outcome
 from pacsteward.archive.sameness import is_same_bytes, is_same_object
@@ -77,6 +77,7 @@ class Arbiter:
     ) -> None:
         self._data_folder = data_folder
         self._database = database
+        self._taken = TakenUids(database)
         self._objects = objects
         self._resubmit = resubmit
         self._answer = answer
@@ -91,6 +92,7 @@ class Arbiter:
     def close(self) -> None:
         """End the threads, when what they compare has its answer."""
         self._comparers.shutdown(wait=True)
+        self._taken.close()
 
     # --- for the committer ------------------------------------------------------------------
 
@@ -99,8 +101,7 @@ class Arbiter:
         ready, asked, known = self._claim(tickets)
         if asked:
             try:
-                with self._database.read() as connection:
-                    taken = taken_uids(connection, [ticket.uid for ticket in asked])
+                taken = self._taken.among([ticket.uid for ticket in asked])
             except PacstewardError as error:
                 # Without the index nobody can say what a UID stands for.
                 for ticket in asked:

@@ -22,6 +22,7 @@ from pacsteward.archive.tables import (
     LEDGER_POSITION,
     LOCATION,
 )
+from pacsteward.base.db import Database, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +59,36 @@ _CONFLICTS: Final = select(
 ).where(CONFLICT.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
 
 
-# Asked for every batch that comes in, so as plain text: compiling an expression takes longer than
-# the database needs to answer.
-_TAKEN: Final = {
-    "sqlite": (
-        "SELECT sop_instance_uid FROM instance "
-        "WHERE sop_instance_uid IN (SELECT value FROM json_each(?))"
-    ),
-    "postgresql": (
-        "SELECT sop_instance_uid FROM instance WHERE sop_instance_uid = ANY(%s::varchar[])"
-    ),
-}
+_TAKEN_SQLITE: Final = (
+    "SELECT sop_instance_uid FROM instance "
+    "WHERE sop_instance_uid IN (SELECT value FROM json_each(?))"
+)
+_TAKEN_POSTGRESQL: Final = (
+    "SELECT sop_instance_uid FROM instance WHERE sop_instance_uid = ANY(%s::varchar[])"
+)
 
 
-def taken_uids(connection: Connection, uids: Sequence[str]) -> set[str]:
-    """Return those of these SOP Instance UIDs that the index has."""
-    dialect = connection.dialect.name
-    wanted = json.dumps(uids) if dialect == "sqlite" else list(uids)
-    return set(connection.exec_driver_sql(_TAKEN[dialect], (wanted,)).scalars())
+class TakenUids:
+    """Says which SOP Instance UIDs the index has; for one thread, which asks for every batch."""
+
+    def __init__(self, database: Database) -> None:
+        self._question = Question(database, sqlite=_TAKEN_SQLITE, postgresql=_TAKEN_POSTGRESQL)
+        self._is_sqlite = database.is_sqlite
+
+    def among(self, uids: list[str]) -> set[str]:
+        """Return those of these UIDs that are taken.
+
+        Raises
+        ------
+        Unavailable
+            The database does not answer.
+        """
+        wanted = json.dumps(uids) if self._is_sqlite else uids
+        return {row[0] for row in self._question.ask(wanted)}
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._question.close()
 
 
 def known_instances(connection: Connection, uids: Sequence[str]) -> dict[str, Known]:

@@ -16,7 +16,7 @@ from pacsteward.archive.fixtures.sender import MIB, House, data_set, running
 from pacsteward.archive.model import Outcome, StoreResult
 from pacsteward.archive.tables import CONFLICT
 from pacsteward.base import faults
-from pacsteward.base.db import METADATA, Database, open_database
+from pacsteward.base.db import METADATA, Database, Question, open_database
 from pacsteward.base.errors import Exhausted, PacstewardError, Unavailable
 
 # Enough for two segments of four mebibytes, a big object, the same again, and a conflict.
@@ -153,6 +153,7 @@ def test_while_the_index_is_away_nothing_is_acknowledged_and_nothing_is_lost(
         with monkeypatch.context() as patch:
             patch.setattr(database, "read", away)
             patch.setattr(database, "write", away)
+            patch.setattr(Question, "ask", away)
             for _ in range(3):
                 with pytest.raises(Unavailable):
                     house.store(data_set("1.2"), "1.2")

@@ -1,6 +1,7 @@
 """The database: one embedded file, or a PostgreSQL server; the rest of the house cannot tell."""
 
 from pacsteward.base.db.database import Database, open_database
+from pacsteward.base.db.question import Question
 from pacsteward.base.db.schema import METADATA, Timestamp
 
-__all__ = ["METADATA", "Database", "Timestamp", "open_database"]
+__all__ = ["METADATA", "Database", "Question", "Timestamp", "open_database"]

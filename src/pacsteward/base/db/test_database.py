@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, insert
 from sqlalchemy.pool import QueuePool
+from tests.support.ports import free_port
 
-from pacsteward.base.db import Database, open_database
+from pacsteward.base.clock import ManualClock
+from pacsteward.base.db import Database, Question, open_database
 from pacsteward.base.db.database import POSTGRES_WIRE
 from pacsteward.base.errors import Unavailable
+from pacsteward.base.events.tables import FACT
 
 
 def test_connections_that_are_all_in_use_are_named_as_the_cause(tmp_path: Path) -> None:
@@ -44,4 +47,34 @@ def test_what_the_url_says_about_waiting_goes_first(postgres_server: str) -> Non
         driver = connection.connection.driver_connection
         assert driver is not None
         assert driver.info.get_parameters()["connect_timeout"] == "3"
+    database.close()
+
+
+def test_a_question_is_answered_with_what_is_there_now(database: Database) -> None:
+    count = "SELECT count(*) FROM fact WHERE name = "
+    question = Question(database, sqlite=f"{count}?", postgresql=f"{count}%s")
+    assert question.ask("Something") == [(0,)]
+    with database.write() as connection:
+        connection.execute(insert(FACT).values(name="Something", at=ManualClock().now(), body="{}"))
+        assert question.ask("Something") == [(0,)]
+    assert question.ask("Something") == [(1,)]
+    question.close()
+    assert question.ask("Something") == [(1,)]
+    question.close()
+
+
+def test_a_question_finds_the_database_again(postgres_database: Database) -> None:
+    question = Question(postgres_database, sqlite="", postgresql="SELECT pg_backend_pid()")
+    ((process,),) = question.ask()
+    with postgres_database.write() as connection:
+        connection.exec_driver_sql(f"SELECT pg_terminate_backend({process})")
+    ((other,),) = question.ask()
+    assert other != process
+    question.close()
+
+
+def test_a_question_to_a_database_that_is_away_says_so(tmp_path: Path) -> None:
+    database = open_database(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    with pytest.raises(Unavailable, match="did not answer"):
+        Question(database, sqlite="", postgresql="SELECT 1").ask()
     database.close()
