@@ -33,6 +33,7 @@ from pacsteward.archive.tables import (
     SERIES,
     STUDY,
 )
+from pacsteward.base.db import RowInsert
 from pacsteward.base.events import Fact
 from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.header import Header
@@ -318,6 +319,14 @@ def _series_rows(connection: Connection, study_keys: Sequence[int]) -> dict[Seri
 
 # --- instances and counters ----------------------------------------------------------------------
 
+_INSERT_INSTANCES: Final = RowInsert(
+    INSTANCE,
+    [column.name for column in INSTANCE.c if column.name not in ("instance_key", "rejected_for")],
+    key=["sop_instance_uid"],
+)
+_INSERT_LOCATIONS: Final = RowInsert(
+    LOCATION, [column.name for column in LOCATION.c], key=["instance_key", "copy_number"]
+)
 _OWN_KEYS: Final = (
     select(INSTANCE.c.sop_instance_uid, INSTANCE.c.instance_key)
     .outerjoin(LOCATION, LOCATION.c.instance_key == INSTANCE.c.instance_key)
@@ -337,7 +346,7 @@ def _instances(
         row = digest.instance_row(item.landed, item.header)
         row["series_key"] = series[_series_identity(item.landed, studies)]["series_key"]
         rows.append(row)
-    connection.execute(_insert_new(connection, INSTANCE, "sop_instance_uid"), rows)
+    _INSERT_INSTANCES.execute(connection, rows)
     # Those without a location are the ones just written; another node's came with theirs.
     keys: dict[str, int] = {}
     for chunk in chunks([row["sop_instance_uid"] for row in rows]):
@@ -345,8 +354,8 @@ def _instances(
             keys[uid] = key
     if len(keys) != len(rows):
         raise Raced
-    connection.execute(
-        insert(LOCATION),
+    _INSERT_LOCATIONS.execute(
+        connection,
         [
             {
                 "instance_key": keys[item.landed.description.sop_instance_uid],

@@ -2,6 +2,7 @@
 
 from pacsteward.base.db.database import Database, open_database
 from pacsteward.base.db.question import Question
+from pacsteward.base.db.row_insert import RowInsert
 from pacsteward.base.db.schema import METADATA, Timestamp
 
-__all__ = ["METADATA", "Database", "Question", "Timestamp", "open_database"]
+__all__ = ["METADATA", "Database", "Question", "RowInsert", "Timestamp", "open_database"]

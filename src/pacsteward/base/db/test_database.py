@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, insert
+from sqlalchemy import create_engine, insert, select
 from sqlalchemy.pool import QueuePool
 from tests.support.ports import free_port
 
 from pacsteward.base.clock import ManualClock
-from pacsteward.base.db import Database, Question, open_database
+from pacsteward.base.db import Database, Question, RowInsert, open_database
 from pacsteward.base.db.database import POSTGRES_WIRE
 from pacsteward.base.errors import Unavailable
 from pacsteward.base.events.tables import FACT
@@ -78,3 +79,19 @@ def test_a_question_to_a_database_that_is_away_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="did not answer"):
         Question(database, sqlite="", postgresql="SELECT 1").ask()
     database.close()
+
+
+def test_rows_are_kept_as_sqlalchemy_would_keep_them(database: Database) -> None:
+    at = datetime(2026, 3, 1, 7, 30, tzinfo=UTC)
+    fast = RowInsert(FACT, ["position", "name", "at", "body"], key=["position"])
+    with database.write() as connection:
+        connection.execute(insert(FACT).values(position=1, name="A", at=at, body="first"))
+        rows = [
+            {"position": number, "name": "A", "at": at, "body": "100 %, 'quoted'", "more": 1}
+            for number in (1, 2)
+        ]
+        fast.execute(connection, rows)
+        fast.execute(connection, [])
+    with database.read() as connection:
+        found = connection.execute(select(FACT.c.at, FACT.c.body).order_by(FACT.c.position)).all()
+    assert [tuple(row) for row in found] == [(at, "first"), (at, "100 %, 'quoted'")]
