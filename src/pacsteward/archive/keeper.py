@@ -65,7 +65,7 @@ __all__ = ["Keeper", "KeeperClient", "Verb"]
 LAG_MAX: Final = 20_000
 """Instances that may wait for the index; more are refused until it has caught up."""
 
-_QUIET_S: Final = 0.5
+_QUIET_S: Final = 3.0
 _THREADS: Final = 4
 
 Verb = Callable[["Keeper", dict[str, Any]], Any]
