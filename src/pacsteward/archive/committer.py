@@ -1,9 +1,17 @@
-"""The one thread that writes what came in, and lets each sender go when it is safe.
+"""Writes what came in, syncs it, and lets each sender go when its object is safe.
 
-It takes all that is ready, has the arbiter look at it, writes the records one behind the other,
-syncs once, and then answers: so four senders share the price of a sync. What failed is answered
-with the failure; it is never tried again here, since the sender will, and a second sync of the same
-file proves nothing (`disk.py`).
+Two threads share the work, so that the disk is never waited for twice::
+
+    tickets ─▶ writer: asks the arbiter, writes the records of all that are ready
+                 └▶ syncer: one sync for all that were written meanwhile, then the answers
+
+While one batch is being synced the next is written behind it. The syncer takes whatever is there:
+so four senders share the price of a sync.
+
+What failed is answered with the failure; it is never tried again here, since the sender will, and a
+second sync of the same file proves nothing (`disk.py`). A failed sync takes with it all that was
+written behind it to the same segment. So a segment is left in two ways only: by the writer when all
+that was written is safe, and by the syncer, after a failure, while the writer does not write.
 """
 
 from __future__ import annotations
@@ -42,7 +50,7 @@ class Committer:
     Parameters
     ----------
     landing
-        Open; used by this thread alone from now on.
+        Open; used by the threads of this alone from now on.
     follow
         Given what is safe, in order: the indexer.
     waits_for_index
@@ -66,21 +74,32 @@ class Committer:
         self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._unindexed: dict[int, Ticket] = {}
         self._arbiter: Arbiter | None = None
-        self._doubtful: list[str] = []
+        self._doubtful: list[tuple[str, int]] = []
+        """Files of big objects whose record failed, with the number of its segment."""
         self._gate = threading.Lock()
         self._has_ended = False
-        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+        self._state = threading.Condition()
+        self._written: list[Written] = []
+        """Written and not being synced yet; with the three below, guarded by `_state`."""
+        self._is_writing = False
+        self._is_syncing = False
+        self._is_complete = False
+        """Nothing more will be written."""
+        self._writer = threading.Thread(target=self._write_on, name="writer", daemon=True)
+        self._syncer = threading.Thread(target=self._sync_on, name="syncer", daemon=True)
 
     def start(self, arbiter: Arbiter) -> None:
         """Begin to write."""
         self._arbiter = arbiter
-        self._thread.start()
+        self._writer.start()
+        self._syncer.start()
 
     def stop(self) -> None:
         """Write what was handed in, and end."""
         self._queue.put(None)
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in (self._writer, self._syncer):
+            if thread.is_alive():
+                thread.join()
 
     def submit(self, ticket: Ticket) -> None:
         """Take an instance; its future gets the answer."""
@@ -117,19 +136,22 @@ class Committer:
         waiting, self._unindexed = list(self._unindexed.values()), {}
         release([(ticket, _closing()) for ticket in waiting])
 
-    # --- the thread -------------------------------------------------------------------------
+    # --- the writer -------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _write_on(self) -> None:
         is_last = False
         while not is_last:
             batch, is_last = self._take()
-            self._commit(batch)
+            self._write_batch(batch)
         with self._gate:
             self._has_ended = True
             while not self._queue.empty():
                 ticket = self._queue.get()
                 if ticket is not None:
                     self._fail([ticket], _closing())
+        with self._state:
+            self._is_complete = True
+            self._state.notify_all()
 
     def _take(self) -> tuple[list[Ticket], bool]:
         """Wait for a ticket, and take all that are ready with it."""
@@ -147,62 +169,75 @@ class Committer:
                 return batch, False
         return batch, True
 
-    def _commit(self, batch: Sequence[Ticket]) -> None:
+    def _write_batch(self, batch: Sequence[Ticket]) -> None:
         assert self._arbiter is not None
-        ready: list[Ticket] = []
+        unwritten = list(batch)
         try:
-            ready = self._arbiter.screen(batch)
-            if ready:
-                self._write_and_answer(ready)
+            unwritten = self._arbiter.screen(batch)
+            if unwritten:
+                self._write(unwritten)
         except Exception as error:  # noqa: BLE001
             # The thread must outlive whatever one batch does to it.
-            _log.exception("A batch of %d instances was not stored.", len(batch))
-            self._landing.retire()
-            self._fail(ready or batch, _broken(error))
+            if isinstance(error, PacstewardError):
+                _log.error("The landing log could not be written. %s", error)
+            else:
+                _log.exception("A batch of %d instances was not stored.", len(batch))
+            with self._state:
+                # Behind a write that failed nothing more may follow in its segment.
+                self._await_quiet()
+                self._landing.retire()
+            self._fail(unwritten, _broken(error))
 
-    def _write_and_answer(self, tickets: Sequence[Ticket]) -> None:
-        assert self._arbiter is not None
-        written, failure = self._write(tickets)
-        if written:
-            landed = [one for _, one in written]
-            for ticket, _ in written:
-                ticket.is_safe = True
-            self._arbiter.landed(landed)
-            if self._waits_for_index:
-                self._unindexed.update((one.sequence, ticket) for ticket, one in written)
-            self._watermark.landed = landed[-1].sequence
-            self._follow(landed)
-            if not self._waits_for_index:
-                with disk.speaking(_NOT_STORED):
-                    faults.reach("before-answer")
-                release([(ticket, _result(ticket)) for ticket, _ in written])
-            for ticket, _ in written:
-                self._arbiter.settled(ticket)
-            self._discard_doubtful()
-        if failure is not None:
-            safe = {ticket for ticket, _ in written}
-            self._fail([ticket for ticket in tickets if ticket not in safe], failure)
+    def _write(self, tickets: list[Ticket]) -> None:
+        """Write tickets; those that the syncer has are taken from the list."""
+        with self._state:
+            self._is_writing = True
+        try:
+            self._append_all(tickets)
+        finally:
+            with self._state:
+                self._is_writing = False
+                self._state.notify_all()
 
-    def _write(self, tickets: Sequence[Ticket]) -> tuple[list[Written], PacstewardError | None]:
-        """Write and sync; return what is safe, and why the rest is not."""
-        written: list[Written] = []
+    def _append_all(self, tickets: list[Ticket]) -> None:
+        added: list[Written] = []
         failure: PacstewardError | None = None
-        for ticket in tickets:
+        for ticket in list(tickets):
+            in_log_bytes = ticket.size_bytes if ticket.data else 0
+            if self._landing.must_turn_over(in_log_bytes + len(ticket.file_meta)):
+                # The next segment cuts off what is not safe in this one.
+                self._hand_over(added, tickets)
+                self._let_syncer_finish()
             try:
-                written.append((ticket, self._append(ticket)))
+                added.append((ticket, self._append(ticket)))
             except PacstewardError as error:
                 failure = error
                 break
-        try:
-            self._landing.sync()
-        except PacstewardError as error:
-            failure = failure or error
+        self._hand_over(added, tickets)
         if failure is not None:
-            _log.error("The landing log could not be written. %s", failure)
-            self._landing.retire()
-            safe_sequence = self._landing.safe_sequence
-            written = [pair for pair in written if pair[1].sequence <= safe_sequence]
-        return written, failure
+            raise failure
+
+    def _hand_over(self, added: list[Written], tickets: list[Ticket]) -> None:
+        """Write what was added to the log, and let the syncer have it."""
+        with disk.speaking(_NOT_STORED):
+            self._landing.write()
+        with self._state:
+            self._written += added
+            self._state.notify_all()
+        del tickets[: len(added)]
+        added.clear()
+
+    def _let_syncer_finish(self) -> None:
+        with self._state:
+            self._is_writing = False
+            self._state.notify_all()
+            self._await_quiet()
+            self._is_writing = True
+
+    def _await_quiet(self) -> None:
+        """Wait until all that was written is safe or has failed; `_state` is held."""
+        while self._is_syncing or self._written:
+            self._state.wait()
 
     def _append(self, ticket: Ticket) -> Landed:
         container = ticket.description.object_container
@@ -218,6 +253,76 @@ class Committer:
             header=ticket.header,
         )
 
+    # --- the syncer -------------------------------------------------------------------------
+
+    def _sync_on(self) -> None:
+        while batch := self._next_batch():
+            number = self._landing.segment_number
+            failure = self._sync(self._landing.descriptor)
+            with self._state:
+                if failure is None:
+                    self._landing.mark_safe(batch[-1][1].sequence)
+                else:
+                    while self._is_writing:
+                        self._state.wait()
+                    self._landing.retire()
+                    batch += self._written
+                    self._written = []
+                self._is_syncing = False
+                self._state.notify_all()
+            if failure is None:
+                self._answer_safe(batch, number)
+            else:
+                self._fail([ticket for ticket, _ in batch], failure)
+
+    def _next_batch(self) -> list[Written]:
+        """Wait for something that was written, and take it; nothing comes after the end."""
+        with self._state:
+            while not self._written and not self._is_complete:
+                self._state.wait()
+            batch, self._written = self._written, []
+            self._is_syncing = bool(batch)
+        return batch
+
+    def _sync(self, descriptor: int) -> PacstewardError | None:
+        """Sync; return why it failed."""
+        try:
+            with disk.speaking(_NOT_STORED):
+                disk.sync(descriptor)
+        except PacstewardError as error:
+            _log.error("The landing log could not be synced. %s", error)
+            return error
+        except Exception as error:  # noqa: BLE001
+            _log.exception("The landing log could not be synced.")
+            return _broken(error)
+        return None
+
+    def _answer_safe(self, written: Sequence[Written], segment_number: int) -> None:
+        """Tell the arbiter, the indexer and the senders of what is safe."""
+        assert self._arbiter is not None
+        tickets = [ticket for ticket, _ in written]
+        landed = [one for _, one in written]
+        for ticket in tickets:
+            ticket.is_safe = True
+        try:
+            self._arbiter.landed(landed)
+            if self._waits_for_index:
+                self._unindexed.update((one.sequence, ticket) for ticket, one in written)
+            self._watermark.landed = landed[-1].sequence
+            self._follow(landed)
+            if not self._waits_for_index:
+                with disk.speaking(_NOT_STORED):
+                    faults.reach("before-answer")
+                release([(ticket, _result(ticket)) for ticket in tickets])
+        except Exception as error:  # noqa: BLE001
+            # They are safe, and a sender that sends one again is told that it is here.
+            _log.exception("The senders of %d instances could not be answered.", len(tickets))
+            self._fail(tickets, _broken(error))
+            return
+        for ticket in tickets:
+            self._arbiter.settled(ticket)
+        self._discard_doubtful(segment_number)
+
     def _fail(self, tickets: Sequence[Ticket], error: PacstewardError) -> None:
         assert self._arbiter is not None
         for ticket in tickets:
@@ -229,19 +334,22 @@ class Committer:
             self._arbiter.settled(ticket)
 
     def _put_aside(self, container: str) -> None:
-        self._doubtful.append(container)
+        self._doubtful.append((container, self._landing.segment_number))
         with _logged("A big object that was not stored could not be put aside."):
             self._objects.take_back(container)
 
-    def _discard_doubtful(self) -> None:
-        """Remove the files of big objects whose record failed.
+    def _discard_doubtful(self, segment_number: int) -> None:
+        """Remove the files of big objects whose record failed, now that this segment has begun.
 
         Until another segment was begun, such a record might have counted after a restart
-        (`landing.py`), and its file with it. By now one was.
+        (`landing.py`), and its file with it.
         """
-        while self._doubtful:
-            with _logged("A big object that was not stored could not be removed."):
-                self._objects.discard(self._doubtful.pop())
+        for one in list(self._doubtful):
+            container, failed_in = one
+            if failed_in < segment_number:
+                self._doubtful.remove(one)
+                with _logged("A big object that was not stored could not be removed."):
+                    self._objects.discard(container)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The landing log: where every instance is written first, before it is acknowledged.
 
-One thread, the committer, appends and syncs. `Landing.open` finds the end of the log after a stop
-or a crash; `Landing.replay` gives again what the index has not seen yet.
+The committer appends, writes and syncs (`committer.py`). `Landing.open` finds the end of the log
+after a stop or a crash; `Landing.replay` gives again what the index has not seen yet.
 
 **Where the log ends.** Records are written one after the other and synced together; only then are
 they acknowledged. After a crash the tail may hold a record that is not whole. When no later record
@@ -245,12 +245,15 @@ class Landing:
         try:
             with disk.speaking(_NOT_STORED):
                 self.write()
-                assert self._descriptor is not None
-                disk.sync(self._descriptor)
+                disk.sync(self.descriptor)
         except BaseException:
             self.retire()
             raise
-        self.safe_sequence = self._added_sequence
+        self.mark_safe(self._added_sequence)
+
+    def mark_safe(self, sequence: int) -> None:
+        """Take note that all records up to this one are synced."""
+        self.safe_sequence = sequence
 
     def write(self) -> None:
         """Write what was added, without syncing it; a step of `sync`.
@@ -261,9 +264,8 @@ class Landing:
             Call `retire`.
         """
         if self._unwritten:
-            assert self._descriptor is not None
             parts, self._unwritten = self._unwritten, []
-            self._written_to = disk.write_all(self._descriptor, parts, self._written_to)
+            self._written_to = disk.write_all(self.descriptor, parts, self._written_to)
 
     def retire(self) -> None:
         """Never write to this segment again; forget what was not synced."""
@@ -275,16 +277,30 @@ class Landing:
         self._close()
 
     @property
+    def descriptor(self) -> int:
+        """Of the segment that is written to; there must be one."""
+        assert self._descriptor is not None
+        return self._descriptor
+
+    @property
+    def segment_number(self) -> int:
+        """Of the segment that was begun last, or tried to be."""
+        return self._last_number
+
+    def must_turn_over(self, size_bytes: int) -> bool:
+        """Whether a record of this size begins another segment, so that all others must be safe."""
+        is_empty = self._offset == HEAD_BYTES
+        is_full = not is_empty and self._offset + size_bytes > self._segment_bytes
+        return self._descriptor is None or is_full
+
+    @property
     def container(self) -> str:
         """Name of the segment that is written to; empty when there is none."""
         return self._container
 
     def _make_room(self, size_bytes: int) -> None:
         """Begin another segment when this one is full; a record is never split."""
-        is_empty = self._offset == HEAD_BYTES
-        if self._descriptor is not None and (
-            is_empty or self._offset + size_bytes <= self._segment_bytes
-        ):
+        if not self.must_turn_over(size_bytes):
             return
         self.sync()
         self._close()
