@@ -7,6 +7,7 @@ after finishing what was begun.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -61,6 +62,9 @@ SWITCH_INTERVAL_S = 0.0005
 """How long a thread of the doors may keep the interpreter while another one waits for it. A sender
 waits for three hand-overs between threads; at Python's 5 ms the indexer would hold up each."""
 
+COLLECT_AFTER = 20_000
+"""Objects that are made, and not freed, before the collector of cycles looks for some."""
+
 WRONG_IDENTITY = Refused(1, 1, 1, "User name and passcode do not fit together.")
 """PS3.7 D.3.3.7 leaves the reason to us; table 9-21 of PS3.8 has none nearer than "no reason"."""
 
@@ -88,6 +92,7 @@ async def _doors(place: Place, tell_ready: Tell) -> None:
             on_event=count_door_event,
         )
         await server.start(place.server.host, place.server.dimse_port)
+        _spare_the_collector()
         tell_ready()
         await stopping.wait()
         await server.stop(GRACE_S)
@@ -262,6 +267,17 @@ def _run_loop(main: Coroutine[Any, Any, None]) -> None:
         asyncio.run(main)
     else:
         uvloop.run(main)
+
+
+def _spare_the_collector() -> None:
+    """Have the collector of cycles look at new objects only, and seldom.
+
+    What was made by now stays until the end. What an instance leaves behind has no cycles: looking
+    for some after every seven hundred objects took a twentieth of the time of a load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
 
 
 def _stop_event() -> asyncio.Event:

@@ -150,8 +150,8 @@ class HeaderWalk:
         unpack = order.explicit.unpack_from
         unpack_long = order.long.unpack_from
         heads = order.heads
-        special = order.marked if found is None else order.special
-        base, at, last = position, 0, -1
+        get = (order.marked if found is None else order.special).get
+        base, at, last, size = position, 0, -1, 0
         buffer = b""
         while True:
             if at > last:
@@ -163,24 +163,21 @@ class HeaderWalk:
                     # Room for the longest head; the length in it is checked like any other.
                     buffer = buffer[at : last + HEAD] + b"\0\0\0\0"
                     base, at, last = position, 0, 0
+                size = len(buffer)
             key, letters, length = unpack(buffer, at)
             head = heads[letters]
             if head == 8:
                 value = at + 8
-                if key not in special:
-                    at = value + length
-                    continue
             elif head:
                 value = at + 12
                 length = unpack_long(buffer, at + 8)[0]
-                if key not in special and length != UNDEFINED:
-                    at = value + length
-                    continue
             else:
                 letters, value, length = self._odd_head(buffer, at, base, order)
-            tag = special.get(key, 0)
-            if tag and length != UNDEFINED:
-                if value + length <= len(buffer):
+            tag = get(key)
+            if tag is None and length != UNDEFINED:
+                at = value + length
+            elif tag and length != UNDEFINED:
+                if value + length <= size:
                     found[tag] = (letters, buffer[value : value + length])  # type: ignore[index]
                 else:
                     self._collect(found, tag, letters, base + value, length)
