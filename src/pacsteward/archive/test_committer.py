@@ -1,0 +1,156 @@
+"""The writer goes ahead of the syncer: what that may change, and what it must not."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pacsteward.archive import disk
+from pacsteward.archive.fixtures.sender import MIB, House, data_set, running
+from pacsteward.archive.model import Outcome, StoreResult
+from pacsteward.archive.segment import find_segments
+from pacsteward.base.db import Database
+from pacsteward.base.errors import PacstewardError, Unavailable
+
+
+class Gate:
+    """Holds up the syncs of segments until a test lets them go, or has them fail."""
+
+    def __init__(self, sync: Callable[[int], None]) -> None:
+        self._sync = sync
+        self.is_closed = False
+        self.has_failed = False
+        self._open = threading.Event()
+        self.waiting = threading.Semaphore(0)
+
+    def sync(self, descriptor: int) -> None:
+        if threading.current_thread().name != "syncer" or not self.is_closed:
+            self._sync(descriptor)
+            return
+        self.waiting.release()
+        assert self._open.wait(30)
+        if self.has_failed:
+            raise OSError(errno.EIO, "the test's")
+        self._sync(descriptor)
+
+    def close(self) -> None:
+        self._open.clear()
+        self.is_closed = True
+
+    def open(self, *, fails: bool = False) -> None:
+        self.has_failed = fails
+        self.is_closed = False
+        self._open.set()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    made = Gate(disk.sync)
+    monkeypatch.setattr(disk, "sync", made.sync)
+    return made
+
+
+@pytest.fixture
+def house(tmp_path: Path, sqlite_database: Database, gate: Gate) -> Iterator[House]:
+    with running(tmp_path, sqlite_database) as opened:
+        opened.store(data_set("1.1"), "1.1")
+        opened.wait()
+        yield opened
+
+
+@pytest.fixture
+def send(house: House) -> Iterator[Callable[..., Future[StoreResult]]]:
+    with ThreadPoolExecutor(16) as threads:
+        yield lambda uid, **more: threads.submit(house.store, data_set(uid, **more), uid)
+
+
+def written(house: House, count: int) -> None:
+    """Wait until so many records wait for the syncer."""
+    deadline = time.monotonic() + 30
+    while len(house.keeper._committer._written) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_the_next_batch_is_written_while_the_last_is_synced(house, gate, send) -> None:
+    gate.close()
+    first = send("1.2")
+    assert gate.waiting.acquire(timeout=30)
+    behind = [send(f"1.{number}") for number in range(3, 8)]
+    written(house, 5)
+    assert not first.done()
+    assert not any(one.done() for one in behind)
+    gate.open()
+    assert {one.result(30).outcome for one in (first, *behind)} == {Outcome.STORED}
+    house.wait()
+    assert house.uids() == sorted(f"1.{number}" for number in range(1, 8))
+
+
+def test_a_failed_sync_takes_all_that_was_written_behind_it(house, gate, send) -> None:
+    gate.close()
+    doomed = [send("1.2")]
+    assert gate.waiting.acquire(timeout=30)
+    doomed += [send(f"1.{number}") for number in range(3, 8)]
+    written(house, 5)
+    gate.open(fails=True)
+    for one in doomed:
+        with pytest.raises(Unavailable, match="not stored"):
+            one.result(30)
+    # The same again is welcome: nothing of it counts, and it begins another segment.
+    assert house.store(data_set("1.2"), "1.2").outcome is Outcome.STORED
+    house.wait()
+    assert house.uids() == ["1.1", "1.2"]
+    first, second = find_segments(house.folder / "landing")[0]
+    assert second.head.first_sequence == 2
+    assert first.before_sequence == 2
+
+
+def test_a_segment_is_left_only_when_all_in_it_is_safe(house, gate, send) -> None:
+    gate.close()
+    first = send("1.2")
+    assert gate.waiting.acquire(timeout=30)
+    # Three of these fill the rest of a segment of four mebibytes; the last begins another.
+    pixels = bytes(MIB - 4096)
+    large = [send(f"2.{number}", pixels=pixels) for number in range(5)]
+    time.sleep(0.2)
+    assert len(find_segments(house.folder / "landing")[0]) == 1
+    gate.open()
+    for one in (first, *large):
+        assert one.result(30).outcome is Outcome.STORED
+    house.wait()
+    assert len(house.uids()) == 7
+    assert len(find_segments(house.folder / "landing")[0]) == 2
+
+
+def test_what_was_refused_by_a_failing_disk_is_not_there_after_a_restart(
+    tmp_path: Path, sqlite_database: Database, gate: Gate
+) -> None:
+    told: dict[str, object] = {}
+    with running(tmp_path, sqlite_database) as house, ThreadPoolExecutor(8) as threads:
+
+        def store(uid: str) -> None:
+            try:
+                told[uid] = house.store(data_set(uid), uid).outcome
+            except PacstewardError as error:
+                told[uid] = error
+
+        for round_number in range(6):
+            gate.close()
+            for number in range(4):
+                threads.submit(store, f"3.{round_number}.{number}")
+            assert gate.waiting.acquire(timeout=30)
+            gate.open(fails=round_number % 2 == 1)
+        threads.shutdown()
+        # Until another segment was begun, what a failed sync left might still count.
+        store("3.9")
+        house.wait()
+    with running(tmp_path, sqlite_database) as house:
+        house.wait()
+        assert house.uids() == sorted(uid for uid, what in told.items() if what == "stored")
+        assert 0 < len(house.uids()) < 25
