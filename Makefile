@@ -8,7 +8,7 @@ ROOM ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench repl house new docs hospital clean
+.PHONY: help setup serve test check bench prove repl house new docs hospital clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,14 +22,17 @@ test: setup $(STAMPS)/peers ## All tests; ROOM=worklist only those of a room
 	@tests/run $(ROOM)
 
 check: $(STAMPS)/package ## Format, lint, types, floors, house; under a minute
-	@$(BIN)/ruff format --check --quiet src tests bench tools conftest.py
-	@$(BIN)/ruff check --quiet src tests bench tools conftest.py
+	@$(BIN)/ruff format --check --quiet src tests bench prove tools conftest.py
+	@$(BIN)/ruff check --quiet src tests bench prove tools conftest.py
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pytest -q tests/house
 
 bench: setup $(STAMPS)/peers ## Speed beside Orthanc; QUICK=1 within three minutes
 	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+prove: setup $(STAMPS)/peers ## The promises of reliability, counted; QUICK=1, ONLY=R1,R2
+	@$(BIN)/python -m prove $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 repl: $(STAMPS)/package ## Python with the house of DATA open, read-only
 	@$(BIN)/pacsteward repl --data $(DATA)

@@ -110,7 +110,7 @@ def test_source_names_no_folder_of_anybodys_machine() -> None:
     pattern = re.compile(r"(?<![\w/.])/(?:work|home/\w+|Users/\w+|root)/")
     wrong = [
         f"{path.relative_to(ROOT)}:{number}"
-        for folder in ("src", "tests", "docs", "bench", "deploy", "tools")
+        for folder in ("src", "tests", "docs", "bench", "prove", "deploy", "tools")
         for path in sorted((ROOT / folder).rglob("*"))
         if path.suffix in {".py", ".md", ".toml", ".html", ".service", ".yaml", ".yml"}
         and "dist" not in path.parts
