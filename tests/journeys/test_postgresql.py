@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
-from sqlalchemy.engine import make_url
 
 from tests.support.peers import dcmtk
+from tests.support.postgres import new_database
 from tests.support.product import Product
 from tests.support.samples import pretend_orders, study_files
 from tests.support.sending import Sender, until_acknowledged
@@ -21,11 +19,7 @@ pytestmark = pytest.mark.journey
 
 @pytest.fixture
 def product(postgres_server: str, tmp_path: Path) -> Iterator[Product]:
-    name = f"journey_{secrets.token_hex(4)}"
-    plain = postgres_server.replace("postgresql+psycopg://", "postgresql://", 1)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    url = make_url(plain).set(database=name).render_as_string(hide_password=False)
+    url = new_database(postgres_server)
     running = Product(tmp_path / "archive", {"PACSTEWARD_DATABASE_URL": url}).start()
     yield running
     running.stop()

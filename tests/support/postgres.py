@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,10 +17,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from sqlalchemy.engine import make_url
 
 START_TIMEOUT_S = 30.0
 PR_SET_PDEATHSIG = 1
@@ -58,9 +61,62 @@ def programs() -> Path:
     raise NotInstalled("PostgreSQL is not installed: no initdb in /usr/lib/postgresql or PATH.")
 
 
+@dataclass
+class Cluster:
+    """A server that can be stopped and started again.
+
+    Parameters
+    ----------
+    url
+        Of its database ``postgres``, with a superuser's rights.
+    """
+
+    folder: Path
+    url: str
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Return once it answers."""
+        log = self.folder / "log"
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                [programs() / "postgres", "-D", self.folder / "data"],
+                stdout=subprocess.DEVNULL,
+                stderr=file,
+                cwd="/",
+                preexec_fn=_die_with_the_test_run,
+                **_account_of(self.folder),
+            )
+        _await(self._process, self.url, log)
+
+    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """End it: SIGINT in good order (fast), SIGQUIT as a crash does (immediate)."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(timeout=60)
+
+    def new_database(self) -> str:
+        """Make an empty database; return its URL."""
+        return new_database(self.url)
+
+
+def new_database(server: str) -> str:
+    """Make an empty database of a server; return its URL."""
+    name = f"made_{secrets.token_hex(4)}"
+    plain = server.replace("postgresql+psycopg://", "postgresql://", 1)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return make_url(plain).set(database=name).render_as_string(hide_password=False)
+
+
 @contextmanager
-def running_postgres() -> Iterator[str]:
-    """Run a server and give the URL of its database ``postgres``, with a superuser's rights.
+def running_cluster(more: str = "") -> Iterator[Cluster]:
+    """Run a server of our own.
+
+    Parameters
+    ----------
+    more
+        Lines of configuration that outdo those above.
 
     Raises
     ------
@@ -84,26 +140,31 @@ def running_postgres() -> Iterator[str]:
             cwd="/",
             **account,
         )
+        place = f"port = {port}\nunix_socket_directories = '{folder}'\n"
         with (data / "postgresql.conf").open("a") as file:
-            file.write(CONFIGURATION + f"port = {port}\nunix_socket_directories = '{folder}'\n")
-        server = subprocess.Popen(
-            [binaries / "postgres", "-D", data],
-            stdout=subprocess.DEVNULL,
-            stderr=(folder / "log").open("wb"),
-            cwd="/",
-            preexec_fn=_die_with_the_test_run,
-            **account,
-        )
+            file.write(CONFIGURATION + place + more)
+        cluster = Cluster(folder, f"postgresql://postgres@127.0.0.1:{port}/postgres")
+        cluster.start()
         try:
-            url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-            _await(server, url, folder / "log")
-            yield url
+            yield cluster
         finally:
             # Immediate shutdown: the cluster is thrown away.
-            server.send_signal(signal.SIGQUIT)
-            server.wait(timeout=20)
+            cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running_postgres() -> Iterator[str]:
+    """Run a server and give the URL of its database ``postgres``, with a superuser's rights.
+
+    Raises
+    ------
+    NotInstalled
+        There is none to run.
+    """
+    with running_cluster() as cluster:
+        yield cluster.url
 
 
 def _account_of(folder: Path) -> dict[str, Any]:

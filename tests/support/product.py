@@ -47,6 +47,13 @@ class Product:
 
     def start(self, *options: str) -> Product:
         began = time.monotonic()
+        self.launch(*options)
+        self._await_ready()
+        self.started_in_s = time.monotonic() - began
+        return self
+
+    def launch(self, *options: str, **environment: str) -> None:
+        """Start it and wait for nothing; `environment` counts for this run alone."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [
@@ -60,13 +67,10 @@ class Product:
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment, **environment},
                 start_new_session=True,
                 preexec_fn=_die_with_the_test_run,
             )
-        self._await_ready()
-        self.started_in_s = time.monotonic() - began
-        return self
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + 60
