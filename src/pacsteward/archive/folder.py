@@ -8,6 +8,7 @@ process. Foreign files in the folder are never touched.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -153,3 +154,6 @@ def _write_format(data_folder: Path, clock: Clock) -> None:
         os.close(descriptor)
     disk.rename(temporary, data_folder / _FORMAT)
     disk.sync_folder(data_folder)
+    # The folder is new as a rule, and its own name is in the one above, which need not be ours.
+    with contextlib.suppress(PermissionError):
+        disk.sync_folder(data_folder.resolve().parent)

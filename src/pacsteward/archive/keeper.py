@@ -221,6 +221,9 @@ class Keeper:
             indexed = landing_position(connection, self.node)
             applied = ledger_position(connection, self.node)
         self._landing.open(indexed)
+        # The names of the folders themselves: a new folder that a power cut forgets takes all in
+        # it along. At each start, since the one that made them may have been killed before this.
+        disk.sync_folder(self.data_folder)
         self.watermark.reset(landed=self._landing.safe_sequence, indexed=indexed)
         self.objects.settle(
             {

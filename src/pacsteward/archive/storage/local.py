@@ -50,9 +50,14 @@ class LocalObjects:
         self._incoming = self._folder / "incoming"
 
     def prepare(self) -> None:
-        """Make the folders."""
+        """Make the folders, and have their names on the disk.
+
+        Those of the objects' folders too: one that was made right before a crash is there, and
+        nobody would sync its name again.
+        """
         for folder in (self._folder, self._incoming):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.sync_folder(self._folder)
 
     def begin(self) -> tuple[str, int]:
         """Open a new file in ``incoming``; return its name and descriptor."""
