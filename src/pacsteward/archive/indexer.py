@@ -11,6 +11,10 @@ ahead with what it has.
 A record that cannot be digested stops nothing: it is set aside, where people see it and its bytes
 can be had by its UID. While the database is away the log waits; `lag` tells the committer when to
 refuse more.
+
+Its transactions do not wait for the disk. A PostgreSQL server that crashes forgets the last of
+them, and this process lives on: so each transaction looks whether the index is where the one before
+left it, and what was forgotten is read again from the log.
 """
 
 from __future__ import annotations
@@ -20,17 +24,18 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection, insert
 
+from pacsteward.archive import disk
 from pacsteward.archive.containers import stored_data
 from pacsteward.archive.events import RecordSetAside
 from pacsteward.archive.index_batch import Item, Raced, Written, write_batch
-from pacsteward.archive.known import move_landing_position, place_of
+from pacsteward.archive.known import landing_position, move_landing_position, place_of
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.tables import SET_ASIDE
 from pacsteward.archive.trail import audit_entries
@@ -50,6 +55,8 @@ BATCH_MAX: Final = 500
 """Instances in a batch; readers wait for its end."""
 
 _GLANCE_S: Final = 0.004
+_LOOK_S: Final = 1.0
+"""How often it is looked whether a server has forgotten something, while nothing arrives."""
 _RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 Audit = Callable[[Connection, Sequence[AuditEntry]], object]
@@ -58,6 +65,18 @@ Audit = Callable[[Connection, Sequence[AuditEntry]], object]
 OnIndexed = Callable[[Sequence[Landed], Sequence[Landed]], None]
 
 _log = logging.getLogger(__name__)
+
+
+class _NotWhereItWas(Unavailable):
+    """The index is at another position than the last transaction left it at."""
+
+    def __init__(self, found: int) -> None:
+        super().__init__(
+            "The index is not where it was left.",
+            why="The database has lost its last transactions, or kept one unconfirmed.",
+            remedy="It is brought up to the log by itself.",
+        )
+        self.found = found
 
 
 class Indexer:
@@ -80,6 +99,8 @@ class Indexer:
         node had stored meanwhile.
     write_lock
         Held while the index is written, so that verbs and batches follow each other.
+    reread
+        Reads the log again behind a sequence.
     """
 
     def __init__(
@@ -96,6 +117,7 @@ class Indexer:
         is_eager: bool = False,
         on_indexed: OnIndexed = lambda _landed, _clashed: None,
         write_lock: threading.Lock | None = None,
+        reread: Callable[[int], Iterable[Landed]] = lambda _sequence: (),
     ) -> None:
         self._data_folder = data_folder
         self._database = database
@@ -108,6 +130,9 @@ class Indexer:
         self._is_eager = is_eager
         self._on_indexed = on_indexed
         self._write_lock = write_lock or threading.Lock()
+        self._reread = reread
+        self._position: int | None = None
+        self._forgotten_until = 0
         self._waiting: deque[Landed] = deque()
         self._arrived = threading.Event()
         self._is_stopping = False
@@ -117,6 +142,10 @@ class Indexer:
     def lag(self) -> int:
         """How many instances are safe and not yet indexed."""
         return len(self._waiting)
+
+    def begin_at(self, sequence: int) -> None:
+        """Expect the index at this position; without it, wherever it is."""
+        self._position = sequence
 
     def start(self) -> None:
         """Begin to follow."""
@@ -139,10 +168,11 @@ class Indexer:
     def _run(self) -> None:
         failures = 0
         while True:
-            self._arrived.wait()
+            if not self._arrived.wait(_LOOK_S):
+                self._look()
             self._linger()
             batch = [self._waiting[index] for index in range(min(len(self._waiting), BATCH_MAX))]
-            if not batch:
+            if not batch and not self._forgotten_until:
                 self._arrived.clear()
                 if self._is_stopping and not self._waiting:
                     return
@@ -150,7 +180,11 @@ class Indexer:
                     self._arrived.set()
                 continue
             try:
+                self._index_forgotten()
                 self.index(batch)
+            except _NotWhereItWas as error:
+                self._go_back(error.found)
+                continue
             except Unavailable as error:
                 failures += 1
                 _log.warning("The index cannot be written, so the log waits. %s", error)
@@ -174,6 +208,58 @@ class Indexer:
         ):
             time.sleep(_GLANCE_S)
 
+    # --- what the database forgot -----------------------------------------------------------
+
+    def _look(self) -> None:
+        """See whether the index is where it was left, while nothing arrives."""
+        if self._database.is_sqlite or self._position is None:
+            # An embedded database crashes with this process, and the start reads the log on.
+            return
+        try:
+            with self._database.read() as connection:
+                self._check(connection)
+        except _NotWhereItWas as error:
+            self._go_back(error.found)
+        except Unavailable:
+            # It says so when there is something to write.
+            return
+
+    def _check(self, connection: Connection) -> None:
+        if self._position is None:
+            return
+        found = landing_position(connection, self._node)
+        if found != self._position:
+            raise _NotWhereItWas(found)
+
+    def _go_back(self, found: int) -> None:
+        """Go on from where the index is."""
+        assert self._position is not None
+        if found < self._position:
+            _log.warning(
+                "The database has forgotten %d instances; they are indexed again from the log.",
+                self._position - found,
+            )
+            self._forgotten_until = max(self._forgotten_until, self._position)
+            self._watermark.indexed = found
+            self._arrived.set()
+        self._position = found
+
+    def _index_forgotten(self) -> None:
+        if not self._forgotten_until:
+            return
+        assert self._position is not None
+        batch: list[Landed] = []
+        with disk.speaking("The index could not be brought up to the log."):
+            for landed in self._reread(self._position):
+                if landed.sequence > self._forgotten_until:
+                    break
+                batch.append(landed)
+                if len(batch) == BATCH_MAX:
+                    self.index(batch)
+                    batch = []
+            self.index(batch)
+        self._forgotten_until = 0
+
     # --- a batch ----------------------------------------------------------------------------
 
     def index(self, batch: Sequence[Landed]) -> None:
@@ -186,14 +272,16 @@ class Indexer:
         """
         if not batch:
             return
+        # Not what an attempt before this one has written, although it failed in the end.
+        fresh = [one for one in batch if self._position is None or one.sequence > self._position]
         try:
-            clashed = self._write(batch)
+            clashed = self._write(fresh) if fresh else []
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001
             # Whatever one record does to us must not hold up the others: an acknowledged
             # instance is either indexed or set aside, and both can be seen.
-            clashed = [one for landed in batch for one in self._write_alone(landed)]
+            clashed = [one for landed in fresh for one in self._write_alone(landed)]
         self._watermark.indexed = batch[-1].sequence
         self._on_indexed(batch, clashed)
 
@@ -202,12 +290,14 @@ class Indexer:
         while True:
             try:
                 with self._write_lock, self._database.write(durable=False) as connection:
+                    self._check(connection)
                     now = self._clock.now()
                     completes_at = now + self._quiet if self._quiet is not None else None
                     written = write_batch(connection, items, now=now, completes_at=completes_at)
                     move_landing_position(connection, self._node, batch[-1].sequence)
                     self._announce(connection, written)
                     faults.reach("before-commit")
+                self._wrote(batch[-1].sequence)
                 faults.reach("after-commit")
             except Raced:
                 continue
@@ -219,6 +309,10 @@ class Indexer:
                     remedy="See the system's log for the disk.",
                 ) from error
             return [one for one in written.conflicts if not one.description.is_conflict]
+
+    def _wrote(self, sequence: int) -> None:
+        if self._position is not None:
+            self._position = sequence
 
     def _announce(self, connection: Connection, written: Written) -> None:
         if self._facts is not None:
@@ -247,6 +341,7 @@ class Indexer:
     def _set_aside(self, landed: Landed, why: str) -> None:
         description = landed.description
         with self._write_lock, self._database.write() as connection:
+            self._check(connection)
             inserted = connection.execute(
                 insert(SET_ASIDE).values(
                     sop_instance_uid=description.sop_instance_uid,
@@ -266,6 +361,7 @@ class Indexer:
             )
             if self._facts is not None:
                 self._facts.append(connection, fact)
+        self._wrote(landed.sequence)
 
     def _header(self, landed: Landed) -> Header:
         if landed.header is not None:

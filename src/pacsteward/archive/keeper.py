@@ -197,6 +197,7 @@ class Keeper:
             is_eager=waits_for_index,
             on_indexed=self._indexed,
             write_lock=self._write_lock,
+            reread=self._landing.replay,
         )
         self._catch_up()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="incoming")
@@ -221,6 +222,7 @@ class Keeper:
             indexed = landing_position(connection, self.node)
             applied = ledger_position(connection, self.node)
         self._landing.open(indexed)
+        self._indexer.begin_at(indexed)
         # The names of the folders themselves: a new folder that a power cut forgets takes all in
         # it along. At each start, since the one that made them may have been killed before this.
         disk.sync_folder(self.data_folder)
@@ -388,6 +390,7 @@ class Keeper:
         entry: LedgerEntry | None = None
         try:
             with self.database.write() as connection:
+                self._refuse_if_forgetful(connection)
                 for earlier in self._undone:
                     apply_entry(connection, earlier, self.clock.now())
                     move_ledger_position(connection, self.node, earlier.sequence)
@@ -411,6 +414,15 @@ class Keeper:
                 self._undone.append(entry)
             raise
         return entry
+
+    def _refuse_if_forgetful(self, connection: Connection) -> None:
+        """Decide nothing while the index lacks what it had already: it would be left out."""
+        if landing_position(connection, self.node) < self.watermark.indexed:
+            raise Unavailable(
+                "Nothing was changed.",
+                why="The database has lost its last transactions and is brought up to the log.",
+                remedy="Try again in a moment.",
+            )
 
     def _free(self, locations: Iterable[Location]) -> None:
         """Remove bytes that nothing names any more; what fails is found again at the next start."""

@@ -7,14 +7,24 @@ import itertools
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete, update
 
 from pacsteward.archive.containers import stored_data
 from pacsteward.archive.fixtures.sender import MIB, House, data_set, running
 from pacsteward.archive.model import Outcome, StoreResult
-from pacsteward.archive.tables import CONFLICT
+from pacsteward.archive.tables import (
+    CONFLICT,
+    INSTANCE,
+    LANDING_POSITION,
+    LOCATION,
+    PATIENT,
+    SERIES,
+    STUDY,
+)
 from pacsteward.base import faults
 from pacsteward.base.db import METADATA, Database, Question, open_database
 from pacsteward.base.errors import Exhausted, PacstewardError, Unavailable
@@ -183,3 +193,66 @@ def test_what_landed_before_the_index_went_away_is_indexed_when_it_is_back(
         is_away = False
         house.wait()
         assert house.uids() == ["1.1"]
+
+
+def forget(house: House) -> None:
+    """Have the index as it was before anything was stored, as after a crash of its server."""
+    with house.database.write() as connection:
+        for table in (LOCATION, INSTANCE, SERIES, STUDY, PATIENT):
+            connection.execute(delete(table))
+        connection.execute(update(LANDING_POSITION).values(sequence=0))
+
+
+def test_what_a_crashed_database_has_forgotten_is_indexed_again_with_the_next_instance(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database) as house:
+        for number in range(3):
+            house.store(data_set(f"1.{number}"), f"1.{number}")
+        house.wait()
+        forget(house)
+        # Sent once more by a modality that is told it is new: it must not be there twice.
+        assert house.store(data_set("1.1"), "1.1").outcome is Outcome.STORED
+        assert house.store(data_set("1.3"), "1.3").outcome is Outcome.STORED
+        house.wait()
+        assert house.uids() == ["1.0", "1.1", "1.2", "1.3"]
+        assert house.study()["number_of_study_related_instances"] == 4
+        assert house.rows(CONFLICT) == []
+
+
+def test_what_a_crashed_server_has_forgotten_is_indexed_again_although_nothing_comes(
+    tmp_path: Path, postgres_database: Database
+) -> None:
+    with running(tmp_path, postgres_database) as house:
+        for number in range(3):
+            house.store(data_set(f"1.{number}"), f"1.{number}")
+        house.wait()
+        forget(house)
+        with pytest.raises(Unavailable):
+            house.keeper.change("deleted", actor="admin", choose=lambda _connection: ["1.1"])
+        deadline = time.monotonic() + 20
+        while len(house.uids()) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_a_commit_that_was_made_and_not_confirmed_is_not_made_twice(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1"), "1.1")
+        house.wait()
+        real = house.keeper._indexer._wrote
+        lost: list[int] = []
+
+        def wrote(sequence: int) -> None:
+            if not lost:
+                lost.append(sequence)
+                raise OSError(errno.ECONNRESET, "the answer to the commit was lost")
+            real(sequence)
+
+        house.keeper._indexer._wrote = wrote  # type: ignore[method-assign]
+        assert house.store(data_set("1.1", number=2), "1.1").outcome is Outcome.CONFLICT
+        house.wait()
+        assert lost
+        assert len(house.rows(CONFLICT)) == 1
