@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -103,9 +104,10 @@ class Product:
         return self.process.wait(timeout=15)
 
     def kill(self) -> None:
-        """End it as a power cut does."""
+        """End it as a power cut does; harmless when it has ended by itself."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=10)
 
     def run(self, *words: str, stdin: str | None = None) -> str:
