@@ -17,6 +17,7 @@ rename wholly or not at all. A folder whose own name was not kept takes all in i
 from __future__ import annotations
 
 import os
+import posix
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -223,13 +224,25 @@ class Failing(Tap):
     ----------
     is_lasting
         Whether all later ones fail too.
+    is_short
+        A write that is to fail writes its first half, as on a disk that gets full, and the call
+        after it fails.
     """
 
-    def __init__(self, folder: Path, first: int, error: int, *, is_lasting: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        first: int,
+        error: int,
+        *,
+        is_lasting: bool = False,
+        is_short: bool = False,
+    ) -> None:
         super().__init__(folder)
         self.first = first
         self.error = error
         self.is_lasting = is_lasting
+        self.is_short = is_short
         self.is_armed = True
         self.calls: list[str] = []
 
@@ -240,6 +253,23 @@ class Failing(Tap):
         count = len(self.calls)
         if count == self.first or (self.is_lasting and count > self.first):
             raise OSError(self.error, os.strerror(self.error))
+
+    @property
+    def was_reached(self) -> bool:
+        """Whether there was an n-th call."""
+        return len(self.calls) >= self.first
+
+    def _written(
+        self, write: Callable[[], int], descriptor: int, offset: int, parts: Sequence[Any]
+    ) -> int:
+        is_due = self.is_armed and len(self.calls) + 1 == self.first
+        if not (self.is_short and is_due and descriptor in self._open_files):
+            return super()._written(write, descriptor, offset, parts)
+        self.calls.append(f"half of write {self._open_files[descriptor][0]}")
+        self.first += 1
+        data = b"".join(bytes(part) for part in parts)
+        # Not by `os`, whose calls are ours by now.
+        return posix.pwrite(descriptor, data[: max(1, len(data) // 2)], offset)
 
 
 @dataclass
