@@ -50,8 +50,11 @@ class FolderLock:
                 why=f"Process {holder or 'unknown'} keeps it.",
                 remedy="Stop that one first, or use another data folder.",
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        # For whoever is refused; the lock holds without it, and a full disk must not keep the
+        # archive from starting and being read.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Let another process in."""

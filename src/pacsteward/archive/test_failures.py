@@ -256,3 +256,18 @@ def test_a_commit_that_was_made_and_not_confirmed_is_not_made_twice(
         house.wait()
         assert lost
         assert len(house.rows(CONFLICT)) == 1
+
+
+def test_a_full_disk_does_not_keep_the_archive_from_starting(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock needs no room; only who holds it is written down, for whoever is refused."""
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1"), "1.1")
+
+    def full(*_args: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.1"]

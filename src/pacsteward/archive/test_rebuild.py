@@ -10,6 +10,7 @@ import pytest
 
 from pacsteward.archive.containers import container_path, stored_data
 from pacsteward.archive.counters import recount
+from pacsteward.archive.fixtures import index_picture
 from pacsteward.archive.fixtures.sender import (
     IMPLICIT,
     MIB,
@@ -24,7 +25,6 @@ from pacsteward.archive.rebuild import rebuild
 from pacsteward.archive.tables import (
     CONFLICT,
     INSTANCE,
-    LOCATION,
     PATIENT,
     SERIES,
     SET_ASIDE,
@@ -35,32 +35,10 @@ from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, Conflict
 
-KEYS = {
-    "patient_key",
-    "study_key",
-    "series_key",
-    "instance_key",
-    "conflict_key",
-    "version",
-    "created_at",
-    "updated_at",
-    "completes_at",
-    "completed_at",
-}
 
-
-def picture(house: House) -> dict[str, Any]:
+def picture(house: House) -> dict[str, list[dict[str, Any]]]:
     """Return all that the index says, without keys and moments."""
-    return {
-        table.name: sorted(
-            (
-                {name: value for name, value in row.items() if name not in KEYS}
-                for row in house.rows(table)
-            ),
-            key=repr,
-        )
-        for table in (PATIENT, STUDY, SERIES, INSTANCE, LOCATION, CONFLICT, SET_ASIDE)
-    }
+    return index_picture.picture(house.database)
 
 
 def change(house: House, kind: str, *uids: str, **details: str) -> None:
