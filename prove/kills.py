@@ -24,6 +24,9 @@ WHILE_STARTING = 10
 """Every tenth kill comes while it starts."""
 
 TURNS = 20
+START_TIMEOUT_S = 60.0
+REACH_TIMEOUT_S = 10.0
+"""So long it may send, once it is ready, without the place being reached so often."""
 RARE = ("after-open", "after-rename", "after-dirsync")
 """Places that are reached with a new segment or a big object only."""
 NOT_REACHED = ("object-put-sent", "object-put-acked")
@@ -115,7 +118,7 @@ def kill_at_fault_points(scale: Scale) -> Outcome:
     return Outcome(is_kept, "; ".join(figures), details)
 
 
-def kill_at(place: Site, point: str, number: int, timeout_s: float = 15) -> tuple[bool, bool]:
+def kill_at(place: Site, point: str, number: int) -> tuple[bool, bool]:
     """Have the product kill itself the `number`-th time that it reaches `point`; survey after.
 
     Returns
@@ -126,7 +129,7 @@ def kill_at(place: Site, point: str, number: int, timeout_s: float = 15) -> tupl
     product = place.product
     product.kill()
     product.launch(**{VARIABLE: f"{point}:kill@{number}"})
-    was_hit, was_ready = _await_death(place, timeout_s)
+    was_hit, was_ready = _await_death(place)
     product.kill()
     product.start()
     place.load.pause()
@@ -135,18 +138,19 @@ def kill_at(place: Site, point: str, number: int, timeout_s: float = 15) -> tupl
     return was_hit, was_ready
 
 
-def _await_death(place: Site, timeout_s: float) -> tuple[bool, bool]:
+def _await_death(place: Site) -> tuple[bool, bool]:
     """Wait until the supervisor says that a process of it was killed."""
     product = place.product
     assert product.process is not None
     seen = product.log_file.stat().st_size
     was_ready = False
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         with product.log_file.open("rb") as log:
             log.seek(seen)
             said = log.read()
-        was_ready = was_ready or b"is ready after" in said
+        if not was_ready and b"is ready after" in said:
+            was_ready, deadline = True, time.monotonic() + REACH_TIMEOUT_S
         if b"process ended; it is started again" in said:
             return True, was_ready
         if product.process.poll() is not None:
