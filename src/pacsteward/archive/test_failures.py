@@ -271,3 +271,19 @@ def test_a_full_disk_does_not_keep_the_archive_from_starting(
     monkeypatch.setattr(os, "pwrite", full)
     with running(tmp_path, database) as house:
         assert house.uids() == ["1.1"]
+
+
+def test_a_file_that_cannot_be_removed_does_not_hide_why_the_object_was_not_stored(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_more: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with running(tmp_path, database) as house:
+        with monkeypatch.context() as patch, faults.armed("before-fsync:enospc"):
+            patch.setattr(os, "unlink", refuse)
+            with pytest.raises(Exhausted):
+                house.store(data_set("1.9", pixels=bytes(2 * MIB)), "1.9")
+        assert house.store(data_set("1.1"), "1.1").outcome is Outcome.STORED
+    with running(tmp_path, database):
+        assert list((tmp_path / "objects" / "incoming").iterdir()) == []

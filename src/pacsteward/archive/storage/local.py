@@ -8,6 +8,7 @@ log names it (`LocalObjects.settle`). Names are random, never taken from what is
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -20,6 +21,8 @@ from pacsteward.archive import disk
 from pacsteward.archive.file_range import FileRange
 
 _CONTAINER: Final = re.compile(r"[0-9a-f]{32}")
+
+_log = logging.getLogger(__name__)
 
 
 def object_path(data_folder: Path, container: str) -> Path:
@@ -98,8 +101,15 @@ class LocalObjects:
             disk.rename(path, self._incoming_path(container))
 
     def discard(self, container: str) -> None:
-        """Remove a file that never got its place."""
-        self._incoming_path(container).unlink(missing_ok=True)
+        """Remove a file that never got its place; what fails is done at the next start.
+
+        The sender waits for the reason why it was not stored, and a disk that refuses to remove a
+        file must not take that reason's place.
+        """
+        try:
+            self._incoming_path(container).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("A file of an object that was not stored stays. %s", error.strerror)
 
     def remove(self, container: str) -> None:
         """Remove a stored object for good."""
