@@ -174,8 +174,8 @@ def instance_json(
         header = read_header(stored)
         made = _converted(header, bulk_data_prefix, inline_limit_bytes)
     except (Invalid, Exhausted, Unsupported):
-        return _known(instance)
-    made = _known(instance) | made
+        return known_json(instance)
+    made = known_json(instance) | made
     for tag, vr in header.left_out:
         made[f"{tag:08X}"] = {"vr": vr, "BulkDataURI": bulk_data_prefix + format_path((tag,))}
     # What an object says of itself is that of its sender.
@@ -199,7 +199,8 @@ def _converted(header: Header, bulk_data_prefix: str, inline_limit_bytes: int) -
         ) from error
 
 
-def _known(instance: Instance) -> dict[str, Any]:
+def known_json(instance: Instance) -> dict[str, Any]:
+    """Return what the index knows of an instance, as a DICOM JSON object."""
     return {
         "00080016": _uid(instance.sop_class_uid),
         "00080018": _uid(instance.sop_instance_uid),

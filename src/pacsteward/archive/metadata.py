@@ -1,7 +1,10 @@
 """Metadata of instances, series and studies as DICOM JSON, complete and quick.
 
 A header is read by range reads that stop at the pixel data and leave long binary values out; both
-stand in the JSON as BulkDataURIs. So an object of two gigabytes costs some kilobytes.
+stand in the JSON as BulkDataURIs. So an object of two gigabytes costs some kilobytes of memory; it
+is read once to be compared with its checksum, as before anything else of it leaves (`blocks.py`).
+Of an instance that is damaged only what the index knows is given, and that it is UNAVAILABLE: a
+viewer then misses that image, and shows the others.
 
 Making JSON of a header takes milliseconds, and a viewer wants thousands of headers at once. So what
 was made for a series is kept in ``DIR/cache/metadata``, one gzip file for each series, and used as
@@ -13,7 +16,8 @@ mark inside a JSON text is escaped, so ``"BulkDataURI":"`` can only be the key i
 
 References
 ----------
-PS3.18 10.4.1.1.2 (metadata), F.2 (DICOM JSON), F.2.6 (BulkDataURI); PS3.3 C.12.1.1 (0008,3002).
+PS3.18 10.4.1.1.2 (metadata), F.2 (DICOM JSON), F.2.6 (BulkDataURI); PS3.3 C.12.1.1 (0008,3002);
+PS3.4 C.6 (Instance Availability).
 """
 
 from __future__ import annotations
@@ -34,12 +38,12 @@ from typing import Final
 from isal import igzip
 
 from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, equal, every
-from pacsteward.archive.headers import instance_json
+from pacsteward.archive.headers import instance_json, known_json
 from pacsteward.archive.model import Instance, Selection
 from pacsteward.archive.read import Reader
 from pacsteward.archive.recent import Recent
 from pacsteward.base.db import Database
-from pacsteward.base.errors import NotFound
+from pacsteward.base.errors import Broken, NotFound
 from pacsteward.dicom.dicomjson import dumps
 
 FORMAT: Final = 1
@@ -48,6 +52,7 @@ FORMAT: Final = 1
 IN_MEMORY_BYTES: Final = 32 * 1024 * 1024
 """What was used last is kept unpacked, in each process, in bytes."""
 
+_INSTANCE_AVAILABILITY: Final = "00080056"
 _KEY: Final = b'"BulkDataURI":"'
 _SEPARATOR: Final = b",\n"
 _LEVEL: Final = 1
@@ -85,11 +90,14 @@ class _Kept:
     ----------
     body
         One JSON object for each instance, in viewing order, with commas between.
+    is_whole
+        Whether all instances could be read; else it is not kept, since they may be restored.
     """
 
     version: int
     entries: tuple[_Entry, ...]
     body: bytes
+    is_whole: bool = True
 
     def lines(self) -> Iterator[tuple[_Entry, bytes]]:
         """Give each instance with its JSON."""
@@ -236,6 +244,8 @@ class MetadataBook:
             kept = self._recent.get(key) or self._load(key)
             if kept is None or kept.version != series.version:
                 kept = self._renew(series, kept)
+                if not kept.is_whole:
+                    return kept
                 self._save(key, kept)
         self._recent.put(key, kept)
         return kept
@@ -252,7 +262,7 @@ class MetadataBook:
                 series_instance_uids=(series.series_instance_uid,),
             )
         )
-        entries, lines = [], []
+        entries, lines, is_whole = [], [], True
         for instance in instances:
             line = known.get((instance.sop_instance_uid, instance.checksum))
             if line is None:
@@ -260,11 +270,13 @@ class MetadataBook:
                     line = self._make(instance)
                 except NotFound:
                     continue  # deleted since it was listed
+                except Broken:
+                    line, is_whole = _unavailable(instance), False
             entries.append(_Entry(instance.sop_instance_uid, instance.checksum, len(line)))
             lines.append(line)
         # The version that the instances were listed under, which may be newer than the one asked.
         version = instances[0].series_version if instances else series.version
-        return _Kept(version, tuple(entries), _SEPARATOR.join(lines))
+        return _Kept(version, tuple(entries), _SEPARATOR.join(lines), is_whole)
 
     def _make(self, instance: Instance) -> bytes:
         place = (
@@ -326,6 +338,13 @@ class MetadataBook:
     def _path(self, key: str) -> Path:
         # A digest, so that no UID can make a path.
         return self._folder / key[:2] / f"{key[2:]}.gz"
+
+
+def _unavailable(instance: Instance) -> bytes:
+    """Return what stands for an instance whose bytes are damaged: it is missed, not forgotten."""
+    _log.error("Instance %s is damaged; its metadata were not given.", instance.sop_instance_uid)
+    known = known_json(instance) | {_INSTANCE_AVAILABILITY: {"vr": "CS", "Value": ["UNAVAILABLE"]}}
+    return dumps(dict(sorted(known.items())))
 
 
 def tidy(folder: Path, size_bytes: int) -> int:

@@ -4,11 +4,9 @@
 `StoredObject`, whose bytes can be read whole, in chunks or in ranges. While it is open the bytes
 are leased: nobody uses their place anew.
 
-No flipped bit leaves unnoticed. A whole read is compared with the checksum that was taken on
-arrival before the first byte goes out. Beyond `CHECKED_AT_ONCE_BYTES` it is compared on the way,
-and the last chunk is kept back when it does not agree, so that a receiver never has a damaged
-object that looks whole. Range reads (a frame, a header) are not compared; `verify` reads
-everything.
+No flipped bit leaves. Whatever is read, whole or a part, is compared with the checksum that was
+taken on arrival before its first byte is given away (`blocks.py` says how a part is). `verify` does
+the same for what nobody asks for.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from pacsteward.archive.blocks import BlockChecksums, checked_range
 from pacsteward.archive.containers import opened
 from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, equal, every
 from pacsteward.archive.doubtful import UNKNOWN_CHECKSUM, instance_set_aside
@@ -31,8 +30,8 @@ from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, NotFound, Unavailable
 from pacsteward.dicom.part10 import FileMeta, encode_part10_head, split_part10
 
-CHECKED_AT_ONCE_BYTES: Final = 64 * 1024 * 1024
-"""Objects up to this size are read twice rather than sent unchecked."""
+KEPT_WHOLE_BYTES: Final = 1024 * 1024
+"""An object up to this size is read whole whatever part of it is wanted, and kept while open."""
 
 CHUNK_BYTES: Final = 1024 * 1024
 
@@ -57,6 +56,7 @@ _VIEWING_ORDER: Final = (
     "study.study_key, length(series.series_number), series.series_number, series.series_key, "
     "instance.instance_order, instance.sop_instance_uid"
 )
+_NOT_WHAT_CAME: Final = "Its bytes are not those that were received."
 _SHOWN: Final = Sql("instance.rejected_for = ''")
 
 
@@ -75,6 +75,7 @@ class Reader:
         self._database = database
         self._data_folder = data_folder
         self._dialect: Dialect = Sqlite() if database.is_sqlite else Postgres()
+        self._blocks = BlockChecksums()
 
     def instances(self, selection: Selection, *, with_rejected: bool = False) -> list[Instance]:
         """Return what a selection names, in viewing order.
@@ -165,7 +166,7 @@ class Reader:
         """
         with ExitStack() as lease:
             descriptor, current = self._lease(lease, instance)
-            yield StoredObject(current, descriptor)
+            yield StoredObject(current, descriptor, self._blocks)
 
     def _lease(self, lease: ExitStack, instance: Instance) -> tuple[int, Instance]:
         try:
@@ -221,9 +222,11 @@ def _instance(row: Sequence[Any]) -> Instance:
 class StoredObject:
     """The bytes of one instance, open. Made by `Reader.open`."""
 
-    def __init__(self, instance: Instance, descriptor: int) -> None:
+    def __init__(self, instance: Instance, descriptor: int, blocks: BlockChecksums) -> None:
         self.instance = instance
         self._descriptor = descriptor
+        self._blocks = blocks
+        self._kept: bytes | None = None
         self._location = instance.location
 
     @property
@@ -254,24 +257,24 @@ class StoredObject:
         )
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return a range of the data set, shorter only at its end; not checked.
+        """Return a range of the data set, shorter only at its end; checked.
 
         Raises
         ------
         Broken
-            The file ends before the data set does.
+            It is not what was received.
         Unavailable
             The disk failed.
         """
         length = min(length, self.size - offset)
         if offset < 0 or length <= 0:
             return b""
-        data = self._pread(length, self._location.offset + offset)
-        while len(data) < length:
-            more = self._pread(length - len(data), self._location.offset + offset + len(data))
-            if not more:
-                raise self._damaged("Its file ends before it does.")
-            data += more
+        if length == self.size or self.size <= KEPT_WHOLE_BYTES:
+            return self.data_set()[offset : offset + length]
+        blocks = self._blocks.of(self._location, self.instance.checksum, self._raw, self._compare)
+        data = checked_range(blocks, self._raw, offset, length)
+        if data is None:
+            raise self._damaged(_NOT_WHAT_CAME)
         return data
 
     def data_set(self) -> bytes:
@@ -282,36 +285,30 @@ class StoredObject:
         Broken
             It is not what was received.
         """
-        data = self.read(0, self.size)
+        if self._kept is not None:
+            return self._kept
+        data = self._raw(0, self.size)
         self._compare(checksum_of(data))
+        if self.size <= KEPT_WHOLE_BYTES:
+            self._kept = data
         return data
 
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """Give the whole data set piece by piece, checked; see the top of the file.
+        """Give the whole data set piece by piece, checked.
 
         Raises
         ------
         Broken
-            It is not what was received; before the first piece, or, of a very large object,
-            before the last.
+            It is not what was received; before the first piece, unless the disk changes it
+            while it is being given.
         """
-        if self.size <= size:
-            yield self.data_set()
-            return
-        if self.size <= CHECKED_AT_ONCE_BYTES:
-            self.check()
-        checksum = 0
         for offset in range(0, self.size, size):
-            piece = self.read(offset, size)
-            checksum = checksum_of(piece, checksum)
-            if offset + size >= self.size:
-                self._compare(checksum)
-            yield piece
+            yield self.read(offset, size)
 
     def check(self) -> None:
         """Return when the stored bytes are those that were received.
 
-        For whoever sends them in ranges.
+        For whoever must know before the first of many ranges.
 
         Raises
         ------
@@ -320,8 +317,19 @@ class StoredObject:
         """
         checksum = 0
         for offset in range(0, self.size, CHUNK_BYTES):
-            checksum = checksum_of(self.read(offset, CHUNK_BYTES), checksum)
+            checksum = checksum_of(self._raw(offset, CHUNK_BYTES), checksum)
         self._compare(checksum)
+
+    def _raw(self, offset: int, length: int) -> bytes:
+        """Return a range as it lies there, shorter only at the end of the data set."""
+        length = min(length, self.size - offset)
+        data = self._pread(length, self._location.offset + offset)
+        while len(data) < length:
+            more = self._pread(length - len(data), self._location.offset + offset + len(data))
+            if not more:
+                raise self._damaged("Its file ends before it does.")
+            data += more
+        return data
 
     def _pread(self, length: int, offset: int) -> bytes:
         try:
@@ -335,7 +343,7 @@ class StoredObject:
 
     def _compare(self, checksum: int) -> None:
         if checksum != self.instance.checksum != UNKNOWN_CHECKSUM:
-            raise self._damaged("Its bytes are not those that were received.")
+            raise self._damaged(_NOT_WHAT_CAME)
 
     def _damaged(self, why: str) -> Broken:
         return Broken(

@@ -17,9 +17,10 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaselin
 
 from pacsteward.archive import metadata as metadata_module
 from pacsteward.archive.bulk import locate
+from pacsteward.archive.containers import container_path
 from pacsteward.archive.metadata import MetadataBook, tidy
 from pacsteward.archive.read import Reader, StoredObject
-from pacsteward.base.errors import Invalid, NotFound, Unsupported
+from pacsteward.base.errors import Broken, Invalid, NotFound, Unsupported
 from pacsteward.base.ids import new_uid
 from pacsteward.dicom.part10 import split_part10
 
@@ -248,6 +249,43 @@ def test_one_damaged_header_does_not_hide_its_series(
     assert len(answer) == 2
     (damaged,) = [one for one in answer if one["00080018"]["Value"] == [bad]]
     assert set(damaged) == {"00080016", "00080018", "00083002", "0020000D", "0020000E"}
+
+
+def test_r11_a_flipped_bit_is_never_in_metadata_and_hides_one_instance_alone(
+    vault: Any, book: MetadataBook, ct: Dataset
+) -> None:
+    vault.keep(another(ct, 1))
+    bad = vault.keep(another(ct, 2))
+    flip = Flip(vault, bad, b"GE MEDICAL")
+    for _ in range(2):
+        sound, damaged = read(book, ct.StudyInstanceUID)
+        assert sound["00080070"]["Value"] == ["GE MEDICAL SYSTEMS"]
+        assert damaged["00080018"]["Value"] == [bad]
+        assert damaged["00080056"]["Value"] == ["UNAVAILABLE"]
+        assert "00080070" not in damaged
+        with pytest.raises(Broken, match="is damaged"):
+            read(book, ct.StudyInstanceUID, ct.SeriesInstanceUID, bad)
+    flip.undo()
+    _, healed = read(book, ct.StudyInstanceUID)
+    assert healed["00080070"]["Value"] == ["GE MEDICAL SYSTEMS"]
+    assert read(book, ct.StudyInstanceUID, ct.SeriesInstanceUID, bad) == [healed]
+
+
+class Flip:
+    """A bit of a stored text, turned over at once."""
+
+    def __init__(self, vault: Any, uid: str, text: bytes) -> None:
+        location = Reader(vault.database, vault.data_folder).instance("", "", uid).location
+        self._path = container_path(vault.data_folder, location)
+        self._at = self._path.read_bytes().index(text, location.offset)
+        self.undo()
+
+    def undo(self) -> None:
+        with self._path.open("r+b") as file:
+            file.seek(self._at)
+            bit = file.read(1)[0] ^ 1
+            file.seek(self._at)
+            file.write(bytes([bit]))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from sqlalchemy import update
 
-from pacsteward.archive import read
+from pacsteward.archive import blocks, read
 from pacsteward.archive.containers import container_path
 from pacsteward.archive.model import Selection
 from pacsteward.archive.read import Reader
@@ -89,34 +89,66 @@ def test_an_instance_is_found_only_where_it_is(vault: Any, reader: Reader, ct: D
         reader.instance("", "", "1.2.3")
 
 
-def test_r11_a_flipped_bit_is_never_delivered(vault: Any, reader: Reader, ct: Dataset) -> None:
+@pytest.mark.parametrize("kept_whole_bytes", [read.KEPT_WHOLE_BYTES, 0])
+def test_r11_a_flipped_bit_is_never_delivered(
+    vault: Any,
+    reader: Reader,
+    ct: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    kept_whole_bytes: int,
+) -> None:
+    monkeypatch.setattr(read, "KEPT_WHOLE_BYTES", kept_whole_bytes)
     instance = reader.instance("", "", vault.keep(ct))
     damage(vault, instance)
     with reader.open(instance) as stored:
-        with pytest.raises(Broken, match="is damaged"):
-            stored.data_set()
-        with pytest.raises(Broken, match="is damaged"):
-            next(stored.chunks(100))
-        with pytest.raises(Broken, match="is damaged"):
-            stored.check()
+        for deliver in (
+            lambda: stored.data_set(),
+            lambda: next(stored.chunks(100)),
+            lambda: stored.check(),
+            lambda: stored.read(1000, 1),
+            lambda: stored.read(10, 1),
+        ):
+            with pytest.raises(Broken, match="is damaged"):
+                deliver()
 
 
-def test_r11_a_very_large_damaged_object_never_looks_whole(
+def test_r11_a_bit_that_flips_between_two_frames_is_noticed_at_the_second(
     vault: Any, reader: Reader, ct: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "CHECKED_AT_ONCE_BYTES", 10_000)
+    monkeypatch.setattr(read, "KEPT_WHOLE_BYTES", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4096)
     instance = reader.instance("", "", vault.keep(ct))
-    damage(vault, instance)
-    received = bytearray()
-    with reader.open(instance) as stored, pytest.raises(Broken, match="is damaged"):
-        received.extend(b"".join(_collect(stored.chunks(5000), received)))
-    assert 0 < len(received) < instance.size_bytes
+    with reader.open(instance) as stored:
+        data = stored.data_set()
+        assert stored.read(4000, 9000) == data[4000:13000]
+        damage(vault, instance, 12_500)
+        assert stored.read(4000, 4000) == data[4000:8000]
+        for offset, length in ((4000, 9000), (12_400, 1), (12_500, 1)):
+            with pytest.raises(Broken, match="is damaged"):
+                stored.read(offset, length)
+    with reader.open(instance) as again, pytest.raises(Broken, match="is damaged"):
+        again.read(12_500, 1)
 
 
-def _collect(chunks: Any, received: bytearray) -> Any:
-    for chunk in chunks:
-        received += chunk
-        yield b""
+def test_parts_are_read_with_little_more_than_themselves_once_the_whole_was(
+    vault: Any, reader: Reader, ct: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "KEPT_WHOLE_BYTES", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1024)
+    instance = reader.instance("", "", vault.keep(ct))
+    read_bytes = []
+    real = os.pread
+
+    def pread(descriptor: int, length: int, offset: int) -> bytes:
+        read_bytes.append(length)
+        return real(descriptor, length, offset)
+
+    with reader.open(instance) as stored:
+        stored.read(5000, 100)
+    with reader.open(instance) as stored:
+        monkeypatch.setattr(os, "pread", pread)
+        stored.read(5000, 500)
+        assert sum(read_bytes) == 2048
 
 
 def test_a_segment_that_was_used_anew_is_not_believed(
@@ -157,6 +189,6 @@ def test_a_file_that_is_cut_short_is_damaged(vault: Any, reader: Reader, ct: Dat
     path = container_path(vault.data_folder, instance.location)
     os.truncate(path, instance.location.offset + 5000)
     with reader.open(instance) as stored:
-        assert len(stored.read(0, 100)) == 100
-        with pytest.raises(Broken, match="is damaged"):
-            stored.data_set()
+        for deliver in (lambda: stored.read(0, 100), stored.data_set):
+            with pytest.raises(Broken, match="is damaged"):
+                deliver()
