@@ -179,12 +179,13 @@ def sink(
     answer: Callable[[Any], int] = lambda _event: 0,
     *,
     name: str = "SINK",
+    port: int | None = None,
 ) -> Iterator[int]:
     """Listen as a destination of C-MOVE; give the port. `storage` as in `get`."""
     ae = AE(ae_title=name)
     for uid, syntaxes in storage.items():
         ae.add_supported_context(uid, list(syntaxes))
-    port = free_port()
+    port = port or free_port()
     server = ae.start_server(
         ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, answer)]
     )

@@ -56,11 +56,16 @@ class BlockChecksums:
             return known
         with self._locks[hash(key) % _LOCKS]:
             known = self._known.get(key)
-            if known is None:
-                found, known = _whole(location.length, read)
-                compare(found)
-                self._known.put(key, known)
-        return known
+            return known if known is not None else self.renew(location, checksum, read, compare)
+
+    def renew(
+        self, location: Location, checksum: int, read: RawReader, compare: Callable[[int], None]
+    ) -> array[int]:
+        """Do the same, with a whole read in any case."""
+        found, blocks = _whole(location.length, read)
+        compare(found)
+        self._known.put((location, checksum), blocks)
+        return blocks
 
 
 def checked_range(blocks: array[int], read: RawReader, offset: int, length: int) -> bytes | None:

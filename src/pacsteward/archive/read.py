@@ -33,6 +33,9 @@ from pacsteward.dicom.part10 import FileMeta, encode_part10_head, split_part10
 KEPT_WHOLE_BYTES: Final = 1024 * 1024
 """An object up to this size is read whole whatever part of it is wanted, and kept while open."""
 
+CHECKED_AHEAD_BYTES: Final = 64 * 1024 * 1024
+"""Objects up to this size are read twice rather than found to be damaged in mid-answer."""
+
 CHUNK_BYTES: Final = 1024 * 1024
 
 
@@ -299,9 +302,11 @@ class StoredObject:
         Raises
         ------
         Broken
-            It is not what was received; before the first piece, unless the disk changes it
-            while it is being given.
+            It is not what was received. Before the first piece; a very large object of which
+            something was read before may also break off in the middle.
         """
+        if CHUNK_BYTES < self.size <= CHECKED_AHEAD_BYTES:
+            self.check()
         for offset in range(0, self.size, size):
             yield self.read(offset, size)
 
@@ -315,10 +320,7 @@ class StoredObject:
         Broken
             They are not.
         """
-        checksum = 0
-        for offset in range(0, self.size, CHUNK_BYTES):
-            checksum = checksum_of(self._raw(offset, CHUNK_BYTES), checksum)
-        self._compare(checksum)
+        self._blocks.renew(self._location, self.instance.checksum, self._raw, self._compare)
 
     def _raw(self, offset: int, length: int) -> bytes:
         """Return a range as it lies there, shorter only at the end of the data set."""

@@ -46,6 +46,8 @@ def _file(stored: StoredObject, target: str, code_frame: FrameCoder) -> tuple[st
     """Return the transfer syntax that it really leaves in, and the pieces of the file."""
     if target == stored.transfer_syntax_uid:
         return target, _as_stored(stored)
+    # Damage is then an answer of its own, and not one that breaks off after a few frames.
+    stored.check()
     try:
         chunks = transcode_chunks(
             stored.read, stored.size, stored.transfer_syntax_uid, target, code_frame=code_frame
