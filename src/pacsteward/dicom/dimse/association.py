@@ -556,16 +556,18 @@ class Association(asyncio.BufferedProtocol):
             return
         quiet_s, limits = self.quiet_s, self._limits
         is_inside = self.is_in_message() or self._buffer.start != self._buffer.end
-        if self.is_busy() or self._is_held:
-            pass  # it is our turn
-        elif is_inside and quiet_s >= limits.data_set_idle_s:
-            self._cut(f"cut: silent for {quiet_s:.0f} s in the middle of a message")
-            return
-        elif not is_inside and quiet_s >= limits.association_idle_s:
-            self._cut(f"cut: idle for {quiet_s:.0f} s")
-            return
-        patience_s = min(limits.data_set_idle_s, limits.association_idle_s)
-        self._watch = self._loop.call_later(max(patience_s / 20, 0.01), self._look_at_watch)
+        again_s = min(limits.data_set_idle_s, limits.association_idle_s) / 20
+        if not (self.is_busy() or self._is_held):  # otherwise it is our turn
+            left_s = (limits.data_set_idle_s if is_inside else limits.association_idle_s) - quiet_s
+            if left_s <= 0 and is_inside:
+                self._cut(f"cut: silent for {quiet_s:.0f} s in the middle of a message")
+                return
+            if left_s <= 0:
+                self._cut(f"cut: idle for {quiet_s:.0f} s")
+                return
+            # Not a twentieth later than was said.
+            again_s = min(again_s, left_s)
+        self._watch = self._loop.call_later(max(again_s, 0.01), self._look_at_watch)
 
     def _cut(self, how: str) -> None:
         """End an association whose peer is silent, and its connection soon after.
