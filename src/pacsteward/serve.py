@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import resource
 import sys
 import time
 from collections.abc import Collection
@@ -25,6 +26,9 @@ class Kind(StrEnum):
     JOBS = "jobs"
 
 
+OPEN_FILES = 65_536
+"""As many as deploy/pacsteward.service gives."""
+
 RUNS = {Kind.DOORS: run_doors, Kind.WEB: run_web, Kind.JOBS: run_jobs}
 
 
@@ -39,6 +43,7 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
     began = time.monotonic()
     password = first_steps(place)
     _log_to(place, "supervisor")
+    _allow_open_files()
     chosen = (only,) if only else tuple(Kind)
     supervisor = Supervisor(
         {kind.value: partial(_run, kind, place) for kind in chosen},
@@ -51,6 +56,14 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
     if not supervisor.is_stopping:
         _greet(place, password, chosen, seconds=time.monotonic() - began)
     return supervisor.watch()
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files: a login shell gives 1024, no more than the associations."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _run(kind: Kind, place: Place, tell_ready: Tell) -> None:
