@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from tests.hardness.target import at_once
 from tests.support.product import Product
 from tests.support.scu import store_bytes
-
-import httpx
 
 from pacsteward.archive.fixtures.sender import CT, EXPLICIT, data_set
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from tests.hardness.target import Target
 from tests.hardness.wire import Line, associate_rq
 from tests.support.product import Product
 from tests.support.samples import part10, small
+from tests.support.stalling import is_cut, stalled
 
 STALLED = 60
 """Of each kind of door."""
@@ -26,66 +27,15 @@ OBJECT_BYTES = 24 * 1024**2
 SLACK_S = 4.0
 
 
-def dimse_stalls() -> list[Callable[[Line], None]]:
-    """Ways to say half of something to the DIMSE door."""
-    store = wire.p_data(
-        wire.STORE,
-        wire.command(wire.request(1, wire.CT_STORAGE, has_data=True, _1000="1.2.3")),
-        is_command=True,
-    )
-
-    def nothing(_line: Line) -> None: ...
-
-    def half_a_request(line: Line) -> None:
-        line.send(associate_rq()[:100])
-
-    def half_a_command(line: Line) -> None:
-        line.associate()
-        line.send(wire.C_ECHO[:30])
-
-    def half_an_object(line: Line) -> None:
-        line.associate()
-        line.send(store + wire.p_data(wire.STORE, bytes(9000), is_command=False, is_last=False))
-
-    return [nothing, half_a_request, half_a_command, half_an_object]
-
-
-def http_stalls(token: str) -> list[bytes]:
-    """Half requests."""
-    whole = request("POST", "/dicom-web/studies", token, "Content-Type: application/dicom")
-    return [
-        b"",
-        b"GET /dicom-web/stu",
-        whole[:-2],
-        request("POST", "/api/v1/peers", token, "Content-Type: application/json", length=500),
-        request(
-            "POST", "/dicom-web/studies", token, "Content-Type: application/dicom",
-            body=bytes(5000), length=10**6,
-        ),
-    ]  # fmt: skip
-
-
 @pytest.fixture
-def stalled(target: Target) -> Iterator[list[socket.socket]]:
+def lines(target: Target) -> Iterator[list[socket.socket]]:
     """Hold half-spoken connections to both doors."""
-    lines = []
-    ways = dimse_stalls()
-    for number in range(STALLED):
-        line = target.line()
-        ways[number % len(ways)](line)
-        lines.append(line.socket)
-    begun = http_stalls(target.token())
-    for number in range(STALLED):
-        connection = socket.create_connection(("127.0.0.1", target.product.http_port))
-        connection.sendall(begun[number % len(begun)])
-        lines.append(connection)
-    yield lines
-    for connection in lines:
-        connection.close()
+    with stalled(target.product, target.token(), STALLED) as lines:
+        yield lines
 
 
 def test_r13_others_are_served_beside_stalled_connections_which_are_cut(
-    target: Target, stalled: list[socket.socket]
+    target: Target, lines: list[socket.socket]
 ) -> None:
     readers = [_reader(target) for _ in range(READERS)]
     with target.unharmed():
@@ -99,11 +49,11 @@ def test_r13_others_are_served_beside_stalled_connections_which_are_cut(
         assert time.monotonic() - began_query <= BESIDE_MAX_S
         assert len(_held(target, readers)) == READERS
         held = []
-        for connection in stalled:
+        for connection in lines:
             connection.settimeout(max(0.01, began + CUT_AFTER_S + SLACK_S - time.monotonic()))
-            if not _is_cut(connection):
+            if not is_cut(connection):
                 held.append(connection)
-        assert not held, f"{len(held)} of {len(stalled)} are still there"
+        assert not held, f"{len(held)} of {len(lines)} are still there"
         while _held(target, readers) and time.monotonic() < began + CUT_AFTER_S + SLACK_S:
             time.sleep(0.2)
         assert not _held(target, readers)
@@ -138,17 +88,6 @@ def _held(target: Target, clients: list[socket.socket]) -> set[int]:
         if connection.raddr
     }
     return there & {client.getsockname()[1] for client in clients}
-
-
-def _is_cut(connection: socket.socket) -> bool:
-    try:
-        while connection.recv(4096):
-            pass
-    except TimeoutError:
-        return False
-    except ConnectionResetError:
-        return True
-    return True
 
 
 def test_r14_strangers_beyond_the_cap_are_refused_and_peers_have_their_reserve(
