@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pacsteward.security.actor import Actor
+from pacsteward.security.noting import noting
 from pacsteward.security.peer import Peer, is_from, is_loopback
 from pacsteward.security.peers import PeerBook
 from pacsteward.security.permissions import SERVICES
@@ -75,7 +76,8 @@ def decide(
     title = calling_ae_title.strip(" ")
     peer = book.get(title)
     if peer is not None and is_from(peer, address):
-        book.note_seen(title, address)
+        with noting("A caller"):
+            book.note_seen(title, address)
         return Admission(_permissions_of(peer), peer)
     if peer is None:
         why = "No peer of this AE title is registered."
@@ -83,15 +85,16 @@ def decide(
         where = f"at {peer.host}" if peer.accepts_from == "host" else f"from {peer.accepts_from}"
         why = f"This AE title is registered {where}, and the call came from another address."
     is_let_in = admit_unknown == "always" or (admit_unknown == "loopback" and is_loopback(address))
-    book.note_unknown(
-        title,
-        address,
-        called_ae_title=called_ae_title,
-        proposed=proposed,
-        implementation=implementation,
-        why=why,
-        was_admitted=is_let_in,
-    )
+    with noting("A caller"):
+        book.note_unknown(
+            title,
+            address,
+            called_ae_title=called_ae_title,
+            proposed=proposed,
+            implementation=implementation,
+            why=why,
+            was_admitted=is_let_in,
+        )
     return Admission(STRANGERS_PERMISSIONS, None) if is_let_in else Refusal(why)
 
 

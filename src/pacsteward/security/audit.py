@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, text, upda
 
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
+from pacsteward.base.errors import Unavailable
 from pacsteward.security import audit_chain
 from pacsteward.security.actor import Actor, ActorKind
 from pacsteward.security.audit_chain import ChainReport
@@ -178,7 +179,9 @@ class AuditBook:
         """Record that `actor` saw these studies, once in each minute for each study.
 
         Call it before the answer leaves. The entry survives the end of this process at once, and
-        a loss of power a moment later.
+        a loss of power a moment later. While the book cannot be written, because the disk is full,
+        it waits in memory and the answer may leave: the images that a patient's treatment needs
+        are not withheld for it. Only so many wait; then readers are refused.
         """
         key = (actor.kind, actor.name, actor.address, event, participants)
         fresh = self._fresh((key, uid) for uid in study_instance_uids)
@@ -197,6 +200,10 @@ class AuditBook:
         try:
             with self._database.write(durable=False) as connection:
                 self._append([entry], connection)
+        except Unavailable:
+            when = self._clock.now().isoformat(timespec="seconds")
+            said = f"{entry.what} That was at {when}, when the book could not be written."
+            self._later.put(replace(entry, what=said))
         except BaseException:
             self._forget(fresh)
             raise

@@ -21,6 +21,7 @@ from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
 from pacsteward.base.ids import new_secret
 from pacsteward.security.changes import Changes
+from pacsteward.security.noting import noting
 from pacsteward.security.settings import SecuritySettings
 from pacsteward.security.tables import PERSON, SESSION
 from pacsteward.security.tokens import hash_of
@@ -119,7 +120,10 @@ class Sessions:
         return name
 
     def _note_use(self, session_hash: str, now: datetime) -> None:
-        with self._database.write(durable=False) as connection:
+        with (
+            noting("The use of a session"),
+            self._database.write(durable=False) as connection,
+        ):
             mine = SESSION.c.session_hash == session_hash
             connection.execute(update(SESSION).where(mine).values(last_used_at=now))
 

@@ -4,7 +4,7 @@ import pytest
 
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Conflict, Forbidden, Invalid
+from pacsteward.base.errors import Conflict, Forbidden, Invalid, Unavailable
 from pacsteward.security import (
     Access,
     AuditBook,
@@ -134,6 +134,23 @@ def test_session_ends_after_its_length_however_busy(
         assert access.actor_of_session(session.cookie, HERE) is not None
     clock.advance(600)
     assert access.actor_of_session(session.cookie, HERE) is None
+
+
+def test_r5_who_is_inside_stays_inside_while_the_database_takes_nothing(
+    access: Access, ada: str, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full: readers who have signed in, and machines with tokens, go on reading."""
+    session = access.sign_in(ada, PASSWORD, HERE)
+    token = access.tokens.make("viewer", ["radiologist"])
+
+    def refuse(*_args: object, **_more: object) -> object:
+        raise Unavailable("The database did not answer.", why="database or disk is full")
+
+    monkeypatch.setattr(access._database, "write", refuse)
+    for _ in range(2):
+        clock.advance(120)
+        assert access.actor_of_session(session.cookie, HERE) is not None
+        assert access.actor_of_token(token, HERE) is not None
 
 
 def test_no_clock_revives_a_session(access: Access, ada: str, clock: ManualClock) -> None:

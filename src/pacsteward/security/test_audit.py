@@ -10,6 +10,7 @@ from sqlalchemy import delete, select, update
 
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database
+from pacsteward.base.errors import Unavailable
 from pacsteward.security import (
     Actor,
     AuditBook,
@@ -150,6 +151,25 @@ def test_an_access_that_could_not_be_recorded_is_not_taken_as_recorded(
             audit.record_access(ADA, [STUDY])
     audit.record_access(ADA, [STUDY])
     assert audit.count() == 1
+
+
+def test_r5_accesses_wait_while_the_book_cannot_be_written(
+    audit: AuditBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full: images are shown all the same, and who saw them is written down after."""
+
+    def refuse(*_args: object, **_more: object) -> object:
+        raise Unavailable("The database did not answer.", why="database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(audit._database, "write", refuse)
+        audit.record_access(ADA, [STUDY])
+        audit.record_access(ADA, [STUDY + ".1"])
+    audit.close()
+    first, second = sorted(audit.entries(), key=lambda entry: entry.sequence)
+    assert [one.objects[0].object_id for one in (first, second)] == [STUDY, STUDY + ".1"]
+    assert "could not be written" in first.what
+    assert audit.verify().is_whole
 
 
 def test_searches_are_recorded_without_their_values(audit: AuditBook) -> None:

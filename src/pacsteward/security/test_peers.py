@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pacsteward.base.clock import ManualClock
-from pacsteward.base.errors import Conflict, Invalid, NotFound
+from pacsteward.base.errors import Conflict, Invalid, NotFound, Unavailable
 from pacsteward.security import (
     Admission,
     AuditBook,
@@ -116,6 +116,21 @@ def test_registered_peer_gets_its_services(peers: PeerBook) -> None:
     assert answer.is_registered
     assert answer.permissions == {"dimse.echo", "studies.store"}
     assert peers.states()["CT1"].last_seen_address == "10.1.2.3"
+
+
+def test_r5_callers_are_let_in_while_the_database_takes_nothing(
+    peers: PeerBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full: whoever may read what is stored can."""
+    peers.add(CT1)
+
+    def refuse(*_args: object, **_more: object) -> object:
+        raise Unavailable("The database did not answer.", why="database or disk is full")
+
+    monkeypatch.setattr(peers._database, "write", refuse)
+    assert ask(peers, "CT1", "10.1.2.3").is_registered
+    assert isinstance(ask(peers, "CT9", "127.0.0.1"), Admission)
+    assert isinstance(ask(peers, "CT9", "10.9.9.9"), Refusal)
 
 
 def test_title_alone_is_no_proof(peers: PeerBook) -> None:

@@ -31,6 +31,7 @@ from pacsteward.security.audit_entry import (
     plain,
 )
 from pacsteward.security.changes import Changes
+from pacsteward.security.noting import noting
 from pacsteward.security.people import check_name, check_roles
 from pacsteward.security.tables import TOKEN
 
@@ -153,7 +154,7 @@ class Tokens:
 
     def note_use(self, name: str) -> None:
         """Remember that the token was used, so that unused ones can be found."""
-        with self._database.write(durable=False) as connection:
+        with noting("The use of a token"), self._database.write(durable=False) as connection:
             connection.execute(
                 update(TOKEN).where(TOKEN.c.name == name).values(last_used_at=self._clock.now())
             )
