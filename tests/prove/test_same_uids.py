@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from prove.promise import Scale
 from prove.same_uids import dispute_uids, share_study
 
 from tests.support.product import Product
+
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_r9_counts_are_exact_when_eight_senders_share_a_study(

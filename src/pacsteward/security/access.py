@@ -297,7 +297,7 @@ class Access:
         person = self.people.get(state.person_name) if state else None
         if state is None or person is None or person.is_disabled:
             return None
-        left_s = (state.ends_at - self._clock.now()).total_seconds()
+        left_s = (state.ends_at - self.sessions.now()).total_seconds()
         good_for_s = min(self.sessions.noted_every_s, left_s)
         permissions = _permissions_of(person.roles)
         visit = Visit(

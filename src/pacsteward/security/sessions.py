@@ -5,6 +5,10 @@ never taken from the request, so nobody can plant one (session fixation). It end
 used for a while, when it gets old, at sign-out, and when its person is disabled or gets another
 password.
 
+How long it was not used is told by a clock that never jumps: that of the machine as it was when
+this process began, and from then on the seconds that have really gone by. A clock that is set
+forward by a day signs nobody out, and one that is set back lets nobody in again.
+
 References
 ----------
 OWASP ASVS 5.0 V7 — session management.
@@ -26,6 +30,8 @@ from pacsteward.security.settings import SecuritySettings
 from pacsteward.security.tables import PERSON, SESSION
 from pacsteward.security.tokens import hash_of
 
+AHEAD_MAX = timedelta(minutes=5)
+"""A session that was used later than now is one from before the clock was set back."""
 USE_NOTED_EVERY_S = 60.0
 """A session that is used all the time is written this often at most, not at each request."""
 
@@ -71,11 +77,17 @@ class Sessions:
         self.noted_every_s = min(USE_NOTED_EVERY_S, settings.session_idle_s / 4)
         self._idle = timedelta(seconds=settings.session_idle_s)
         self._length = timedelta(seconds=settings.session_length_s)
+        self._began = clock.now()
+        self._began_monotonic = clock.monotonic()
+
+    def now(self) -> datetime:
+        """Return the time that sessions go by."""
+        return self._began + timedelta(seconds=self._clock.monotonic() - self._began_monotonic)
 
     def begin(self, connection: Connection, person_name: str, address: str) -> str:
         """Begin a session in the caller's transaction and return its secret."""
         secret = new_secret(32)
-        now = self._clock.now()
+        now = self.now()
         connection.execute(delete(SESSION).where(SESSION.c.began_at < now - self._length))
         connection.execute(
             insert(SESSION).values(
@@ -96,14 +108,15 @@ class Sessions:
 
         One that has ended is removed, so that a clock that is set back cannot revive it.
         """
-        now = self._clock.now()
+        now = self.now()
         with self._database.read() as connection:
             query = select(SESSION).where(SESSION.c.session_hash == session_hash)
             row = connection.execute(query).one_or_none()
         if row is None:
             return None
         ends_at = row.began_at + self._length
-        if now >= min(ends_at, row.last_used_at + self._idle):
+        is_of_the_future = row.last_used_at > now + AHEAD_MAX
+        if is_of_the_future or now >= min(ends_at, row.last_used_at + self._idle):
             self.end(session_hash)
             return None
         if now - row.last_used_at >= timedelta(seconds=self.noted_every_s):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from pacsteward.base.clock import ManualClock
@@ -160,6 +162,51 @@ def test_no_clock_revives_a_session(access: Access, ada: str, clock: ManualClock
     assert access.actor_of_session(session.cookie, HERE) is None
     clock.advance(-86_400)
     assert access.actor_of_session(session.cookie, HERE) is None
+
+
+class Jumping(ManualClock):
+    """A clock whose hands can be moved while the seconds go on as ever."""
+
+    def jump(self, days: int) -> None:
+        self._now += timedelta(days=days)
+
+
+def jumping(database: Database) -> tuple[Jumping, Access]:
+    clock = Jumping()
+    return clock, Access(database, clock, AuditBook(database, clock), SecuritySettings())
+
+
+def test_r8_a_clock_that_jumps_signs_nobody_out(
+    access: Access, ada: str, database: Database
+) -> None:
+    clock, access = jumping(database)
+    session = access.sign_in(ada, PASSWORD, HERE)
+    for days in (1, -1, -1, 1):
+        clock.jump(days)
+        clock.advance(600)
+        assert access.actor_of_session(session.cookie, HERE) is not None
+
+
+def test_r8_a_clock_that_is_set_back_lets_nobody_in_again(
+    access: Access, ada: str, database: Database
+) -> None:
+    """Nobody looked at the session between its end and the jump."""
+    clock, access = jumping(database)
+    session = access.sign_in(ada, PASSWORD, HERE)
+    clock.advance(7200)
+    clock.jump(-1)
+    assert access.actor_of_session(session.cookie, HERE) is None
+
+
+def test_r8_a_clock_that_is_set_back_before_a_restart_lets_nobody_in_again(
+    access: Access, ada: str, database: Database
+) -> None:
+    clock, access = jumping(database)
+    session = access.sign_in(ada, PASSWORD, HERE)
+    clock.advance(7200)
+    clock.jump(-1)
+    again = Access(database, clock, AuditBook(database, clock), SecuritySettings())
+    assert again.actor_of_session(session.cookie, HERE) is None
 
 
 def test_sign_out_ends_the_session_in_every_process(
