@@ -8,7 +8,7 @@ ROOM ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench prove repl house new docs hospital clean
+.PHONY: help setup serve test check bench prove soak repl house new docs hospital clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,9 @@ bench: setup $(STAMPS)/peers ## Speed beside Orthanc; QUICK=1 within three minut
 
 prove: setup $(STAMPS)/peers ## The promises of reliability, counted; QUICK=1, ONLY=R1,R2
 	@$(BIN)/python -m prove $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+soak: setup ## Load for MINUTES=30: memory and open files must stay flat
+	@MINUTES=$(or $(MINUTES),30) $(BIN)/python -m prove --only R15
 
 repl: $(STAMPS)/package ## Python with the house of DATA open, read-only
 	@$(BIN)/pacsteward repl --data $(DATA)
