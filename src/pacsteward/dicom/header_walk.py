@@ -461,10 +461,12 @@ class HeaderWalk:
         return letters in VR_LETTERS
 
     def _item_head(self, position: int, order: Order) -> tuple[int, int]:
-        if not self.source.reaches(position + 8):
+        # Not `reaches` first: an inflating source would have forgotten the head by then.
+        head = self.source.window(position, 8)
+        if len(head) < 8:
             raise self._cut_short()
         self._spend(16)
-        key, length = order.implicit.unpack_from(self.source.window(position, 8))
+        key, length = order.implicit.unpack_from(head)
         return _unswap(key, order), length
 
 

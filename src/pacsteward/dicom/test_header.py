@@ -163,6 +163,19 @@ def test_a_deflated_object_is_read_and_its_end_is_checked() -> None:
         read(data[:-4], DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
 
 
+def test_a_deflated_object_may_end_with_a_sequence() -> None:
+    """As every structured report does: its content is the last element."""
+    data_set = sample()
+    del data_set[0x7FE00010]
+    del data_set[0x00291010]
+    for plain in (encode(data_set), encode(data_set, delimited=True)):
+        compressor = zlib.compressobj(wbits=-15)
+        data = compressor.compress(plain) + compressor.flush()
+        header = read(data, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+        assert header.sop_instance_uid == "1.2.3.4.5"
+        assert len(header.request_attributes) == 2
+
+
 def test_encapsulated_pixel_data_are_walked_to_their_end() -> None:
     data_set = sample()
     data_set.NumberOfFrames = "3"
