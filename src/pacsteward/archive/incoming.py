@@ -47,6 +47,12 @@ T = TypeVar("T")
 _READ_ASIDE_BYTES: Final = 1 << 20
 """The header of a larger object is read in a thread: it may have a hundred thousand elements."""
 
+_SMALL_BYTES: Final = 256
+"""Fragments up to this are copied together: a reference to one takes more room than that, and
+keeps the whole buffer that it came in."""
+
+_TOGETHER_BYTES: Final = 64 << 10
+
 _LOOK_AGAIN_S: Final = 0.005
 
 _DOUBTS: Final = {
@@ -83,6 +89,7 @@ class IncomingInstance:
         self._origin = origin
         self._meta = meta
         self._pieces: list[bytes | memoryview] = []
+        self._small = bytearray()
         self._size_bytes = 0
         self._checksum = 0
         self._spool: Spool | None = None
@@ -98,12 +105,14 @@ class IncomingInstance:
             self._fail(self._too_large())
             return
         self._checksum = checksum_of(fragment, self._checksum)
-        if self._spool is not None:
-            self._spool.write(fragment)
+        if len(fragment) <= _SMALL_BYTES:
+            self._small += fragment
+            if len(self._small) >= _TOGETHER_BYTES:
+                self._flush_small()
             return
-        self._pieces.append(fragment)
-        if self._size_bytes > self._reception.big_object_bytes:
-            self._begin_spool()
+        if self._small:
+            self._flush_small()
+        self._keep(fragment)
 
     def is_behind(self) -> bool:
         """Whether the disk is slower than the network, and nothing more should be read for now."""
@@ -126,6 +135,7 @@ class IncomingInstance:
             It could not be kept; the sender should try again.
         """
         loop = asyncio.get_running_loop()
+        self._flush_small()
         if self._failure is not None:
             raise self._failure
         if self._spool is None and self._size_bytes <= _READ_ASIDE_BYTES:
@@ -138,6 +148,7 @@ class IncomingInstance:
 
     def finish_in_thread(self) -> StoreResult:
         """Do as `finish` does, and block; for callers without an event loop."""
+        self._flush_small()
         if self._failure is not None:
             raise self._failure
         future: concurrent.futures.Future[StoreResult] = concurrent.futures.Future()
@@ -147,11 +158,26 @@ class IncomingInstance:
     def abandon(self) -> None:
         """Leave nothing behind."""
         self._pieces.clear()
+        self._small.clear()
         if self._spool is not None:
             spool, self._spool = self._spool, None
             self._reception.executor.submit(spool.abandon)
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _keep(self, piece: bytes | memoryview) -> None:
+        if self._spool is not None:
+            self._spool.write(piece)
+            return
+        self._pieces.append(piece)
+        if self._size_bytes > self._reception.big_object_bytes:
+            self._begin_spool()
+
+    def _flush_small(self) -> None:
+        if self._small and self._failure is None:
+            together = bytes(self._small)
+            self._small.clear()
+            self._keep(together)
 
     def _begin_spool(self) -> None:
         # The file is an ordinary Part 10 file. A device that mislabels its encoding makes one

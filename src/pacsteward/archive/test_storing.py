@@ -223,6 +223,30 @@ def test_an_abandoned_instance_leaves_nothing_behind(tmp_path: Path, database: D
     assert list((tmp_path / "objects" / "incoming").iterdir()) == []
 
 
+@pytest.mark.parametrize("size", [100_000, 300_000])
+def test_tiny_fragments_are_copied_together_and_hold_no_buffer(
+    tmp_path: Path, database: Database, size: int
+) -> None:
+    """A sender may cut its object into single bytes; as slices each would take two hundred.
+
+    The second size is that of a big object, which goes to a file of its own.
+    """
+    settings = ArchiveSettings(segment_bytes=4 * MIB, big_object_bytes=256 * 1024)
+    data = data_set("1.1", pixels=bytes(range(250)) * (size // 250))
+    with running(tmp_path, database, settings) as house:
+        incoming = house.keeper.receive(ORIGIN, meta("1.1"))
+        chunk = bytearray(data)
+        with memoryview(chunk) as view:
+            for place in range(0, len(data) - 5000):
+                incoming.write(view[place : place + 1])
+        chunk.append(0)  # BufferError as long as anybody holds a slice
+        incoming.write(memoryview(data)[-5000:-3])
+        incoming.write(memoryview(data)[-3:])
+        assert incoming.finish_in_thread().outcome is Outcome.STORED
+        house.wait()
+        assert stored_bytes(house, "1.1") == data
+
+
 def test_a_mislabelled_encoding_is_kept_under_its_real_name(
     tmp_path: Path, database: Database
 ) -> None:
