@@ -263,6 +263,9 @@ def _decimal(raw: bytes, prefix: str, code: str) -> str:
 
 
 def _number(text: str | None) -> int:
-    """Return the first value of a count, 0 where it is absent or senseless."""
+    """Return the first value of a count, 0 where it is absent or senseless.
+
+    An IS goes up to 2147483647 (PS3.5 6.2).
+    """
     first = (text or "").partition("\\")[0]
-    return int(first) if first.isascii() and first.isdigit() and len(first) < 10 else 0
+    return int(first) if first.isascii() and first.isdigit() and len(first) <= 10 else 0

@@ -56,6 +56,10 @@ WALKED_MAX: Final = 128 << 20
 megabytes of functional groups; more than this is made to keep us busy."""
 ITEMS_MAX: Final = 64
 """Items of Request Attributes Sequence that are read."""
+_ITEM_COST: Final = 128
+"""What an item or a fragment counts of `WALKED_MAX`: passing one takes as long as so many bytes of
+elements. An object of more than a million is refused; slides have half of that."""
+
 _WINDOW: Final = 16384
 
 
@@ -465,7 +469,7 @@ class HeaderWalk:
         head = self.source.window(position, 8)
         if len(head) < 8:
             raise self._cut_short()
-        self._spend(16)
+        self._spend(_ITEM_COST)
         key, length = order.implicit.unpack_from(head)
         return _unswap(key, order), length
 

@@ -176,6 +176,24 @@ def test_a_deflated_object_may_end_with_a_sequence() -> None:
         assert len(header.request_attributes) == 2
 
 
+def test_items_without_number_are_refused_soon() -> None:
+    items = (b"\xfe\xff\x00\xe0" + bytes(4)) * (header_walk.WALKED_MAX // 128)
+    sequence = struct.pack("<HH2sHI", 0x40, 0x275, b"SQ", 0, len(items)) + items
+    with pytest.raises(Invalid, match="heads of elements"):
+        read(sequence)
+    few = struct.pack("<HH2sHI", 0x40, 0x275, b"SQ", 0, 80_000) + items[:80_000]
+    assert len(read(few).request_attributes) == header_walk.ITEMS_MAX
+
+
+@pytest.mark.parametrize(("text", "count"), [("2147483647", 2147483647), ("99999999999", 1)])
+def test_number_of_frames_is_read_up_to_the_largest_there_is(text: str, count: int) -> None:
+    data_set = sample()
+    data_set.NumberOfFrames = text
+    pixels = read(encode(data_set)).pixel_data
+    assert pixels is not None
+    assert pixels.number_of_frames == count
+
+
 def test_encapsulated_pixel_data_are_walked_to_their_end() -> None:
     data_set = sample()
     data_set.NumberOfFrames = "3"
