@@ -11,6 +11,7 @@ PS3.5 7.1 (data elements); PS3.18 F.2.6 (BulkDataURI).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
@@ -21,7 +22,14 @@ from pacsteward.archive.read import StoredObject
 from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unsupported
 from pacsteward.dicom.attributes import vr_of
 from pacsteward.dicom.dicomjson import to_json
-from pacsteward.dicom.elements import UNDEFINED_LENGTH, DataSetReader, Element
+from pacsteward.dicom.elements import (
+    FIRST_LEVEL_MAX,
+    UNDEFINED_LENGTH,
+    DataSetReader,
+    Element,
+    Encoding,
+    item_encoding,
+)
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.inflate import SIZE_MAX, inflate
 from pacsteward.dicom.media import encoding_of
@@ -30,8 +38,15 @@ from pacsteward.dicom.uids import transfer_syntax
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-HEADER_MAX: Final = 256 * 1024 * 1024
-"""Bytes besides pixel data and long binary values beyond which a header is not read."""
+HEADER_MAX: Final = 64 * 1024 * 1024
+"""Bytes besides pixel data and other long values beyond which a header is not read."""
+
+ELEMENTS_MAX: Final = 300_000
+"""Elements and items of a header that is read as a whole: pydicom takes half a kilobyte and ten
+microseconds for each."""
+
+_COUNTED_FROM_BYTES: Final = 1 << 20
+"""A shorter header cannot have too many to be worth counting."""
 
 INFLATED_MAX: Final = 64 * 1024 * 1024
 """Bytes of a deflated data set that are looked at."""
@@ -39,10 +54,14 @@ INFLATED_MAX: Final = 64 * 1024 * 1024
 LEFT_OUT_BYTES: Final = 64 * 1024
 """Binary values longer than this are not read at all."""
 
+LONG_TEXT_BYTES: Final = 1 << 20
+"""Nor are unlimited texts longer than this."""
+
 _SPECIFIC_CHARACTER_SET: Final = 0x00080005
 _TRAILING_PADDING: Final = 0xFFFCFFFC
 _DELIMITERS: Final = 0xFFFE
 _BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+_LONG_TEXTS: Final = frozenset({"LT", "ST", "UC", "UT"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +97,7 @@ def read_header(stored: StoredObject) -> Header:
         reader = DataSetReader(stored.read, stored.size)
     runs: list[tuple[int, int]] = []
     left_out: list[tuple[int, str]] = []
-    position = total = 0
+    position = total = count = 0
     while position < reader.size:
         try:
             element = reader.element_at(position, encoding, open_ended=PIXEL_TAGS)
@@ -98,14 +117,32 @@ def read_header(stored: StoredObject) -> Header:
             else:
                 runs.append((position, element.end))
         position = element.end
-        if total > HEADER_MAX:
+        count += 1
+        if total > HEADER_MAX or count > FIRST_LEVEL_MAX:
             raise Exhausted(
                 f"The header of instance {stored.instance.sop_instance_uid} was not read.",
-                why=f"It takes more than {HEADER_MAX} bytes.",
+                why=f"It has more than {HEADER_MAX} bytes, or {FIRST_LEVEL_MAX} elements.",
                 remedy="Retrieve the object as it is stored.",
             )
     data = b"".join([reader.value(start, end - start) for start, end in runs])
+    if len(data) > _COUNTED_FROM_BYTES:
+        _check_count(data, encoding)
     return Header(_parsed(data, encoding.is_implicit, encoding.is_little_endian), tuple(left_out))
+
+
+def _check_count(data: bytes, encoding: Encoding) -> None:
+    """Refuse a header of more elements than pydicom should be given; damage is for it to meet."""
+    reader = DataSetReader(DataSetReader.over(data).value, len(data), ELEMENTS_MAX)
+    with suppress(Invalid):
+        _visit_all(reader, 0, len(data), encoding, 0)
+
+
+def _visit_all(reader: DataSetReader, start: int, end: int, encoding: Encoding, depth: int) -> None:
+    for element in reader.elements(start, end, encoding, depth=depth):
+        if element.length != UNDEFINED_LENGTH and _vr(element) == "SQ":
+            inner = item_encoding(element, encoding)
+            for item in reader.items(element, encoding, depth=depth):
+                _visit_all(reader, item.start, item.end, inner, depth + 1)
 
 
 class _Inflated:
@@ -128,8 +165,10 @@ class _Inflated:
 def _is_left_out(element: Element) -> bool:
     if element.tag in PIXEL_TAGS:
         return True
-    is_long = LEFT_OUT_BYTES < element.length < UNDEFINED_LENGTH
-    return is_long and _vr(element) in _BINARY
+    if not LEFT_OUT_BYTES < element.length < UNDEFINED_LENGTH:
+        return False
+    vr = _vr(element)
+    return vr in _BINARY or (vr in _LONG_TEXTS and element.length > LONG_TEXT_BYTES)
 
 
 def _vr(element: Element) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -331,6 +332,46 @@ def test_c40_a_deflated_object_is_inflated_no_further_than_its_header(
     }
     assert differing == {"00083002"}
     assert second["7FE00010"]["BulkDataURI"].endswith("/bulkdata/7FE00010")
+
+
+EMPTY = struct.pack("<HH2sH", 0x11, 0x20, b"LO", 0)
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        pytest.param(EMPTY * 20_001, id="beside each other"),
+        pytest.param(
+            struct.pack("<HH2sHI", 0x08, 0x1140, b"SQ", 0, 8 + 8 * 300_000)
+            + struct.pack("<HHI", 0xFFFE, 0xE000, 8 * 300_000)
+            + EMPTY * 300_000,
+            id="in an item",
+        ),
+        pytest.param(
+            struct.pack("<HH2sHI", 0x08, 0x1140, b"SQ", 0, 8 * 300_001)
+            + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 300_001,
+            id="items",
+        ),
+    ],
+)
+def test_an_object_of_countless_elements_shows_its_uids_and_nothing_else(
+    vault: Any, book: MetadataBook, ct: Dataset, many: bytes
+) -> None:
+    """To decode a million empty elements takes half a minute and half a gigabyte."""
+    vault.keep_bytes(ct, many, "1.2.840.10008.1.2.1")
+    (answer,) = read(book, ct.StudyInstanceUID)
+    assert sorted(answer) == ["00080016", "00080018", "00083002", "0020000D", "0020000E"]
+
+
+def test_a_text_of_megabytes_becomes_bulk_data_and_is_not_read_for_the_rest(
+    vault: Any, book: MetadataBook, ct: Dataset
+) -> None:
+    long = struct.pack("<HH2sHI", 0x11, 0x1020, b"UT", 0, 2 << 20) + b"x" * (2 << 20)
+    short = struct.pack("<HH2sHI", 0x11, 0x1021, b"UT", 0, 4) + b"text"
+    vault.keep_bytes(ct, long + short, "1.2.840.10008.1.2.1")
+    (answer,) = read(book, ct.StudyInstanceUID)
+    assert answer["00111020"]["BulkDataURI"].endswith("/bulkdata/00111020")
+    assert answer["00111021"] == {"vr": "UT", "Value": ["text"]}
 
 
 @pytest.mark.shared_data

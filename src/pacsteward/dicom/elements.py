@@ -34,6 +34,13 @@ MAX_DEPTH: Final = 64
 HEADER_MAX: Final = 64 * 1024 * 1024
 """Bytes before the pixel data beyond which an object is not looked into."""
 
+FIRST_LEVEL_MAX: Final = 20_000
+"""Elements beside each other on the first level; the dictionary does not have 6,000."""
+
+VISITS_MAX: Final = 1_000_000
+"""Elements and items that one reader visits. The functional groups of ten thousand frames have
+half a million; one visit takes some five microseconds."""
+
 _ITEM: Final = 0xFFFEE000
 _ITEM_END: Final = 0xFFFEE00D
 _SEQUENCE_END: Final = 0xFFFEE0DD
@@ -109,13 +116,17 @@ class DataSetReader:
         Reads a range of the data set.
     size
         Length of the data set in bytes.
+    visits_max
+        How many elements and items may be visited before `Exhausted` is raised: a few bytes make
+        an element, and millions of them keep a processor busy for minutes.
     """
 
-    __slots__ = ("_base", "_limit", "_read", "_window", "size")
+    __slots__ = ("_base", "_limit", "_read", "_visits_left", "_window", "size")
 
-    def __init__(self, read: RangeReader, size: int) -> None:
+    def __init__(self, read: RangeReader, size: int, visits_max: int = VISITS_MAX) -> None:
         self._read = read
         self.size = size
+        self._visits_left = visits_max
         self._window: bytes | memoryview = b""
         self._base = 0
         self._limit = 0
@@ -168,6 +179,7 @@ class DataSetReader:
         position = element.value
         end = self.size if element.length == UNDEFINED_LENGTH else element.end
         while position < end:
+            self._visit()
             tag, length = self._item_header(position, inner)
             position += 8
             if tag == _SEQUENCE_END:
@@ -227,6 +239,7 @@ class DataSetReader:
         depth: int,
         open_ended: Collection[int] = (),
     ) -> Element:
+        self._visit()
         window, at = self._at(position)
         codes = _CODES[encoding.is_little_endian]
         if end - position < 8 or len(window) - at < 8:
@@ -271,6 +284,15 @@ class DataSetReader:
                 f"{max(end - value, 0)} are left.",
             )
         return Element(tag, vr, position, value, length, value + length)
+
+    def _visit(self) -> None:
+        self._visits_left -= 1
+        if self._visits_left < 0:
+            raise Exhausted(
+                "A data set was not read.",
+                why="It has too many elements and items.",
+                remedy="Retrieve the object as it is stored.",
+            )
 
     def _end_of_sequence(self, element: Element, encoding: Encoding, depth: int) -> int:
         """Return the offset after the sequence delimiter of an element of undefined length."""

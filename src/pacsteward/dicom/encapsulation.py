@@ -20,7 +20,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from pacsteward.base.errors import Invalid
+from pacsteward.base.errors import Exhausted, Invalid
 from pacsteward.dicom.elements import (
     HEADER_MAX,
     UNDEFINED_LENGTH,
@@ -36,6 +36,9 @@ EXTENDED_OFFSET_TABLE_LENGTHS: Final = 0x7FE00002
 
 Span = tuple[int, int]
 """Offset within the data set, and length."""
+
+FRAGMENTS_MAX: Final = 1_000_000
+"""The slides of pathology have a few hundred thousand."""
 
 FRAGMENT: Final = struct.Struct("<QI")
 FIRST: Final = struct.Struct("<I")
@@ -95,6 +98,8 @@ def find_fragments(
 
     Raises
     ------
+    Exhausted
+        When there are more than `FRAGMENTS_MAX`.
     Invalid
         When there are no fragments, or no telling which frame they belong to.
     """
@@ -168,6 +173,12 @@ def _walk_fragments(reader: DataSetReader, encoding: Encoding, first: int) -> li
     while position < reader.size and (item := reader.item_at(position, encoding)) is not None:
         start, length = item
         spans.append((start, length))
+        if len(spans) > FRAGMENTS_MAX:
+            raise Exhausted(
+                "The image was not read.",
+                why=f"It has more than {FRAGMENTS_MAX} fragments.",
+                remedy="Retrieve the object as it is stored.",
+            )
         position = start + length
     return spans
 

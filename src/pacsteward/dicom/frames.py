@@ -30,6 +30,7 @@ from typing import Final, NamedTuple
 from pacsteward.base.errors import Exhausted, Invalid, NotFound, Unsupported
 from pacsteward.dicom.deflated import cannot_inflate, inflate_range, inflated_header
 from pacsteward.dicom.elements import (
+    FIRST_LEVEL_MAX,
     HEADER_MAX,
     UNDEFINED_LENGTH,
     Attributes,
@@ -358,7 +359,14 @@ def header_bytes(read: RangeReader, table: FrameTable) -> bytes:
     """Return the data set up to its pixel data, inflated where it is deflated.
 
     The renderer needs these attributes beside one frame.
+
+    Raises
+    ------
+    Exhausted
+        When they take more than `HEADER_MAX` bytes.
     """
+    if table.header_length > HEADER_MAX:
+        raise _header_too_large(f"take more than {HEADER_MAX} bytes before the pixel data")
     if transfer_syntax(table.transfer_syntax_uid).is_deflated:
         return inflate_range(read, table.stored_length, 0, table.header_length)
     return _read_span(read, (0, table.header_length), 0)
@@ -382,7 +390,7 @@ def find_pixel_data(
     elements: dict[int, Element] = {}
     # Not `reader.elements`: that looks for the end of each element before it yields it, and the
     # end of encapsulated pixel data is the one thing that is far away.
-    position = 0
+    position = count = 0
     while position < reader.size:
         element = reader.element_at(position, encoding, open_ended=_PIXEL_TAGS)
         if element.tag in _PIXEL_TAGS:
@@ -390,17 +398,24 @@ def find_pixel_data(
         if element.tag > PIXEL_DATA:
             break
         if element.end > HEADER_MAX and element.length == UNDEFINED_LENGTH:
-            raise Exhausted(
-                "The image was not read.",
-                why=f"Its attributes take more than {HEADER_MAX} bytes before the pixel data.",
-                remedy="Retrieve the object as it is stored.",
-            )
+            raise _header_too_large(f"take more than {HEADER_MAX} bytes before the pixel data")
+        count += 1
+        if count > FIRST_LEVEL_MAX:
+            raise _header_too_large(f"are more than {FIRST_LEVEL_MAX}")
         elements[element.tag] = element
         position = element.end
     why = "It has no pixel data element."
     if _PIXEL_DATA_PROVIDER_URL in elements:
         why = "Its pixel data are kept by another server (Pixel Data Provider URL)."
     raise NotFound("The object has no frames.", why=why)
+
+
+def _header_too_large(fault: str) -> Exhausted:
+    return Exhausted(
+        "The image was not read.",
+        why=f"Its attributes {fault}.",
+        remedy="Retrieve the object as it is stored.",
+    )
 
 
 def _native(
@@ -528,9 +543,20 @@ def swap_bytes(data: bytes, unit: int) -> bytes:
         Values of one size, in one byte order.
     unit
         Size of a value: 1, 2, 4 or 8 bytes.
+
+    Raises
+    ------
+    Invalid
+        There is no number of that size; only a damaged object can say so.
     """
     if unit == 1:
         return data
+    if unit not in _ARRAY_CODES:
+        raise Invalid(
+            "The byte order was not changed.",
+            why=f"Bits Allocated makes samples of {unit} bytes, and there is no such number.",
+            remedy="Ask the sender for a corrected object.",
+        )
     whole = len(data) - len(data) % unit
     values = array.array(_ARRAY_CODES[unit], data[:whole])
     values.byteswap()

@@ -93,6 +93,15 @@ def test_nesting_without_end_is_refused():
         Attributes.of(DataSetReader.over((opened + item) * 500), EXPLICIT_LITTLE)
 
 
+def test_a_reader_does_not_visit_more_elements_than_it_may():
+    stored = struct.pack("<HH2sH", 0x0011, 0x0020, b"LO", 0) * 100
+    size = len(stored)
+    read = DataSetReader.over(stored).value
+    assert len(list(DataSetReader(read, size, 100).elements(0, size, EXPLICIT_LITTLE))) == 100
+    with pytest.raises(Exhausted, match="too many"):
+        list(DataSetReader(read, size, 99).elements(0, size, EXPLICIT_LITTLE))
+
+
 def test_no_cut_of_a_data_set_raises_anything_but_a_kind_of_error():
     stored = written(_nested(undefined=True))
     for end in range(len(stored)):

@@ -1,10 +1,11 @@
 import pickle
+import struct
 import zlib
 
 import numpy as np
 import pytest
 
-from pacsteward.base.errors import Invalid, NotFound, PacstewardError, Unsupported
+from pacsteward.base.errors import Exhausted, Invalid, NotFound, PacstewardError, Unsupported
 from pacsteward.dicom import uids
 from pacsteward.dicom.fixtures.phantoms import (
     CountingReader,
@@ -15,7 +16,7 @@ from pacsteward.dicom.fixtures.phantoms import (
     reader,
     written,
 )
-from pacsteward.dicom.frames import FrameTable, frame_bytes, locate_frames
+from pacsteward.dicom.frames import FrameTable, frame_bytes, header_bytes, locate_frames
 
 _LITTLE = uids.EXPLICIT_VR_LITTLE_ENDIAN
 _BIG = uids.EXPLICIT_VR_BIG_ENDIAN
@@ -330,3 +331,21 @@ def test_no_cut_and_no_flip_raises_anything_but_a_kind_of_error():
                     frame_bytes(reader(data), table, number)
             except PacstewardError:
                 continue
+
+
+def test_an_object_of_countless_elements_is_not_looked_into():
+    """Eight bytes make an element, and a million of them kept a processor busy for minutes."""
+    many = b"".join(struct.pack("<HH2sH", 0x11, number, b"LO", 0) for number in range(20_001))
+    stored = many + written(image(gradient()))
+    with pytest.raises(Exhausted, match="20000"):
+        locate_frames(reader(stored), len(stored), uids.EXPLICIT_VR_LITTLE_ENDIAN)
+
+
+def test_an_object_with_a_huge_value_before_its_pixels_gives_frames_and_is_not_drawn():
+    huge = struct.pack("<HH2sHI", 0x11, 0x1001, b"UT", 0, 65 << 20) + b"x" * (65 << 20)
+    plain = written(image(gradient()))
+    stored = plain[: plain.index(b"\x28\0")] + huge + plain[plain.index(b"\x28\0") :]
+    table = locate_frames(reader(stored), len(stored), uids.EXPLICIT_VR_LITTLE_ENDIAN)
+    assert frame_bytes(reader(stored), table, 1).data == gradient().tobytes()
+    with pytest.raises(Exhausted, match="before the pixel data"):
+        header_bytes(reader(stored), table)

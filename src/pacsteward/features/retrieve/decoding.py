@@ -13,6 +13,7 @@ from typing import Final
 from pacsteward.archive import Archive, Instance
 from pacsteward.base.errors import Exhausted, NotFound
 from pacsteward.dicom.decode import DecoderPool
+from pacsteward.dicom.frames import FrameTable
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.render_request import RenderRequest
 from pacsteward.dicom.web.errors import TooLarge
@@ -50,6 +51,18 @@ def code_frame(data: bytes, from_uid: str, to_uid: str, image: ImagePixel) -> tu
         return pool().code_frame(data, from_uid, to_uid, image)
 
 
+def frames_of(archive: Archive, instance: Instance) -> FrameTable:
+    """Return where the frames of an instance are; see `Archive.frames`.
+
+    Raises
+    ------
+    TooLarge
+        What stands before its pixels is more than one image may have.
+    """
+    with _bounded():
+        return archive.frames(instance)
+
+
 def draw(archive: Archive, instance: Instance, request: RenderRequest) -> bytes:
     """Draw one frame of an instance as an image file.
 
@@ -65,7 +78,7 @@ def draw(archive: Archive, instance: Instance, request: RenderRequest) -> bytes:
             f"There is no picture of instance {instance.sop_instance_uid}.",
             why="It has no pixel data.",
         )
-    table = archive.frames(instance)
+    table = frames_of(archive, instance)
     with archive.open(instance) as stored, _bounded():
         return pool().render(
             stored.read, stored.size, stored.transfer_syntax_uid, request, table=table

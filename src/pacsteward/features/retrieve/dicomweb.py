@@ -51,7 +51,7 @@ from pacsteward.dicom.web.negotiation import (
 )
 from pacsteward.feature import House, Route
 from pacsteward.features.retrieve import payloads
-from pacsteward.features.retrieve.decoding import code_frame
+from pacsteward.features.retrieve.decoding import code_frame, frames_of
 from pacsteward.features.retrieve.pictures import Subject, middle_frame, picture, representative
 from pacsteward.features.retrieve.representations import (
     frame_offers,
@@ -216,7 +216,7 @@ def frames(house: House, request: Request) -> Response:
     target = Target.of(request)
     numbers = _frame_list(request.path_params["frames"])
     instance = target.one(house)
-    table = house.archive.frames(instance)
+    table = frames_of(house.archive, instance)
     offer = choose(ranges_of(request), frame_offers(table, is_single=len(numbers) == 1))
     contents = payloads.read_frames(house.archive, instance, table, numbers)
     if offer.transfer_syntax != table.delivered_transfer_syntax_uid:
