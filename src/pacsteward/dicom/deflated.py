@@ -11,13 +11,18 @@ PS3.5 A.5; RFC 1951.
 
 from __future__ import annotations
 
+import tempfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from pacsteward.base.errors import Exhausted, Invalid
 from pacsteward.dicom.elements import HEADER_MAX, DataSetReader, RangeReader
 from pacsteward.dicom.inflate import RATIO_FROM, RATIO_MAX, SIZE_MAX
+
+IN_MEMORY_BYTES: Final = 8 << 20
+"""A larger data set is inflated into a file."""
 
 _INFLATE_CHUNK: Final = 1 << 20
 
@@ -89,7 +94,56 @@ def inflate_range(read: RangeReader, size: int, offset: int, length: int) -> byt
     return data
 
 
-def inflated(read: RangeReader, size: int, size_max: int = SIZE_MAX) -> bytes:
+class InflatedFile:
+    """Range reads over a deflated data set that was inflated once; `close` frees it.
+
+    A small one stays in memory, a larger one goes into a file without a name.
+
+    Parameters
+    ----------
+    folder
+        Where the file is made; None for the system's folder of temporary files.
+
+    Raises
+    ------
+    Invalid
+        The stream is damaged.
+    Exhausted
+        It becomes larger than the limits allow.
+    """
+
+    def __init__(self, read: RangeReader, size: int, folder: Path | None = None) -> None:
+        # Not in a with block: it lives as long as this object, and `close` ends both.
+        self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115
+            IN_MEMORY_BYTES, dir=None if folder is None else str(folder)
+        )
+        self.size = 0
+        try:
+            for piece in _inflate(read, size):
+                self._file.write(piece)
+                self.size += len(piece)
+        except OSError as error:
+            self._file.close()
+            raise Exhausted(
+                "The data set was not inflated.",
+                why=f"The system says: {error.strerror or error}.",
+                remedy="Free space on the disk of the data folder.",
+            ) from error
+        except BaseException:
+            self._file.close()
+            raise
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return a range, shorter at the end."""
+        self._file.seek(offset)
+        return self._file.read(length)
+
+    def close(self) -> None:
+        """Free the memory or the file."""
+        self._file.close()
+
+
+def inflated(read: RangeReader, size: int, size_max: int) -> bytes:
     """Return a whole deflated data set inflated.
 
     Raises

@@ -19,8 +19,10 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from pacsteward.dicom.attributes import is_private, vr_of
+from pacsteward.base.errors import Exhausted
+from pacsteward.dicom.attributes import format_tag, is_private, vr_of
 from pacsteward.dicom.elements import (
+    HEADER_MAX,
     SHORT_VRS,
     UNDEFINED_LENGTH,
     Attributes,
@@ -37,6 +39,7 @@ _SEQUENCE_END: Final = 0xFFFEE0DD
 _PIXEL_REPRESENTATION: Final = 0x00280103
 _BITS_ALLOCATED: Final = 0x00280100
 _PIXEL_DATA: Final = 0x7FE00010
+_COPY_BYTES: Final = 1 << 20
 _ICON_IMAGE_SEQUENCE: Final = 0x00880200
 
 # Sizes of what is swapped, for the representations that are not strings or bytes (PS3.5 7.3).
@@ -180,7 +183,7 @@ class _Recoder:
         # An element in implicit VR, strayed into an explicit data set, is put right as well.
         is_regular = bool(element.vr) or self._target.is_implicit
         if self._keeps_bytes and is_regular and element.tag != _ICON_IMAGE_SEQUENCE:
-            yield self._reader.value(element.start, element.end - element.start)
+            yield from self._copied(element.start, element.end)
             return
         swaps = source.is_little_endian != self._target.is_little_endian
         vr = element.vr
@@ -192,16 +195,24 @@ class _Recoder:
         elif vr == "SQ" or element.length == UNDEFINED_LENGTH:
             yield from self._sequence(element, source, is_signed, depth)
         else:
-            value = self._reader.value(element.value, element.length)
-            if swaps:
-                value = swap_bytes(value, _swap_unit(element.tag, vr, bits))
-            yield header(element.tag, vr, len(value), self._target)
-            yield value
+            unit = _swap_unit(element.tag, vr, bits) if swaps else 1
+            yield header(element.tag, vr, element.length, self._target)
+            for piece in self._copied(element.value, element.end):
+                yield swap_bytes(piece, unit)
 
     def _sequence(
         self, element: Element, source: Encoding, is_signed: bool, depth: int
     ) -> Iterator[bytes]:
-        """Yield a sequence. Items keep whether their end is counted or delimited."""
+        """Yield a sequence. Items keep whether their end is counted or delimited.
+
+        It is held as a whole, since its new length stands before it.
+        """
+        if element.end - element.value > HEADER_MAX:
+            raise Exhausted(
+                "The object was not converted.",
+                why=f"{format_tag(element.tag)} takes more than {HEADER_MAX} bytes.",
+                remedy="Retrieve the object as it is stored.",
+            )
         inner = item_encoding(element, source)
         parts: list[bytes] = []
         for item in self._reader.items(element, source, depth=depth):
@@ -228,7 +239,12 @@ class _Recoder:
 
     def _fragments(self, element: Element) -> Iterator[bytes]:
         """Yield the fragments of encapsulated pixel data, which are the same in all encodings."""
-        yield self._reader.value(element.value, element.end - element.value)
+        yield from self._copied(element.value, element.end)
+
+    def _copied(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield a range in pieces, none of which cuts a number in two."""
+        for position in range(start, end, _COPY_BYTES):
+            yield self._reader.value(position, min(_COPY_BYTES, end - position))
 
     def _word(self, element: Element, source: Encoding) -> int:
         raw = self._reader.value(element.value, min(element.length, 2))

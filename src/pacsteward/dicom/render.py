@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pacsteward.base.errors import Invalid, NotFound, Unsupported
+from pacsteward.base.errors import Exhausted, Invalid, NotFound, Unsupported
 from pacsteward.dicom import frames
 from pacsteward.dicom.codecs import decode_frame
 from pacsteward.dicom.deflated import inflated
@@ -41,6 +41,9 @@ from pacsteward.dicom.samples import stored_values
 from pacsteward.dicom.uids import transfer_syntax
 
 THUMBNAIL_PIXELS: Final = 256
+
+DOCUMENT_MAX: Final = 128 << 20
+"""A larger document is not given as a rendering, which is held in memory."""
 
 _PIXEL_SPACING: Final = 0x00280030
 _PIXEL_ASPECT_RATIO: Final = 0x00280034
@@ -169,9 +172,11 @@ def document(read: RangeReader, size: int, transfer_syntax_uid: str, media_type:
     ------
     Unsupported
         When the object has no document of that media type.
+    Exhausted
+        When the document is larger than `DOCUMENT_MAX`.
     """
     if transfer_syntax(transfer_syntax_uid).is_deflated:
-        plain = inflated(read, size)
+        plain = inflated(read, size, DOCUMENT_MAX)
         read, size = DataSetReader.over(plain).value, len(plain)
     encoding = encoding_of(transfer_syntax_uid)
     reader = DataSetReader(read, size)
@@ -182,6 +187,12 @@ def document(read: RangeReader, size: int, transfer_syntax_uid: str, media_type:
         raise Unsupported(
             f"The object was not rendered as {media_type}.",
             why=f"It holds a document of type {found}." if element else "It holds no document.",
+        )
+    if element.length > DOCUMENT_MAX:
+        raise Exhausted(
+            f"The object was not rendered as {media_type}.",
+            why=f"Its document has {element.length} bytes and may have {DOCUMENT_MAX}.",
+            remedy="Retrieve the object, or its Encapsulated Document by its BulkDataURI.",
         )
     data = reader.value(element.value, element.length)
     raw_length = attributes.raw(_ENCAPSULATED_DOCUMENT_LENGTH) or b""

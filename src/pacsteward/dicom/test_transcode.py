@@ -1,5 +1,7 @@
 import io
+import random
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -16,6 +18,7 @@ from pydicom.sequence import Sequence
 from pacsteward.base.errors import Invalid, PacstewardError, Unsupported
 from pacsteward.dicom import uids
 from pacsteward.dicom.codecs import decode_frame
+from pacsteward.dicom.elements import DataSetReader
 from pacsteward.dicom.encode import ENCODABLE
 from pacsteward.dicom.fixtures.phantoms import (
     colours,
@@ -298,3 +301,39 @@ def test_no_flip_raises_anything_but_a_kind_of_error():
                 transcode(bytes(flipped), _LITTLE, target)
             except PacstewardError:
                 continue
+
+
+@pytest.mark.parametrize(("bits", "syntax"), [(41192, _LITTLE), (24, _LITTLE), (48, _IMPLICIT)])
+def test_samples_of_an_impossible_size_are_refused_where_their_bytes_would_be_swapped(bits, syntax):
+    data_set = image(gradient(4, 4))
+    data_set.BitsAllocated = bits
+    stored = written(data_set, implicit=syntax == _IMPLICIT)
+    with pytest.raises(Invalid, match="Bits Allocated"):
+        transcode(stored, syntax, _BIG)
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+def test_a_deflated_object_that_becomes_large_is_converted_in_little_memory(tmp_path, pixels):
+    data_set = image(gradient(4, 4))
+    if not pixels:
+        del data_set.PixelData
+    data_set.add_new(0x00091002, "OB", bytes(96 << 20))
+    plain = written(data_set)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    # Beside what hardly shrinks, so that the whole is not refused for its ratio.
+    data_set.add_new(0x00091001, "OB", random.Random(1).randbytes(400_000))
+    plain = written(data_set)
+    packed = packer.compress(plain) + packer.flush()
+    tracemalloc.start()
+    size = 0
+    checksum = 0
+    for chunk in transcode_chunks(
+        DataSetReader.over(packed).value, len(packed), _DEFLATED, _LITTLE, scratch=tmp_path
+    ):
+        size += len(chunk)
+        checksum = zlib.crc32(chunk, checksum)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (size, checksum) == (len(plain), zlib.crc32(plain))
+    assert peak < 48 << 20
+    assert list(tmp_path.iterdir()) == []

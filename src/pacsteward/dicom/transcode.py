@@ -21,6 +21,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -28,7 +29,7 @@ import numpy as np
 from pacsteward.base.errors import NotFound, Unsupported
 from pacsteward.dicom import frames, uids
 from pacsteward.dicom.codecs import DECODABLE, decode_frame
-from pacsteward.dicom.deflated import inflated
+from pacsteward.dicom.deflated import InflatedFile
 from pacsteward.dicom.elements import (
     UNDEFINED_LENGTH,
     Attributes,
@@ -65,6 +66,8 @@ _NATIVE: Final = frozenset(
 )
 
 _COPY_CHUNK: Final = 1 << 20
+_HEADER_CHUNK: Final = 8 << 20
+"""A header up to this size is written as a whole: its faults are known before it is sent."""
 _OFFSET_MAX: Final = 0xFFFFFFFF
 
 
@@ -113,6 +116,7 @@ def transcode_chunks(
     to_uid: str,
     *,
     code_frame: FrameCoder = transcode_frame,
+    scratch: Path | None = None,
 ) -> Iterator[bytes]:
     """Yield a stored data set in another transfer syntax.
 
@@ -124,6 +128,8 @@ def transcode_chunks(
         How it is stored, and how it is wanted.
     code_frame
         Decodes and encodes one frame.
+    scratch
+        Where a large deflated object is inflated to; None for the system's temporary folder.
 
     Raises
     ------
@@ -141,10 +147,25 @@ def transcode_chunks(
             "loss.",
             remedy=f"Ask for {from_uid}, or for Explicit VR Little Endian where it can be decoded.",
         )
-    chunks = _Transcoder(read, size, from_uid, to_uid, code_frame).chunks()
+    if _is_deflated(from_uid):
+        chunks = _inflated_first(read, size, to_uid, code_frame, scratch)
+    else:
+        chunks = _Transcoder(read, size, from_uid, to_uid, code_frame).chunks()
     # The first chunk is made now: what cannot be done is said before anything is sent.
     first = next(chunks, b"")
     return _deflated(_chain(first, chunks)) if _is_deflated(to_uid) else _chain(first, chunks)
+
+
+def _inflated_first(
+    read: RangeReader, size: int, to_uid: str, code_frame: FrameCoder, scratch: Path | None
+) -> Iterator[bytes]:
+    """Yield a deflated object, which has no way in but its beginning."""
+    plain = InflatedFile(read, size, scratch)
+    try:
+        from_uid = uids.EXPLICIT_VR_LITTLE_ENDIAN
+        yield from _Transcoder(plain.read, plain.size, from_uid, to_uid, code_frame).chunks()
+    finally:
+        plain.close()
 
 
 class _Transcoder:
@@ -153,10 +174,6 @@ class _Transcoder:
     def __init__(
         self, read: RangeReader, size: int, from_uid: str, to_uid: str, code_frame: FrameCoder
     ) -> None:
-        if _is_deflated(from_uid):
-            plain = inflated(read, size)
-            read, size = DataSetReader.over(plain).value, len(plain)
-            from_uid = uids.EXPLICIT_VR_LITTLE_ENDIAN
         self.read = read
         self.size = size
         self.from_uid = from_uid
@@ -181,34 +198,30 @@ class _Transcoder:
 
     def _all_attributes(self) -> Iterator[bytes]:
         """Yield an object without pixel data."""
-        reader = DataSetReader.over(self.read(0, self.size))
-        yield b"".join(
-            recode(reader, (0, self.size), self.source, self.target, icon_edits=self._icon_edits)
-        )
+        return self._recoded(self.size, {})
 
-    def _before_pixels(self, header_length: int, edits: Edits) -> bytes:
-        head = self.read(0, header_length)
-        return b"".join(
-            recode(
-                DataSetReader.over(head),
-                (0, len(head)),
-                self.source,
-                self.target,
-                edits=edits,
-                icon_edits=self._icon_edits,
-            )
+    def _recoded(self, end: int, edits: Edits) -> Iterator[bytes]:
+        """Yield the elements up to an offset; usually as one chunk, large ones as several."""
+        pieces = recode(
+            DataSetReader(self.read, self.size),
+            (0, end),
+            self.source,
+            self.target,
+            edits=edits,
+            icon_edits=self._icon_edits,
         )
+        return _gathered(pieces)
 
     def _after_pixels(self, position: int) -> Iterator[bytes]:
         """Yield what follows the pixel data: signatures and padding."""
         if position < self.size:
-            tail = self.read(position, self.size - position)
-            yield from recode(DataSetReader.over(tail), (0, len(tail)), self.source, self.target)
+            reader = DataSetReader(self.read, self.size)
+            yield from _gathered(recode(reader, (position, self.size), self.source, self.target))
 
     def _same_pixels(self, pixel_data: Element, bits_allocated: int) -> Iterator[bytes]:
         """Yield native pixels as they are, swapped where the byte order changes."""
         vr = pixel_data.vr or frames.pixel_vr(pixel_data.tag, bits_allocated)
-        yield self._before_pixels(pixel_data.start, {})
+        yield from self._recoded(pixel_data.start, {})
         yield header(pixel_data.tag, vr, pixel_data.length, self.target)
         swaps = self.source.is_little_endian != self.target.is_little_endian
         unit = frames.swap_unit(pixel_data.tag, vr, bits_allocated) if swaps else 1
@@ -225,7 +238,7 @@ class _Transcoder:
         if image.bits_allocated == 1:
             coded = _packed_bits(coded)
         edits = _edits(image, photometric, self.from_uid)
-        yield self._before_pixels(table.header_length, edits)
+        yield from self._recoded(table.header_length, edits)
         bits = image.samples * image.bits_allocated * image.number_of_frames
         length = (bits + 7) // 8
         vr = frames.pixel_vr(PIXEL_DATA, image.bits_allocated)
@@ -256,7 +269,7 @@ class _Transcoder:
             edits[EXTENDED_OFFSET_TABLE] = Value("OV", struct.pack(f"<{len(offsets)}Q", *offsets))
             lengths = struct.pack(f"<{len(coded)}Q", *(len(data) for data, _ in coded))
             edits[EXTENDED_OFFSET_TABLE_LENGTHS] = Value("OV", lengths)
-        yield self._before_pixels(table.header_length, edits)
+        yield from self._recoded(table.header_length, edits)
         yield header(PIXEL_DATA, "OB", UNDEFINED_LENGTH, self.target)
         basic = struct.pack(f"<{len(offsets)}I", *offsets) if fits else b""
         for fragment in (basic, *fragments):
@@ -354,6 +367,20 @@ def _deflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
     packed = deflater.flush()
     length += len(packed)
     yield packed + b"\0" * (length % 2)
+
+
+def _gathered(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield pieces joined to chunks of `_HEADER_CHUNK`, so that a header is one of them."""
+    batch: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece)
+        if size >= _HEADER_CHUNK:
+            yield b"".join(batch)
+            batch, size = [], 0
+    if batch:
+        yield b"".join(batch)
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -183,8 +183,11 @@ def _transcoded(source: Source, stored: StoredObject, to_uid: str) -> memoryview
     """
     stored.check()
     from_uid = stored.transfer_syntax_uid
-    chunks = transcode_chunks(stored.read, stored.size, from_uid, to_uid, code_frame=code_frame)
-    with Spool(source.archive.scratch_folder(), max_bytes=TRANSCODED_MAX_BYTES) as spool:
+    scratch = source.archive.scratch_folder()
+    chunks = transcode_chunks(
+        stored.read, stored.size, from_uid, to_uid, code_frame=code_frame, scratch=scratch
+    )
+    with Spool(scratch, max_bytes=TRANSCODED_MAX_BYTES) as spool:
         for chunk in chunks:
             if source.is_cancelled():
                 raise Unavailable("The conversion was stopped.", why="Nobody waits for it.")

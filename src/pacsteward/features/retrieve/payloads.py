@@ -14,19 +14,20 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from pacsteward.archive import Archive, BulkData, Instance, StoredObject
-from pacsteward.base.errors import Invalid, Unsupported
+from pacsteward.base.errors import Exhausted, Invalid, Unsupported
 from pacsteward.dicom.frames import FrameContent, FrameTable, frame_bytes
 from pacsteward.dicom.part10 import FileMeta, encode_part10_head
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.transcode import FrameCoder, transcode_chunks
-from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.dicom.web.multipart import Writer
 from pacsteward.dicom.web.negotiation import DICOM, EXPLICIT_VR_LITTLE_ENDIAN, OCTET_STREAM
+from pacsteward.features.retrieve.decoding import frames_of
 from pacsteward.features.retrieve.representations import Planned, part_content_type
 
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
@@ -39,10 +40,13 @@ _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
 def part10_file(archive: Archive, planned: Planned, code_frame: FrameCoder) -> Iterator[bytes]:
     """Give one object as a Part 10 file."""
     with archive.open(planned.instance) as stored:
-        yield from _file(stored, planned.transfer_syntax_uid, code_frame)[1]
+        scratch = archive.scratch_folder()
+        yield from _file(stored, planned.transfer_syntax_uid, code_frame, scratch)[1]
 
 
-def _file(stored: StoredObject, target: str, code_frame: FrameCoder) -> tuple[str, Iterator[bytes]]:
+def _file(
+    stored: StoredObject, target: str, code_frame: FrameCoder, scratch: Path
+) -> tuple[str, Iterator[bytes]]:
     """Return the transfer syntax that it really leaves in, and the pieces of the file."""
     if target == stored.transfer_syntax_uid:
         return target, _as_stored(stored)
@@ -50,9 +54,14 @@ def _file(stored: StoredObject, target: str, code_frame: FrameCoder) -> tuple[st
     stored.check()
     try:
         chunks = transcode_chunks(
-            stored.read, stored.size, stored.transfer_syntax_uid, target, code_frame=code_frame
+            stored.read,
+            stored.size,
+            stored.transfer_syntax_uid,
+            target,
+            code_frame=code_frame,
+            scratch=scratch,
         )
-    except (Invalid, Unsupported, TooLarge):
+    except (Invalid, Unsupported, Exhausted):
         # One damaged image must not make a whole study impossible to retrieve. It leaves as it
         # came, and its label and file meta say so.
         return stored.transfer_syntax_uid, _as_stored(stored)
@@ -76,7 +85,8 @@ def object_parts(
     """Give objects as parts of a multipart/related payload."""
     for planned in plan:
         with archive.open(planned.instance) as stored:
-            syntax, pieces = _file(stored, planned.transfer_syntax_uid, code_frame)
+            scratch = archive.scratch_folder()
+            syntax, pieces = _file(stored, planned.transfer_syntax_uid, code_frame, scratch)
             yield writer.head({"Content-Type": part_content_type(DICOM, syntax)})
             yield from pieces
             yield writer.gap
@@ -233,7 +243,7 @@ def video_stream(archive: Archive, instance: Instance) -> tuple[int, RangeStream
     The stream is one or more fragments of the encapsulated pixel data, without what is between
     them.
     """
-    spans = archive.frames(instance).stream_spans()
+    spans = frames_of(archive, instance).stream_spans()
     length = sum(length for _offset, length in spans)
     video = BulkData("", length, spans)
     return length, bulk_data_reader(archive, instance, video)
