@@ -165,6 +165,10 @@ def _limits(place: Place) -> Limits:
     settings = place.settings.of(DicomSettings)
     return Limits(
         instance_size_bytes_max=place.settings.of(ArchiveSettings).largest_object_bytes,
+        received_pdu_size_bytes_max=settings.pdu_bytes_max,
+        associate_pdu_size_bytes_max=settings.associate_pdu_bytes_max,
+        command_set_size_bytes_max=settings.command_set_bytes_max,
+        identifier_size_bytes_max=settings.identifier_bytes_max,
         associations_max=settings.associations_max,
         reserved_for_registered=settings.reserved_for_registered,
         artim_s=settings.artim_s,

@@ -342,7 +342,7 @@ class Archive:
             It is the pixel data of several compressed frames.
         """
         with self._reader.open(instance) as stored:
-            found = locate(stored.read, stored.size, stored.transfer_syntax_uid, path)
+            found = self._locate(stored, path)
             return found.read(stored.read), found.media_type
 
     def locate_bulk_data(self, instance: Instance, path: str) -> BulkData:
@@ -351,7 +351,7 @@ class Archive:
         Read it with ``found.read(stored.read, offset, length)`` while the object is open.
         """
         with self._reader.open(instance) as stored:
-            return locate(stored.read, stored.size, stored.transfer_syntax_uid, path)
+            return self._locate(stored, path)
 
     # --- what needs a human ----------------------------------------------------------------------
 
@@ -444,6 +444,15 @@ class Archive:
         return folder
 
     # --- inside ----------------------------------------------------------------------------------
+
+    def _locate(self, stored: StoredObject, path: str) -> BulkData:
+        return locate(
+            stored.read,
+            stored.size,
+            stored.transfer_syntax_uid,
+            path,
+            scratch=self.scratch_folder(),
+        )
 
     def _catch_up(self) -> None:
         self._watermark.wait_until_indexed(self._settings.watermark_wait_s)

@@ -19,11 +19,14 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from pacsteward.base.errors import Invalid, NotFound, Unsupported
+from pacsteward.base.errors import Exhausted, Invalid, NotFound, Unsupported
 from pacsteward.dicom.attributes import vr_of
+from pacsteward.dicom.deflated import InflatedFile
 from pacsteward.dicom.elements import (
+    FIRST_LEVEL_MAX,
     UNDEFINED_LENGTH,
     Attributes,
     DataSetReader,
@@ -32,9 +35,7 @@ from pacsteward.dicom.elements import (
     RangeReader,
     item_encoding,
 )
-from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.frames import swap_bytes, swap_unit
-from pacsteward.dicom.inflate import inflate
 from pacsteward.dicom.media import encoding_of, media_type
 from pacsteward.dicom.pixels import (
     DOUBLE_FLOAT_PIXEL_DATA,
@@ -57,6 +58,9 @@ _MIME_TYPE_OF_ENCAPSULATED_DOCUMENT: Final = 0x00420012
 _ENCAPSULATED_DOCUMENT_LENGTH: Final = 0x00420015
 
 _ITEM_HEAD: Final = struct.Struct("<HHI")
+IN_MEMORY_MAX: Final = 64 << 20
+"""Values up to so many bytes are converted: inflated, or turned from big endian."""
+
 _ITEM: Final = (0xFFFE, 0xE000)
 _SEQUENCE_END: Final = (0xFFFE, 0xE0DD)
 
@@ -134,7 +138,14 @@ def format_path(numbers: tuple[int, ...]) -> str:
     )
 
 
-def locate(read: RangeReader, size: int, transfer_syntax_uid: str, path: str) -> BulkData:
+def locate(
+    read: RangeReader,
+    size: int,
+    transfer_syntax_uid: str,
+    path: str,
+    *,
+    scratch: Path | None = None,
+) -> BulkData:
     """Find one value of a stored data set.
 
     Parameters
@@ -143,11 +154,15 @@ def locate(read: RangeReader, size: int, transfer_syntax_uid: str, path: str) ->
         Reads a range of the stored data set.
     size
         Its length in bytes.
+    scratch
+        Where a large deflated object is inflated to; None for the system's temporary folder.
 
     Raises
     ------
     NotFound
         There is no such value.
+    Exhausted
+        It has to be converted, and is too large for that.
     Unsupported
         It is the pixel data of several compressed frames, which only make sense one by one.
     Invalid
@@ -155,22 +170,39 @@ def locate(read: RangeReader, size: int, transfer_syntax_uid: str, path: str) ->
     """
     numbers = parse_path(path)
     encoding = encoding_of(transfer_syntax_uid)
-    is_deflated = transfer_syntax(transfer_syntax_uid).is_deflated
-    if is_deflated:
-        data_set = b"".join(inflate(Fragments([read(0, size)])))
-        reader = DataSetReader.over(data_set)
-    else:
-        reader = DataSetReader(read, size)
+    if transfer_syntax(transfer_syntax_uid).is_deflated:
+        plain = InflatedFile(read, size, scratch)
+        try:
+            found = _located(
+                DataSetReader(plain.read, plain.size), encoding, transfer_syntax_uid, numbers
+            )
+            return BulkData(found.media_type, found.length, value=_whole(found, plain.read))
+        finally:
+            plain.close()
+    return _located(DataSetReader(read, size), encoding, transfer_syntax_uid, numbers)
+
+
+def _located(
+    reader: DataSetReader, encoding: Encoding, transfer_syntax_uid: str, numbers: tuple[int, ...]
+) -> BulkData:
     level, element, inner = _find(reader, encoding, numbers)
     if element.length == UNDEFINED_LENGTH:
         if element.tag not in PIXEL_TAGS:
             raise _no_such_value("It is a sequence.")
-        found = _encapsulated(reader, element, encoding, transfer_syntax_uid, level)
-    else:
-        found = _plain(reader, element, inner, level)
-    if is_deflated and found.value is None:
-        return BulkData(found.media_type, found.length, value=found.read(reader.value))
-    return found
+        return _encapsulated(reader, element, encoding, transfer_syntax_uid, level)
+    return _plain(reader, element, inner, level)
+
+
+def _whole(found: BulkData, read: RangeReader) -> bytes:
+    """Return a value that does not leave as it lies, unless it is too large for memory."""
+    if found.length > IN_MEMORY_MAX:
+        raise Exhausted(
+            "The bulk data were not read.",
+            why=f"They have {found.length} bytes, and must be converted, which "
+            f"{IN_MEMORY_MAX} may be.",
+            remedy="Retrieve the object as it is stored.",
+        )
+    return found.read(read)
 
 
 def _find(
@@ -201,6 +233,12 @@ def _top_level(reader: DataSetReader, encoding: Encoding, last_tag: int) -> dict
     while position < reader.size:
         element = reader.element_at(position, encoding, open_ended=PIXEL_TAGS)
         elements[element.tag] = element
+        if len(elements) > FIRST_LEVEL_MAX:
+            raise Exhausted(
+                "The bulk data were not looked for.",
+                why=f"The object has more than {FIRST_LEVEL_MAX} elements beside each other.",
+                remedy="Retrieve the object as it is stored.",
+            )
         # What describes a document may stand behind it; what describes pixels stands before.
         if element.tag >= last_tag and element.tag > _ENCAPSULATED_DOCUMENT_LENGTH:
             break
@@ -236,8 +274,8 @@ def _plain(
     if element.tag in PIXEL_TAGS:
         unit = swap_unit(element.tag, vr, level.word(_BITS_ALLOCATED) or 8)
     if not encoding.is_little_endian and unit > 1:
-        value = swap_bytes(reader.value(element.value, length), unit)
-        return BulkData(kind, length, value=value)
+        lying = BulkData(kind, length, spans=((element.value, length),))
+        return BulkData(kind, length, value=swap_bytes(_whole(lying, reader.value), unit))
     return BulkData(kind, length, spans=((element.value, length),))
 
 

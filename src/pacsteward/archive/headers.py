@@ -21,6 +21,7 @@ from pacsteward.archive.model import Instance
 from pacsteward.archive.read import StoredObject
 from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unsupported
 from pacsteward.dicom.attributes import vr_of
+from pacsteward.dicom.deflated import inflated_pieces
 from pacsteward.dicom.dicomjson import to_json
 from pacsteward.dicom.elements import (
     FIRST_LEVEL_MAX,
@@ -30,8 +31,7 @@ from pacsteward.dicom.elements import (
     Encoding,
     item_encoding,
 )
-from pacsteward.dicom.fragments import Fragments
-from pacsteward.dicom.inflate import SIZE_MAX, inflate
+from pacsteward.dicom.inflate import SIZE_MAX
 from pacsteward.dicom.media import encoding_of
 from pacsteward.dicom.uids import transfer_syntax
 
@@ -149,7 +149,7 @@ class _Inflated:
     """Range reads over the beginning of a deflated data set."""
 
     def __init__(self, stored: StoredObject) -> None:
-        self._pieces = inflate(Fragments([stored.read(0, stored.size)]))
+        self._pieces = inflated_pieces(stored.read, stored.size)
         self._data = bytearray()
 
     def read(self, offset: int, length: int) -> bytes:

@@ -33,7 +33,7 @@ from pacsteward.archive.ticket import Ticket
 from pacsteward.base.clock import Clock
 from pacsteward.base.errors import Exhausted, Invalid, PacstewardError
 from pacsteward.dicom.fragments import Fragments
-from pacsteward.dicom.header import Header, read_header
+from pacsteward.dicom.header import Header, HeaderLimits, read_header
 from pacsteward.dicom.part10 import FileMeta, encode_file_meta, encode_part10_head
 from pacsteward.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -79,6 +79,7 @@ class Reception:
     executor: Executor
     big_object_bytes: int
     largest_object_bytes: int
+    header_limits: HeaderLimits
 
 
 class IncomingInstance:
@@ -218,7 +219,7 @@ class IncomingInstance:
     ) -> Ticket:
         """Look at the whole object and make the ticket of it."""
         if self._spool is None:
-            header = read_header(Fragments(self._pieces), self._meta.transfer_syntax_uid)
+            header = self._header(Fragments(self._pieces))
             self._check(header)
         else:
             header = self._spooled_header(self._spool)
@@ -236,12 +237,15 @@ class IncomingInstance:
             shortage=pixel_shortage(header),
         )
 
+    def _header(self, data: Fragments) -> Header:
+        return read_header(data, self._meta.transfer_syntax_uid, self._reception.header_limits)
+
     def _spooled_header(self, spool: Spool) -> Header:
         try:
             with disk.speaking(self._not_stored()):
                 spool.finish()
                 with self._reception.objects.incoming(spool.container, self._head_bytes) as data:
-                    header = read_header(data, self._meta.transfer_syntax_uid)
+                    header = self._header(data)
             self._check(header)
         except PacstewardError:
             self._reception.objects.discard(spool.container)

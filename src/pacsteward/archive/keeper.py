@@ -209,6 +209,7 @@ class Keeper:
             executor=self._threads,
             big_object_bytes=settings.big_object_bytes,
             largest_object_bytes=settings.largest_object_bytes,
+            header_limits=settings.header_limits,
         )
         self._indexer.start()
         self._committer.start(self._arbiter)

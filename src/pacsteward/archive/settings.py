@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pacsteward.base.settings import Section
+from pacsteward.dicom.header import HeaderLimits
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -69,6 +70,30 @@ class ArchiveSettings(Section):
         ge=1 * MIB,
         description="An object larger than this is refused. In bytes.",
     )
+    sequence_depth_max: int = Field(
+        64,
+        ge=1,
+        le=64,
+        description=(
+            "An object whose sequences are nested deeper is refused; real ones stay below ten. "
+            "Levels."
+        ),
+    )
+    inflated_bytes_max: int = Field(
+        4 * GIB,
+        ge=1 * MIB,
+        le=4 * GIB,
+        description="A deflated object that becomes larger than this is refused. In bytes.",
+    )
+    inflated_ratio_max: int = Field(
+        400,
+        ge=2,
+        le=400,
+        description=(
+            "A deflated object that becomes larger than 64 MiB and than this many times its size "
+            "is refused. Times."
+        ),
+    )
     study_quiet_s: float = Field(
         60.0,
         gt=0,
@@ -106,6 +131,13 @@ class ArchiveSettings(Section):
             "first. The folder may be deleted at any time. In bytes."
         ),
     )
+
+    @property
+    def header_limits(self) -> HeaderLimits:
+        """How much of an arriving object is looked at before it is refused."""
+        return HeaderLimits(
+            self.sequence_depth_max, self.inflated_bytes_max, self.inflated_ratio_max
+        )
 
     def reserve_of(self, total_bytes: int) -> int:
         """Return the reserve of a disk of `total_bytes`, in bytes."""

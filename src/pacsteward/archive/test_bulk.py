@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +25,9 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 
-from pacsteward.archive.bulk import BulkData, format_path, locate, parse_path
-from pacsteward.base.errors import NotFound, Unsupported
+from pacsteward.archive.bulk import IN_MEMORY_MAX, BulkData, format_path, locate, parse_path
+from pacsteward.base.errors import Exhausted, NotFound, Unsupported
+from pacsteward.dicom.elements import DataSetReader
 
 LUT = np.arange(300, dtype="<u2").tobytes()
 PIXELS = np.arange(64, dtype="<u2").tobytes()
@@ -164,3 +168,30 @@ def test_paths_are_written_as_they_are_read() -> None:
     assert format_path(parse_path("52009229/0/00209116/12/00189087")) == (
         "52009229/0/00209116/12/00189087"
     )
+
+
+def test_a_value_that_must_be_converted_and_is_huge_is_refused_and_one_that_lies_is_not() -> None:
+    size = IN_MEMORY_MAX + 2
+    for prefix, syntax in (("<", "1.2.840.10008.1.2.1"), (">", "1.2.840.10008.1.2.2")):
+        data = struct.pack(f"{prefix}HH2sHI", 0x11, 0x1001, b"OW", 0, size) + bytes(size)
+        read = DataSetReader.over(data).value
+        if prefix == ">":
+            with pytest.raises(Exhausted, match="converted"):
+                locate(read, len(data), syntax, "00111001")
+        else:
+            assert locate(read, len(data), syntax, "00111001").length == size
+
+
+def test_a_value_of_a_deflated_object_is_inflated_in_little_memory(tmp_path: Path) -> None:
+    size = 48 << 20
+    data = struct.pack("<HH2sHI", 0x11, 0x1001, b"OB", 0, size) + bytes(size)
+    data += struct.pack("<HH2sH", 0x11, 0x1002, b"LO", 4) + b"last"
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(data) + packer.flush()
+    read = DataSetReader.over(packed).value
+    tracemalloc.start()
+    found = locate(read, len(packed), "1.2.840.10008.1.2.1.99", "00111002", scratch=tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.value == b"last"
+    assert peak < 24 << 20

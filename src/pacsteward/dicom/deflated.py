@@ -41,7 +41,7 @@ class _Inflated:
     """Range reads over a deflated data set; keeps what it has inflated, up to `HEADER_MAX`."""
 
     def __init__(self, read: RangeReader, size: int) -> None:
-        self._chunks = _inflate(read, size)
+        self._chunks = inflated_pieces(read, size)
         self._data = bytearray()
 
     def read(self, offset: int, length: int) -> bytes:
@@ -59,7 +59,7 @@ class _Inflated:
         return bytes(self._data[offset : offset + length])
 
 
-def _inflate(read: RangeReader, size: int) -> Iterator[bytes]:
+def inflated_pieces(read: RangeReader, size: int) -> Iterator[bytes]:
     """Yield the inflated data set in pieces, bounded in size and in memory (PS3.5 A.5)."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     limit = min(SIZE_MAX, max(RATIO_FROM, size * RATIO_MAX))
@@ -82,7 +82,7 @@ def inflate_range(read: RangeReader, size: int, offset: int, length: int) -> byt
     """Return a range of the inflated data set; what lies before it is inflated and let go."""
     pieces: list[bytes] = []
     position = 0
-    for piece in _inflate(read, size):
+    for piece in inflated_pieces(read, size):
         start = max(offset - position, 0)
         pieces.append(piece[start : max(offset + length - position, 0)])
         position += len(piece)
@@ -119,7 +119,7 @@ class InflatedFile:
         )
         self.size = 0
         try:
-            for piece in _inflate(read, size):
+            for piece in inflated_pieces(read, size):
                 self._file.write(piece)
                 self.size += len(piece)
         except OSError as error:
@@ -154,7 +154,7 @@ def inflated(read: RangeReader, size: int, size_max: int) -> bytes:
         When it becomes larger than ``size_max``.
     """
     data = bytearray()
-    for piece in _inflate(read, size):
+    for piece in inflated_pieces(read, size):
         data += piece
         if len(data) > size_max:
             raise _inflates_too_much(size_max)

@@ -33,11 +33,11 @@ from pacsteward.dicom import charset, vrs
 from pacsteward.dicom import header_tables as tables
 from pacsteward.dicom.attributes import vr_of
 from pacsteward.dicom.fragments import Fragments
-from pacsteward.dicom.header_walk import Found, HeaderWalk
-from pacsteward.dicom.inflate import InflatingSource
+from pacsteward.dicom.header_walk import DEPTH_MAX, Found, HeaderWalk
+from pacsteward.dicom.inflate import RATIO_MAX, SIZE_MAX, InflatingSource
 from pacsteward.dicom.uids import transfer_syntax
 
-__all__ = ["Header", "PixelData", "RequestAttributes", "read_header"]
+__all__ = ["Header", "HeaderLimits", "PixelData", "RequestAttributes", "read_header"]
 
 
 class RequestAttributes(NamedTuple):
@@ -127,7 +127,31 @@ class Header:
     warnings: tuple[str, ...] = field(default=())
 
 
-def read_header(data: Fragments, transfer_syntax_uid: str) -> Header:
+@dataclass(frozen=True, slots=True)
+class HeaderLimits:
+    """How much of an object is looked at before it is refused.
+
+    Parameters
+    ----------
+    depth
+        Levels of sequences within sequences.
+    inflated_bytes
+        Of a deflated data set.
+    inflated_ratio
+        How many times its size a deflated data set may become, from 64 MiB on.
+    """
+
+    depth: int = DEPTH_MAX
+    inflated_bytes: int = SIZE_MAX
+    inflated_ratio: int = RATIO_MAX
+
+
+DEFAULT_LIMITS = HeaderLimits()
+
+
+def read_header(
+    data: Fragments, transfer_syntax_uid: str, limits: HeaderLimits = DEFAULT_LIMITS
+) -> Header:
     """Read what the index needs, and check that the object is whole.
 
     Parameters
@@ -136,21 +160,31 @@ def read_header(data: Fragments, transfer_syntax_uid: str) -> Header:
         The data set without preamble and file meta.
     transfer_syntax_uid
         As negotiated, or as the file meta has it.
+    limits
+        Beyond which the object is refused.
 
     Raises
     ------
     Invalid
-        When the structure cannot be read to the end: cut short, nested deeper than 64 levels,
-        an element longer than what surrounds it.
+        When the structure cannot be read to the end: cut short, nested too deep, an element
+        longer than what surrounds it, or inflating to too much.
     Unsupported
         When the transfer syntax is none of the standard.
     """
     syntax = transfer_syntax(transfer_syntax_uid)
     if syntax.is_deflated:
-        reader = HeaderWalk(InflatingSource(data), is_big=False, can_look_ahead=False)
+        source = InflatingSource(
+            data, size_max=limits.inflated_bytes, ratio_max=limits.inflated_ratio
+        )
+        reader = HeaderWalk(source, is_big=False, can_look_ahead=False, depth_max=limits.depth)
         is_implicit = False
     else:
-        reader = HeaderWalk(data, is_big=not syntax.is_little_endian, can_look_ahead=True)
+        reader = HeaderWalk(
+            data,
+            is_big=not syntax.is_little_endian,
+            can_look_ahead=True,
+            depth_max=limits.depth,
+        )
         is_implicit = reader.choose_encoding(is_implicit=syntax.is_implicit_vr)
     reader.run(is_implicit=is_implicit)
     if syntax.is_encapsulated and reader.pixels and reader.pixels.value_length is not None:

@@ -73,11 +73,18 @@ class HeaderWalk:
     """One reading of one data set: what was found so far."""
 
     __slots__ = (
-        "_base", "_buffer", "_grow", "can_look_ahead", "found", "items", "order", "pixels",
-        "source", "walked", "warnings",
+        "_base", "_buffer", "_depth_max", "_grow", "can_look_ahead", "found", "items", "order",
+        "pixels", "source", "walked", "warnings",
     )  # fmt: skip
 
-    def __init__(self, source: ByteSource, *, is_big: bool, can_look_ahead: bool) -> None:
+    def __init__(
+        self,
+        source: ByteSource,
+        *,
+        is_big: bool,
+        can_look_ahead: bool,
+        depth_max: int = DEPTH_MAX,
+    ) -> None:
         self.source = source
         self.order = BIG if is_big else LITTLE
         self.can_look_ahead = can_look_ahead
@@ -86,6 +93,7 @@ class HeaderWalk:
         self.pixels: Pixels | None = None
         self.walked = 0
         self.warnings: dict[str, None] = {}
+        self._depth_max = depth_max
         self._buffer = b""
         self._base = 0
         self._grow = _WINDOW // 4
@@ -140,10 +148,10 @@ class HeaderWalk:
         At depth 0 it ends with the bytes. Deeper, an item ends at ``end`` or, where that is
         None, with its delimiter. What is wanted goes to ``found``.
         """
-        if depth > DEPTH_MAX:
+        if depth > self._depth_max:
             raise Invalid(
                 "The data set was not read.",
-                why=f"Its sequences are nested more than {DEPTH_MAX} levels deep.",
+                why=f"Its sequences are nested more than {self._depth_max} levels deep.",
             )
         loop = self._walk_implicit if is_implicit else self._walk_explicit
         return loop(position, end, found, order, depth)

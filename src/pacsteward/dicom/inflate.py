@@ -31,7 +31,9 @@ RATIO_FROM: Final = 64 << 20
 _PIECE: Final = 1 << 18
 
 
-def inflate(data: Fragments, *, size_max: int = SIZE_MAX) -> Iterator[bytes]:
+def inflate(
+    data: Fragments, *, size_max: int = SIZE_MAX, ratio_max: int = RATIO_MAX
+) -> Iterator[bytes]:
     """Yield a deflated data set in pieces of at most 256 KiB.
 
     Raises
@@ -41,7 +43,7 @@ def inflate(data: Fragments, *, size_max: int = SIZE_MAX) -> Iterator[bytes]:
     """
     inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     produced = 0
-    limit = min(size_max, max(RATIO_FROM, data.size * RATIO_MAX))
+    limit = min(size_max, max(RATIO_FROM, data.size * ratio_max))
     for part in data:
         rest: Buffer = part
         while len(rest) and not inflater.eof:
@@ -81,8 +83,10 @@ class InflatingSource:
 
     __slots__ = ("_at_end", "_held", "_pieces", "_start")
 
-    def __init__(self, data: Fragments) -> None:
-        self._pieces = inflate(data)
+    def __init__(
+        self, data: Fragments, *, size_max: int = SIZE_MAX, ratio_max: int = RATIO_MAX
+    ) -> None:
+        self._pieces = inflate(data, size_max=size_max, ratio_max=ratio_max)
         self._held = bytearray()
         self._start = 0
         """Offset of the first byte held; bytes before it are forgotten."""

@@ -101,13 +101,13 @@ class ImagePixel:
         """Return the value that `to_json` described."""
         return cls(**fields)
 
-    def check_drawable(self) -> None:
+    def check_drawable(self, pixels_max: int = PIXELS_MAX) -> None:
         """Raise `Exhausted` when one frame is larger than we are willing to decode."""
-        if self.rows * self.columns > PIXELS_MAX:
+        if self.rows * self.columns > pixels_max:
             raise Exhausted(
                 "The image was not decoded.",
                 why=f"It has {self.rows} rows of {self.columns} pixels, and "
-                f"{PIXELS_MAX // 1_000_000} million pixels is the limit.",
+                f"{pixels_max} pixels are the limit.",
                 remedy="Retrieve the object as it is stored.",
             )
 

@@ -47,6 +47,29 @@ class DicomSettings(Section):
     association_idle_s: float = Field(
         600.0, gt=0, description="How long a caller may pause between two messages. Seconds."
     )
+    pdu_bytes_max: int = Field(
+        262_144,
+        ge=131_072,
+        le=1_000_000,
+        description="Longest P-DATA-TF PDU that is taken; what we announce is 131072, and some "
+        "senders do not keep to that. A longer length field is answered with A-ABORT before "
+        "anything is read for it. Bytes.",
+    )
+    associate_pdu_bytes_max: int = Field(
+        131_072,
+        ge=4096,
+        le=1_000_000,
+        description="Longest A-ASSOCIATE-RQ PDU that is taken, looked at in the same way. Bytes.",
+    )
+    command_set_bytes_max: int = Field(
+        65_536, ge=1024, description="Longest command set of one message. Bytes."
+    )
+    identifier_bytes_max: int = Field(
+        8 * 1024**2,
+        ge=4096,
+        le=256 * 1024**2,
+        description="Longest data set that is kept in memory: of a C-FIND, C-MOVE or C-GET. Bytes.",
+    )
 
     def answers_to(self, called_ae_title: str) -> bool:
         """Say whether a caller that calls us `called_ae_title` has come to the right place."""

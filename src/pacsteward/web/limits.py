@@ -8,6 +8,7 @@ RFC 9110 15.5.9 (408), 15.5.14 (413); RFC 6585 5 (431).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 
 from starlette.requests import ClientDisconnect, Request
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pacsteward.web import problem
 
 HEADERS_MAX = 100
+JSON_DEPTH_MAX = 64
 HEADER_BLOCK_MAX_BYTES = 64 * 1024
 
 STREAMED = (("POST", "/dicom-web/studies"),)
@@ -31,6 +33,11 @@ class Limits:
         For all but `STREAMED`.
     stall_s
         How long the next piece of a body may take, in seconds.
+    headers_max, header_block_max_bytes
+        Header lines, and their names and values together.
+    json_depth_max
+        Arrays and objects within each other; the parser itself would give up near a thousand, and
+        whoever walks through the result much earlier.
     """
 
     def __init__(
@@ -39,11 +46,17 @@ class Limits:
         *,
         body_max_bytes: int,
         stall_s: float,
+        headers_max: int = HEADERS_MAX,
+        header_block_max_bytes: int = HEADER_BLOCK_MAX_BYTES,
+        json_depth_max: int = JSON_DEPTH_MAX,
         streamed: Sequence[tuple[str, str]] = STREAMED,
     ) -> None:
         self._app = app
         self._body_max_bytes = body_max_bytes
         self._stall_s = stall_s
+        self._headers_max = headers_max
+        self._header_block_max_bytes = header_block_max_bytes
+        self._json_depth_max = json_depth_max
         self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,8 +65,8 @@ class Limits:
             await self._app(scope, receive, send)
             return
         headers = scope["headers"]
-        if len(headers) > HEADERS_MAX or (
-            sum(len(name) + len(value) for name, value in headers) > HEADER_BLOCK_MAX_BYTES
+        if len(headers) > self._headers_max or (
+            sum(len(name) + len(value) for name, value in headers) > self._header_block_max_bytes
         ):
             await _refuse(scope, receive, send, 431, "The request's headers are too large.")
             return
@@ -61,7 +74,8 @@ class Limits:
         if limit is not None and _promised_bytes(headers) > limit:
             await _refuse(scope, receive, send, 413, _too_large(limit))
             return
-        await _Watched(scope, receive, send, limit, self._stall_s).run(self._app)
+        depth = self._json_depth_max if limit is not None and _may_be_json(headers) else None
+        await _Watched(scope, receive, send, limit, self._stall_s, depth).run(self._app)
 
     def _is_streamed(self, scope: Scope) -> bool:
         return any(
@@ -74,13 +88,21 @@ class _Watched:
     """One request whose body is counted while it comes in."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, limit: int | None, stall_s: float
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        limit: int | None,
+        stall_s: float,
+        json_depth_max: int | None,
     ) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._limit = limit
         self._stall_s = stall_s
+        self._json_depth_max = json_depth_max
+        self._json: list[bytes] = []
         self._received = 0
         self._is_body_in = False
         self._has_answered = False
@@ -111,13 +133,56 @@ class _Watched:
             if self._limit is not None and self._received > self._limit:
                 self._fault = (413, _too_large(self._limit))
                 return {"type": "http.disconnect"}
+            if self._json_depth_max is not None and await self._is_too_deep(message):
+                self._fault = (
+                    400,
+                    f"The JSON body is nested more than {self._json_depth_max} levels deep.",
+                )
+                return {"type": "http.disconnect"}
         return message
+
+    async def _is_too_deep(self, message: Message) -> bool:
+        """Collect the body, and look at it when it is whole."""
+        assert self._json_depth_max is not None
+        self._json.append(message.get("body", b""))
+        if not self._is_body_in:
+            return False
+        body = b"".join(self._json)
+        self._json.clear()
+        if body.count(b"[") + body.count(b"{") <= self._json_depth_max:
+            return False
+        return await asyncio.to_thread(is_deeper, body, self._json_depth_max)
 
     async def send(self, message: Message) -> None:
         # After a fault the application answers to something that never came in whole.
         if self._fault is None or self._has_answered:
             self._has_answered = True
             await self._send(message)
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+
+
+def is_deeper(body: bytes, depth_max: int) -> bool:
+    """Whether a JSON text is nested deeper than it may be, without parsing it.
+
+    What is not well formed may be called deep: it is refused anyway.
+    """
+    brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _ALL_BUT_BRACKETS)
+    for _ in range(depth_max):
+        # Each round takes the innermost level away.
+        brackets = brackets.replace(b"[]", b"")
+        if not brackets:
+            return False
+    return True
+
+
+def _may_be_json(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether a body could be read as JSON: it says so, or it says nothing."""
+    kinds = [value for name, value in headers if name == b"content-type"]
+    return not kinds or any(b"json" in kind.lower() for kind in kinds)
 
 
 def _too_large(limit: int) -> str:

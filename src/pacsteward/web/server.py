@@ -171,7 +171,12 @@ def _middleware(parts: Parts, pages: Pages) -> Iterable[Middleware]:
     yield Middleware(SafeHeaders)
     yield Middleware(Journal, watch=parts.watch)
     yield Middleware(
-        Limits, body_max_bytes=settings.body_max_bytes, stall_s=settings.request_stall_s
+        Limits,
+        body_max_bytes=settings.body_max_bytes,
+        stall_s=settings.request_stall_s,
+        headers_max=settings.headers_max,
+        header_block_max_bytes=settings.header_block_bytes_max,
+        json_depth_max=settings.json_depth_max,
     )
     yield Middleware(
         Origin, public_url=settings.public_url, trusted_proxies=settings.trusted_proxies

@@ -42,6 +42,21 @@ class WebSettings(Section):
         ge=1024,
         description="Largest request body; storing studies is not limited by it. Bytes.",
     )
+    headers_max: int = Field(
+        100, ge=20, le=10_000, description="Header lines that a request may have. Lines."
+    )
+    header_block_bytes_max: int = Field(
+        64 * 1024,
+        ge=1024,
+        le=64 * 1024,
+        description="Names and values of a request's header lines together. Bytes.",
+    )
+    json_depth_max: int = Field(
+        64,
+        ge=8,
+        le=500,
+        description="Arrays and objects within each other that a JSON body may have. Levels.",
+    )
     request_stall_s: float = Field(
         30.0,
         gt=0,

@@ -9,6 +9,7 @@ from tests.support.console import Visitor
 
 from pacsteward.security import Access
 from pacsteward.web.conftest import OpenDoor
+from pacsteward.web.limits import is_deeper
 
 # Errors
 
@@ -202,6 +203,37 @@ def test_body_without_a_promised_length_has_the_same_limit(
 )
 def test_headers_have_limits(door: Visitor, token: dict[str, str], headers: dict[str, str]) -> None:
     assert door.get("/dicom-web/links", headers=token | headers).status_code == 431
+
+
+@pytest.mark.parametrize(
+    ("body", "is_deep"),
+    [
+        (b"[" * 64 + b"]" * 64, False),
+        (b"[" * 65 + b"]" * 65, True),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, True),
+        (b'{"a":' * 64 + b"1" + b"}" * 64, False),
+        (b"[" + b"[]," * 5000 + b"[]]", False),
+        (b'["' + b"[" * 500 + b'"]', False),
+        (b'["\\"' + b"[" * 500 + b'"]', False),
+        (b'["a\\\\",' + b"[" * 70 + b"]" * 71, True),
+        (b"[" * 50_000 + b"]" * 50_000, True),
+        (b"[" * 100, True),
+    ],
+)
+def test_depth_of_json_is_seen_without_parsing_it(body: bytes, is_deep: bool) -> None:
+    assert is_deeper(body, 64) is is_deep
+
+
+def test_json_has_a_limit_of_depth(door: Visitor, token: dict[str, str]) -> None:
+    for kind in ("application/json", "application/dicom+json", None):
+        headers = token if kind is None else {**token, "content-type": kind}
+        for depth, status in ((64, 200), (65, 400)):
+            body = b"[" * depth + b"]" * depth
+            answer = door.post("/body", content=body, headers=headers)
+            assert answer.status_code == status, (kind, depth)
+        assert "64 levels deep" in answer.json()["title"]
+    headers = {**token, "content-type": "text/plain"}
+    assert door.post("/body", content=b"[" * 100, headers=headers).status_code == 200
 
 
 def test_request_that_stops_coming_in_is_given_up(

@@ -10,45 +10,49 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-from pacsteward.archive import Archive, Instance
+from pacsteward.archive import Archive, BulkData, Instance
 from pacsteward.base.errors import Exhausted, NotFound
 from pacsteward.dicom.decode import DecoderPool
 from pacsteward.dicom.frames import FrameTable
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.render_request import RenderRequest
+from pacsteward.dicom.transcode import FrameCoder
 from pacsteward.dicom.web.errors import TooLarge
+from pacsteward.features.retrieve.settings import RetrieveSettings
 
 WORKERS_MAX: Final = 4
 
 _making: Final = threading.Lock()
 
 
-def pool() -> DecoderPool:
+def pool(settings: RetrieveSettings) -> DecoderPool:
     """Return the pool of this process.
 
     It must not be made before the process forks: a child of the parent cannot be asked by others.
     """
     with _making:
-        return _pool_of(os.getpid())
+        return _pool_of(os.getpid(), settings.decoder_memory_bytes, settings.decoder_time_s)
 
 
 @cache
-def _pool_of(_process_id: int) -> DecoderPool:
-    made = DecoderPool(min(WORKERS_MAX, os.cpu_count() or 1))
+def _pool_of(_process_id: int, memory_bytes: int, time_s: float) -> DecoderPool:
+    workers = min(WORKERS_MAX, os.cpu_count() or 1)
+    made = DecoderPool(workers, memory_bytes=memory_bytes, time_s=time_s)
     atexit.register(made.close)
     return made
 
 
-def code_frame(data: bytes, from_uid: str, to_uid: str, image: ImagePixel) -> tuple[bytes, str]:
-    """Decode and encode one frame in a child process: a `transcode.FrameCoder`.
+def frame_coder(settings: RetrieveSettings) -> FrameCoder:
+    """Return what decodes and encodes one frame in a child process.
 
-    Raises
-    ------
-    TooLarge
-        It takes more memory or time than one image may.
+    It raises `TooLarge` when that takes more memory or time than one image may.
     """
-    with _bounded():
-        return pool().code_frame(data, from_uid, to_uid, image)
+
+    def code(data: bytes, from_uid: str, to_uid: str, image: ImagePixel) -> tuple[bytes, str]:
+        with _bounded():
+            return pool(settings).code_frame(data, from_uid, to_uid, image)
+
+    return code
 
 
 def frames_of(archive: Archive, instance: Instance) -> FrameTable:
@@ -63,7 +67,21 @@ def frames_of(archive: Archive, instance: Instance) -> FrameTable:
         return archive.frames(instance)
 
 
-def draw(archive: Archive, instance: Instance, request: RenderRequest) -> bytes:
+def bulk_data_of(archive: Archive, instance: Instance, path: str) -> BulkData:
+    """Return where a value of an instance is; see `Archive.locate_bulk_data`.
+
+    Raises
+    ------
+    TooLarge
+        It has to be converted, and is too large for that.
+    """
+    with _bounded():
+        return archive.locate_bulk_data(instance, path)
+
+
+def draw(
+    archive: Archive, settings: RetrieveSettings, instance: Instance, request: RenderRequest
+) -> bytes:
     """Draw one frame of an instance as an image file.
 
     Raises
@@ -80,7 +98,8 @@ def draw(archive: Archive, instance: Instance, request: RenderRequest) -> bytes:
         )
     table = frames_of(archive, instance)
     with archive.open(instance) as stored, _bounded():
-        return pool().render(
+        table.image.check_drawable(settings.rendered_pixels_max)
+        return pool(settings).render(
             stored.read, stored.size, stored.transfer_syntax_uid, request, table=table
         )
 

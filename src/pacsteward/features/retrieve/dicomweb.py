@@ -51,7 +51,7 @@ from pacsteward.dicom.web.negotiation import (
 )
 from pacsteward.feature import House, Route
 from pacsteward.features.retrieve import payloads
-from pacsteward.features.retrieve.decoding import code_frame, frames_of
+from pacsteward.features.retrieve.decoding import bulk_data_of, frame_coder, frames_of
 from pacsteward.features.retrieve.pictures import Subject, middle_frame, picture, representative
 from pacsteward.features.retrieve.representations import (
     frame_offers,
@@ -59,6 +59,7 @@ from pacsteward.features.retrieve.representations import (
     part_content_type,
     plan,
 )
+from pacsteward.features.retrieve.settings import RetrieveSettings
 
 STUDY: Final = "/dicom-web/studies/{study}"
 SERIES: Final = STUDY + "/series/{series}"
@@ -146,17 +147,18 @@ def retrieve(house: House, request: Request) -> Response:
     chosen = plan(instances, fitting or ranges)
     _record(house, request, target)
     headers = {"cache-control": NO_STORE, "vary": "Accept"}
+    coder = frame_coder(house.settings.of(RetrieveSettings))
     if not offer.is_multipart:
         (only,) = chosen.planned
         return StreamedAnswer(
-            payloads.part10_file(house.archive, only, code_frame),
+            payloads.part10_file(house.archive, only, coder),
             media_type=part_content_type(offer.media_type, only.transfer_syntax_uid),
             headers=headers,
             size_bytes=payloads.size_of_file(only.instance) if only.is_as_stored else None,
         )
     writer = Writer(offer.media_type)
     return StreamedAnswer(
-        payloads.object_parts(house.archive, chosen.planned, writer, code_frame),
+        payloads.object_parts(house.archive, chosen.planned, writer, coder),
         media_type=writer.content_type,
         # 206 here says that some objects could not be given in what the client accepts.
         status_code=200 if chosen.is_complete else 206,
@@ -220,7 +222,8 @@ def frames(house: House, request: Request) -> Response:
     offer = choose(ranges_of(request), frame_offers(table, is_single=len(numbers) == 1))
     contents = payloads.read_frames(house.archive, instance, table, numbers)
     if offer.transfer_syntax != table.delivered_transfer_syntax_uid:
-        contents = payloads.decoded(contents, table.image, code_frame)
+        coder = frame_coder(house.settings.of(RetrieveSettings))
+        contents = payloads.decoded(contents, table.image, coder)
     _record(house, request, target)
     headers = {"cache-control": NO_STORE, "vary": "Accept"}
     if not offer.is_multipart:
@@ -263,7 +266,7 @@ def bulk_data(house: House, request: Request) -> Response:
     """Answer GET of what a BulkDataURI names, as one payload or as one part (C42, C43)."""
     target = Target.of(request)
     instance = target.one(house)
-    found = house.archive.locate_bulk_data(instance, request.path_params["path"])
+    found = bulk_data_of(house.archive, instance, request.path_params["path"])
     media_type = found.media_type if found.media_type in _HARMLESS else OCTET_STREAM
     types = dict.fromkeys((media_type, OCTET_STREAM))
     offers = [Offer(name, is_multipart) for is_multipart in (False, True) for name in types]
@@ -310,7 +313,8 @@ def render(form: Form) -> Callable[[House, Request], Response]:
                 return other
         media_type = choose(ranges, (Offer(JPEG), Offer(PNG))).media_type
         asked = _render_request(request, subject, media_type, form)
-        drawn = picture(house.archive, subject, asked)
+        settings = house.settings.of(RetrieveSettings)
+        drawn = picture(house.archive, settings, subject, asked)
         _record(house, request, target)
         headers = {"cache-control": NO_STORE, "vary": "Accept", **warning(*asked.warnings)}
         return Response(drawn, media_type=media_type, headers=headers)
@@ -357,7 +361,7 @@ def _other_than_picture(
         )
     if not instance.sop_class_uid.startswith(_ENCAPSULATED):
         return None
-    found = house.archive.locate_bulk_data(instance, _ENCAPSULATED_DOCUMENT)
+    found = bulk_data_of(house.archive, instance, _ENCAPSULATED_DOCUMENT)
     if found.media_type != PDF_MEDIA_TYPE:
         return None
     choose(ranges, (Offer(PDF_MEDIA_TYPE),))

@@ -26,7 +26,7 @@ from pacsteward.dicom.dimse import PresentationContext
 from pacsteward.dicom.transcode import can_transcode, transcode_chunks
 from pacsteward.dicom.uids import UNCOMPRESSED
 from pacsteward.dicom.web.bodies import Spool
-from pacsteward.features.retrieve.decoding import code_frame
+from pacsteward.features.retrieve.decoding import frame_coder
 from pacsteward.features.retrieve.settings import RetrieveSettings
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,12 @@ def _transcoded(source: Source, stored: StoredObject, to_uid: str) -> memoryview
     from_uid = stored.transfer_syntax_uid
     scratch = source.archive.scratch_folder()
     chunks = transcode_chunks(
-        stored.read, stored.size, from_uid, to_uid, code_frame=code_frame, scratch=scratch
+        stored.read,
+        stored.size,
+        from_uid,
+        to_uid,
+        code_frame=frame_coder(source.settings),
+        scratch=scratch,
     )
     with Spool(scratch, max_bytes=TRANSCODED_MAX_BYTES) as spool:
         for chunk in chunks:

@@ -21,6 +21,7 @@ from pacsteward.archive import Archive, Instance
 from pacsteward.base.errors import NotFound
 from pacsteward.dicom.render_request import RenderRequest
 from pacsteward.features.retrieve.decoding import draw
+from pacsteward.features.retrieve.settings import RetrieveSettings
 
 CACHE_BYTES: Final = 32 * 1024 * 1024
 
@@ -94,7 +95,9 @@ class PictureCache:
 _CACHE: Final = PictureCache()
 
 
-def picture(archive: Archive, subject: Subject, request: RenderRequest) -> bytes:
+def picture(
+    archive: Archive, settings: RetrieveSettings, subject: Subject, request: RenderRequest
+) -> bytes:
     """Return the picture of a subject as an image file. Blocks.
 
     Raises
@@ -108,6 +111,6 @@ def picture(archive: Archive, subject: Subject, request: RenderRequest) -> bytes
     key = (subject.instance.instance_key, subject.instance.series_version, request)
     known = _CACHE.get(key)
     if known is None:
-        known = draw(archive, subject.instance, request)
+        known = draw(archive, settings, subject.instance, request)
         _CACHE.put(key, known)
     return known

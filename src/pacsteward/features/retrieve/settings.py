@@ -36,6 +36,25 @@ class RetrieveSettings(Section):
         ge=1,
         le=64,
     )
+    rendered_pixels_max: int = Field(
+        100_000_000,
+        description="A frame of more pixels is not drawn. Pixels.",
+        ge=65_536,
+        le=100_000_000,
+    )
+    decoder_memory_bytes: int = Field(
+        512 * 1024**2,
+        description="Memory of one decoder beyond what it takes to start; one that needs more is "
+        "ended, and its frame is not decoded. Bytes.",
+        ge=64 * 1024**2,
+        le=16 * 1024**3,
+    )
+    decoder_time_s: float = Field(
+        10.0,
+        description="How long a decoder may take for one frame before it is ended. Seconds.",
+        gt=0,
+        le=300,
+    )
     whole_bytes: int = Field(
         16 * 1024**2,
         description="Objects up to this size are read whole and checked against their checksum "

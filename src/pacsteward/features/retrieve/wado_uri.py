@@ -23,9 +23,10 @@ from pacsteward.dicom.web.errors import NotAcceptable
 from pacsteward.dicom.web.negotiation import DICOM, JPEG, PNG, MediaType, accepted
 from pacsteward.feature import House, Route
 from pacsteward.features.retrieve import payloads
-from pacsteward.features.retrieve.decoding import code_frame
+from pacsteward.features.retrieve.decoding import frame_coder
 from pacsteward.features.retrieve.pictures import Subject, picture
 from pacsteward.features.retrieve.representations import plan
+from pacsteward.features.retrieve.settings import RetrieveSettings
 
 _UIDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -79,8 +80,9 @@ def _object(house: House, query: Mapping[str, str], instance: Instance) -> Respo
         check_uid(wanted, "transferSyntax")
     ranges = [MediaType(DICOM, {"transfer-syntax": wanted} if wanted else {})]
     (planned,) = plan([instance], ranges).planned
+    coder = frame_coder(house.settings.of(RetrieveSettings))
     return StreamedAnswer(
-        payloads.part10_file(house.archive, planned, code_frame),
+        payloads.part10_file(house.archive, planned, coder),
         media_type=DICOM,
         headers={
             "cache-control": NO_STORE,
@@ -95,7 +97,8 @@ def _picture(house: House, query: Mapping[str, str], instance: Instance) -> Resp
     asked = RenderRequest.from_query(
         _rendering(query, instance), frame=_frame(query), media_type=media_type
     )
-    drawn = picture(house.archive, Subject(instance, asked.frame), asked)
+    settings = house.settings.of(RetrieveSettings)
+    drawn = picture(house.archive, settings, Subject(instance, asked.frame), asked)
     return Response(drawn, media_type=media_type, headers={"cache-control": NO_STORE})
 
 

@@ -108,7 +108,7 @@ class _Intake:
         if not content_type.is_multipart:
             yield await self._whole(body)
             return
-        reader = Reader(boundary_of(content_type))
+        reader = Reader(boundary_of(content_type), max_parts=self._settings.max_parts)
         with ExitStack() as unfinished:
             spool: Spool | None = None
             async for chunk in body:

@@ -32,6 +32,12 @@ class StorageSettings(Section):
         description="Whether the sender of an object with a doubtful patient identity hears status "
         "B000 instead of Success. Many devices treat a warning as a failure. Yes or no.",
     )
+    max_parts: int = Field(
+        10_000,
+        description="Most instances that one STOW-RS request may bring. Parts.",
+        ge=1,
+        le=1_000_000,
+    )
     max_request_bytes: int = Field(
         4 * 1024**3, description="Largest STOW-RS request that is taken. Bytes.", ge=1024
     )
