@@ -352,3 +352,12 @@ def test_no_date_brings_matching_down(vr: str, text: str, stored: str) -> None:
     except PacstewardError:
         return
     assert matches(criterion, stored, vr) in (True, False)
+
+
+@pytest.mark.parametrize(("vr", "most"), [("LO", 100), ("PN", 100), ("IS", 100), ("UI", 50_000)])
+def test_a_key_does_not_list_countless_values(vr, most):
+    """Each is a condition of its own for the database, which has no end of patience."""
+    fitting = "\\".join(str(number) for number in range(1, most + 1))
+    assert not isinstance(parse_criterion(0x00100020, vr, fitting), Universal)
+    with pytest.raises(Invalid, match="more than"):
+        parse_criterion(0x00100020, vr, fitting + "\\999999")
