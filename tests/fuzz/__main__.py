@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import random
 import sys
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 from tests.fuzz.damage import damaged, random_edits
@@ -28,6 +30,9 @@ TURN_S = 20.0
 def main() -> int:
     """Search, and return how many faults were found."""
     asked = _arguments()
+    # What libraries think of each damage would bury what is found.
+    logging.disable()
+    warnings.simplefilter("ignore")
     targets = [BY_NAME[name] for name in asked.targets] or list(ALL)
     if asked.shrink:
         return _shrink(targets[0], asked.shrink)

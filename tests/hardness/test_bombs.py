@@ -1,0 +1,49 @@
+"""R12: little that becomes much costs little, is answered soon, and keeps nobody waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.hardness import bombs
+from tests.hardness.bombs import Bomb
+from tests.hardness.strain import Strain, strained
+from tests.hardness.target import ECHO_MAX_S, GROWTH_MAX_BYTES, Target
+
+LOADED = 4
+"""How much longer than promised all may take here: the machine has other work as well."""
+
+
+def faults(bomb: Bomb, seen: Strain) -> Iterator[str]:
+    """Say what was not as it must be."""
+    if seen.heard not in bomb.expected:
+        yield f"{bomb.name}: {seen.heard}"
+    if seen.peak_bytes > GROWTH_MAX_BYTES:
+        yield f"{bomb.name}: {seen.peak_bytes >> 20} MiB"
+    if seen.seconds > bomb.seconds_max * LOADED:
+        yield f"{bomb.name}: {seen.seconds:.1f} s"
+    if seen.echo_s > ECHO_MAX_S * LOADED:
+        yield f"{bomb.name}: C-ECHO took {seen.echo_s:.1f} s beside it"
+
+
+@pytest.mark.parametrize(
+    "some", [bombs.wire_bombs, bombs.questions, bombs.bodies], ids=lambda some: some.__name__
+)
+def test_r12_a_bomb_is_answered_soon_and_takes_little_memory(
+    target: Target, some: Callable[[], Iterator[Bomb]]
+) -> None:
+    with target.unharmed():
+        found = [fault for bomb in some() for fault in faults(bomb, strained(target, bomb.throw))]
+        assert not found, "\n".join(found)
+
+
+def test_r12_an_object_that_is_a_bomb_can_be_asked_for_in_every_way(target: Target) -> None:
+    with target.unharmed():
+        found = [
+            fault
+            for one in bombs.claims()
+            for bomb in bombs.stored_bombs(one)
+            for fault in faults(bomb, strained(target, bomb.throw))
+        ]
+        assert not found, "\n".join(found)
