@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pydicom
 import pytest
 from pydicom import FileDataset
 from pydicom.data import get_testdata_file
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 
+from pacsteward.dicom.fixtures.phantoms import high_throughput_grey
 from tests.hardness import wire
 from tests.hardness.data_sets import encoded, file_meta
 from tests.hardness.target import Target, at_once
 from tests.hardness.wire import EXPLICIT, STUDY_ROOT_GET, associate_rq, context
+from tests.support.product import Product
+from tests.support.samples import part10, small
 
+HIGH_THROUGHPUT = "HTJ2K"
 SAMPLES = {
     "RLE": "MR_small_RLE.dcm",
     "JPEG 2000": "MR_small_jp2klossless.dcm",
     "JPEG-LS": "MR_small_jpeg_ls_lossless.dcm",
     "JPEG": "SC_rgb_jpeg_dcmtk.dcm",
+    HIGH_THROUGHPUT: "",
 }
+HTJ2K_LOSSLESS = "1.2.840.10008.1.2.4.201"
 NATIVE_FRAMES = 'multipart/related; type="application/octet-stream"; transfer-syntax=' + EXPLICIT
 ANSWER_MAX_S = 12.0
 """S14: a decoder may take ten seconds."""
@@ -48,22 +56,35 @@ class Broken:
 
 
 def sample(name: str) -> FileDataset:
+    if name == HIGH_THROUGHPUT:
+        return _high_throughput()
     path = get_testdata_file(SAMPLES[name], download=False)
     if not path:
         pytest.skip(f"pydicom came without {SAMPLES[name]}")
     return pydicom.dcmread(Path(str(path)))
 
 
-def damaged(name: str) -> Iterator[tuple[str, bytes, bool]]:
+def _high_throughput() -> FileDataset:
+    stream, pixels = high_throughput_grey()
+    data = small(93, 1, 1, BitsStored=12, HighBit=11, PixelRepresentation=0)
+    data.Rows, data.Columns = pixels.shape
+    data.PixelData = encapsulate([stream])
+    data.file_meta.TransferSyntaxUID = HTJ2K_LOSSLESS
+    return data
+
+
+def damaged(name: str, flips: int = 10, cuts: int = 0) -> Iterator[tuple[str, bytes, bool]]:
     """Give broken versions of a sample's frame, and whether most of it is gone."""
     frame = next(generate_frames(sample(name).PixelData))
-    for part in (0, 1, 2, 20, 60, len(frame) // 4, len(frame) // 2):
+    places = {0, 1, 2, 20, 60, len(frame) // 4, len(frame) // 2}
+    places |= {len(frame) * number // (2 * cuts) for number in range(cuts)}
+    for part in sorted(places):
         yield f"cut at {part}", frame[:part], True
     yield "noise", random.Random(name).randbytes(len(frame)), True
     yield "zeros", bytes(len(frame)), True
     yield "another format", b"\x89PNG\r\n\x1a\n" + bytes(200), True
     yield "head only", frame[:100] + bytes(len(frame) - 100), False
-    for seed in range(10):
+    for seed in range(flips):
         dice = random.Random(f"{name}{seed}")
         changed = bytearray(frame)
         # The first bytes hold sizes, tables and markers: that is where decoders stumble.
@@ -73,10 +94,10 @@ def damaged(name: str) -> Iterator[tuple[str, bytes, bool]]:
         yield f"flips {seed}", bytes(changed), False
 
 
-def objects(name: str) -> Iterator[Broken]:
+def objects(name: str, flips: int = 10, cuts: int = 0) -> Iterator[Broken]:
     number = list(SAMPLES).index(name)
     study = f"2.25.94.{number}"
-    for place, (what, frame, is_cut) in enumerate(damaged(name)):
+    for place, (what, frame, is_cut) in enumerate(damaged(name, flips, cuts)):
         data = sample(name)
         syntax = str(data.file_meta.TransferSyntaxUID)
         data.StudyInstanceUID, data.SeriesInstanceUID = study, f"{study}.1"
@@ -96,7 +117,7 @@ def _encapsulated(frame: bytes) -> bytes:
     return item + bytes(4) + item + len(frame).to_bytes(4, "little") + frame
 
 
-def _wrong(target: Target, one: Broken) -> str:
+def wrong(target: Target, one: Broken) -> str:
     client = target.client()
     stored = client.post(
         "/dicom-web/studies", content=one.file, headers={"content-type": "application/dicom"}
@@ -129,12 +150,11 @@ def _wrong(target: Target, one: Broken) -> str:
 def test_s14_a_broken_frame_is_refused_and_the_next_picture_is_drawn(
     target: Target, name: str
 ) -> None:
-    good = "/dicom-web/studies/2.25.99.1/series/2.25.99.1.1/instances/2.25.99.1.1.1"
     with target.unharmed():
-        found = [fault for fault in at_once(lambda o: _wrong(target, o), objects(name)) if fault]
+        found = [fault for fault in at_once(lambda o: wrong(target, o), objects(name)) if fault]
         assert not found, "\n".join(found)
         for size in (31, 33):
-            answer = target.client().get(f"{good}/rendered?viewport={size},{size}")
+            answer = target.client().get(f"{GOOD}/rendered?viewport={size},{size}")
             assert answer.status_code == 200, answer.text
 
 
@@ -182,3 +202,65 @@ def _stored(message: dict[int, bytes]) -> bytes:
         0x1000: message[0x1000],
     }
     return wire.p_data(3, wire.command(answer), is_command=True)
+
+
+GOOD = "/dicom-web/studies/2.25.99.1/series/2.25.99.1.1/instances/2.25.99.1.1.1"
+DECODER_MEMORY_BYTES = 512 * 1024**2
+SECCOMP_FILTER = "2"
+
+
+def decoders(target: Target) -> list[psutil.Process]:
+    """Return the decoder processes, after a picture was asked for that nobody has drawn yet."""
+    for process in (process for one in target.processes() for process in one.children()):
+        if any("decode_child" in word for word in process.cmdline()):
+            return [process]
+    return []
+
+
+def test_s14_a_decoder_has_bounds_no_network_and_no_secrets(target: Target) -> None:
+    answer = target.client().get(f"{GOOD}/rendered?viewport=41,43")
+    assert answer.status_code == 200
+    (decoder,) = decoders(target)[:1]
+    soft, hard = decoder.rlimit(psutil.RLIMIT_AS)
+    at_start = 3 * DECODER_MEMORY_BYTES
+    assert DECODER_MEMORY_BYTES <= soft == hard <= DECODER_MEMORY_BYTES + at_start
+    assert hard - decoder.memory_info().vms <= DECODER_MEMORY_BYTES
+    assert decoder.rlimit(psutil.RLIMIT_FSIZE) == decoder.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{decoder.pid}/status").read_text().splitlines()
+        if ":\t" in line
+    )
+    assert status["Seccomp"] == SECCOMP_FILTER
+    assert status["NoNewPrivs"] == "1"
+    assert not [name for name in decoder.environ() if "PACSTEWARD" in name or "SECRET" in name]
+    assert not decoder.net_connections("inet")
+    # One socket to its parent, and what the interpreter opens for itself.
+    assert decoder.num_fds() <= 8
+
+
+def test_s14_a_decoder_that_hangs_is_ended_and_the_next_picture_is_drawn(
+    tmp_path: Path,
+) -> None:
+    environment = {"PACSTEWARD_RETRIEVE__DECODER_TIME_S": "2"}
+    running = Target(Product(tmp_path / "archive", environment).start(), tmp_path)
+    try:
+        stored = running.client().post(
+            "/dicom-web/studies",
+            content=part10(small(1)),
+            headers={"content-type": "application/dicom"},
+        )
+        assert stored.status_code == 200
+        assert running.client().get(f"{GOOD}/rendered?viewport=41,43").status_code == 200
+        (stuck,) = decoders(running)
+        stuck.suspend()
+        began = time.monotonic()
+        answer = running.client().get(f"{GOOD}/rendered?viewport=42,44")
+        assert answer.status_code == 413, answer.text
+        assert 1.5 <= time.monotonic() - began <= 12
+        assert running.client().get(f"{GOOD}/rendered?viewport=43,45").status_code == 200
+        assert not stuck.is_running()
+    finally:
+        for client in (*running.clients.values(), running.stranger):
+            client.close()
+        running.product.stop()
