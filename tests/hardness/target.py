@@ -16,6 +16,7 @@ import psutil
 
 from tests.hardness.wire import Line
 from tests.support.product import Product
+from tests.support.samples import part10, small
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -101,6 +102,38 @@ class Target:
             faults = list(faults_in(log.read().decode(errors="replace").splitlines()))
         assert not faults, "\n".join(faults[:5])
         assert files_of(self.outside) == files, "something was written outside"
+
+
+@contextmanager
+def under_attack(root: Path) -> Iterator[Target]:
+    """Give a running product that has done a little of everything, and end it."""
+    outside = root / "outside"
+    for name in ("home", "tmp"):
+        (outside / name).mkdir(parents=True)
+    places = {"HOME": str(outside / "home"), "TMPDIR": str(outside / "tmp")}
+    running = Target(Product(root / "archive", places).start(), outside)
+    try:
+        _warm_up(running)
+        yield running
+    finally:
+        for client in (*running.clients.values(), running.stranger):
+            client.close()
+        running.product.stop()
+
+
+def _warm_up(target: Target) -> None:
+    """Load what is loaded late, so that it does not count as growth."""
+    stored = target.client().post(
+        "/dicom-web/studies",
+        content=part10(small(1)),
+        headers={"content-type": "application/dicom"},
+    )
+    assert stored.status_code == 200, stored.text
+    for path in ("instances/2.25.99.1.1.1/rendered", "instances/2.25.99.1.1.1"):
+        answer = target.client().get(f"/dicom-web/studies/2.25.99.1/series/2.25.99.1.1/{path}")
+        assert answer.status_code == 200, answer.text
+    assert target.client().get("/studies").status_code == 200
+    target.echo_s()
 
 
 def files_of(folder: Path) -> set[str]:
