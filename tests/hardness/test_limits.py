@@ -73,7 +73,8 @@ PROMISED = {
     "retrieve.decoder_time_s": 10,
 }
 CUT = None
-SLACK_S = 3.0
+SLACK_S = 6.0
+PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +98,14 @@ def test_the_defaults_are_the_promised_limits() -> None:
 # --- DIMSE ---------------------------------------------------------------------------------------
 
 
+def _line(low: Target) -> Line:
+    line = low.line()
+    line.socket.settimeout(PATIENCE_S)
+    return line
+
+
 def _heard(low: Target, data: bytes) -> int | None:
-    with low.line() as line:
+    with _line(low) as line:
         line.send(data)
         answer = line.receive()
         return CUT if answer is None else answer[0]
@@ -122,7 +129,7 @@ def test_a_pdu_has_a_length(low: Target) -> None:
     filler = raw(0x00991001, b"OB", bytes(131_072 - 6 - len(pixels) - 12))
     fitting = made("fitting", with_elements(filler))
     assert _store(low, fitting, piece=131_066) == 0
-    with low.line() as line:
+    with _line(low) as line:
         line.associate()
         line.send(wire.pdu(wire.P_DATA, bytes(100), 131_073))
         assert line.receive() in ((wire.ABORT, b"\0\0\2\6"), (wire.ABORT, b"\0\0\2\0"))
@@ -133,7 +140,7 @@ def test_a_command_set_has_a_length(low: Target, size: int, is_taken: bool) -> N
     echo = wire.command(wire.request(0x30))
     padded = wire.command({**wire.request(0x30), 0x0902: bytes(size - len(echo) - 8)})
     assert len(padded) == size
-    with low.line() as line:
+    with _line(low) as line:
         line.associate()
         line.send(wire.p_data(wire.ECHO, padded, is_command=True))
         answer = line.response()
@@ -146,7 +153,7 @@ def test_an_identifier_has_a_length(low: Target, size: int, is_taken: bool) -> N
     comment = struct.pack("<HHI", 0x10, 0x4000, size - len(level) - 8)
     identifier = level + comment + b" " * (size - len(level) - 8)
     asked = wire.command(wire.request(0x20, wire.STUDY_ROOT_FIND, has_data=True, _0700=0))
-    with low.line() as line:
+    with _line(low) as line:
         line.associate()
         line.send(wire.p_data(wire.FIND, asked, is_command=True))
         line.send(wire.p_data(wire.FIND, identifier, is_command=False))
@@ -157,8 +164,7 @@ def test_an_identifier_has_a_length(low: Target, size: int, is_taken: bool) -> N
 
 def _store(low: Target, one: Hostile, *, piece: int = 60_000) -> int | None:
     contexts = wire.context(3, one.sop_class, [one.syntax])
-    with low.line() as line:
-        line.socket.settimeout(20)
+    with _line(low) as line:
         line.associate(associate_rq(contexts=contexts))
         return line.store(3, one.sop_class, one.uid, one.data, piece=piece)
 
@@ -194,7 +200,7 @@ def test_a_deflated_object_has_a_size(low: Target) -> None:
 
 def _closed_after_s(line: Line) -> float:
     began = time.monotonic()
-    line.socket.settimeout(30)
+    line.socket.settimeout(PATIENCE_S)
     while line.receive() is not None:
         continue
     return time.monotonic() - began
@@ -215,7 +221,7 @@ def test_who_says_nothing_is_cut_when_its_time_is_over(low: Target) -> None:
         # The machine may hiccup; a limit that is not kept shows every time.
         taken = []
         for _ in range(3):
-            with low.line() as line:
+            with _line(low) as line:
                 begin(line)
                 taken.append(_closed_after_s(line))
             if taken[-1] <= limit_s + SLACK_S:
@@ -227,7 +233,7 @@ def test_who_says_nothing_is_cut_when_its_time_is_over(low: Target) -> None:
 
 
 def _status(low: Target, data: bytes) -> int:
-    return say(low.product.http_port, data).status
+    return say(low.product.http_port, data, patience_s=PATIENCE_S).status
 
 
 def test_headers_have_a_number(low: Target) -> None:
@@ -247,9 +253,8 @@ def test_json_has_a_depth(low: Target) -> None:
     for depth, is_deep in ((8, False), (9, True)):
         body = b'{"a":' * depth + b"1" + b"}" * depth
         kind = "Content-Type: application/json"
-        heard = say(
-            low.product.http_port, request("POST", "/api/v1/peers", low.token(), kind, body=body)
-        )
+        asked = request("POST", "/api/v1/peers", low.token(), kind, body=body)
+        heard = say(low.product.http_port, asked, patience_s=PATIENCE_S)
         assert heard.status == 400
         assert (b"levels deep" in heard.body) is is_deep
 
