@@ -242,6 +242,9 @@ def _on_name(place: Place, pattern: str, dialect: Dialect, like_names: LikeNames
 
 def _within(column: str, span: Range) -> Sql:
     """Match a date, time or date-time; an empty value lies in no range (PS3.4 C.2.2.2.5)."""
+    if span.crosses_midnight:
+        ends = (span.low, span.high)
+        return Sql(f"{column} <> '' AND ({column} >= ? OR {column} <= ?)", ends)
     parts = []
     if span.low is not None:
         parts.append(Sql(f"{column} >= ?", (_without_offset(span.low),)))

@@ -67,11 +67,19 @@ class Range:
     """A closed range of dates, times or date-times; None is an open end (C.2.2.2.5).
 
     Both ends compare as text with stored values in `canonical` form. A DT keeps its offset from
-    UTC as a suffix.
+    UTC as a suffix. Of times alone the first may be the later one: from 23 to 1 is a night shift.
     """
 
     low: str | None
     high: str | None
+
+    @property
+    def crosses_midnight(self) -> bool:
+        """Whether it is a range of times that ends on the next day."""
+        if self.low is None or self.high is None:
+            return False
+        # The high end of a time has a length of its own, filled up to the microsecond as it is.
+        return len(self.high) == len("235959.999999") and self.low > self.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,13 +331,16 @@ def combine_date_time(date_range: Criterion, time_range: Criterion) -> Range | N
 
     With combined date-time matching ``20240101-20240103`` and ``1000-1200`` mean from the first
     at ten to the third at twelve, instead of ten to twelve on each of three days
-    (PS3.4 C.2.2.2.5.4). The ends are those of a DT.
+    (PS3.4 C.2.2.2.5.4). The ends are those of a DT. One day from 23 to 1 is no such span: there
+    the time keeps the meaning that it has alone.
     """
     days = _as_range(date_range)
     if days is None or not isinstance(time_range, Range):
         return None
     low = days.low and days.low + (time_range.low or "")
     high = days.high and days.high + (time_range.high or "235959.999999")
+    if low and high and low > high:
+        return None
     return Range(low, high)
 
 
@@ -414,7 +425,9 @@ def _parse_date(tag: int, _vr: str, text: str) -> Criterion:
 
 
 def _parse_time(tag: int, _vr: str, text: str) -> Criterion:
-    return _closed(tag, _span(tag, "TM", time_span, text))
+    # A range that crosses midnight is not forbidden, and night shifts are asked for with it.
+    span = _span(tag, "TM", time_span, text)
+    return UNIVERSAL if span == Range(None, None) else span
 
 
 def _parse_datetime(tag: int, _vr: str, text: str) -> Criterion:
@@ -439,8 +452,7 @@ def _closed(tag: int, span: Range) -> Criterion:
     if span.low is not None and span.high is not None and span.low[:14] > span.high[:14]:
         raise _bad_key(
             tag,
-            "The range ends before it begins; one that crosses midnight does not exist "
-            "(PS3.4 C.2.2.2.5).",
+            "The range ends before it begins (PS3.4 C.2.2.2.5).",
             "Give the earlier end first.",
         )
     return span

@@ -67,12 +67,17 @@ def moment_span(text: str) -> Span:
 
 
 def is_within(stored: str, low: str | None, high: str | None, vr: str) -> bool:
-    """Whether a stored DA, TM or DT lies in a span; one that is none of these never does."""
+    """Whether a stored DA, TM or DT lies in a span; one that is none of these never does.
+
+    A span of times whose low end is the later one goes over midnight.
+    """
     if vr == "DT":
         return _is_moment_within(stored, low, high)
     pattern = _DATE if vr == "DA" else _TIME
     if not pattern.fullmatch(stored):
         return False
+    if vr == "TM" and low is not None and high is not None and low > high:
+        return stored >= low or stored <= high
     return (low is None or stored >= low) and (high is None or stored <= high)
 
 

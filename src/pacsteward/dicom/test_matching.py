@@ -112,7 +112,7 @@ def test_a_partial_time_means_all_that_it_leaves_open(text: str, criterion: obje
     assert parse_criterion(STUDY_TIME, "TM", text) == criterion
 
 
-@pytest.mark.parametrize("text", ["24", "1060", "1", "10:1500", "noon", "23-01", "1-2-3", "10*"])
+@pytest.mark.parametrize("text", ["24", "1060", "1", "10:1500", "noon", "1-2-3", "10*"])
 def test_a_bad_time_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
         parse_criterion(STUDY_TIME, "TM", text)
@@ -123,6 +123,15 @@ def test_a_bad_time_is_refused(text: str) -> None:
 )
 def test_ten_oclock_finds_every_time_of_that_hour(stored: str) -> None:
     assert matches(parse_criterion(STUDY_TIME, "TM", "10"), stored, "TM")
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_found"),
+    [("2315", True), ("000000", True), ("005959", True), ("1200", False), ("0100", True),
+     ("010100", False), ("225959.9", False), ("", False)],
+)  # fmt: skip
+def test_a_range_of_times_may_cross_midnight(stored: str, is_found: bool) -> None:
+    assert matches(parse_criterion(STUDY_TIME, "TM", "23-0100"), stored, "TM") is is_found
 
 
 @pytest.mark.parametrize("stored", ["095959.999999", "11", "110000", "", "garbage"])
@@ -314,6 +323,10 @@ def test_date_and_time_together_form_one_span() -> None:
     assert combine_date_time(until, parse_criterion(STUDY_TIME, "TM", "-12")) == (
         Range(None, "20240103125959.999999")
     )
+    night = parse_criterion(STUDY_TIME, "TM", "18-10")
+    assert combine_date_time(days, night) == Range("2024010118", "20240103105959.999999")
+    one_day = parse_criterion(STUDY_DATE, "DA", "20240101")
+    assert combine_date_time(one_day, night) is None
     assert combine_date_time(UNIVERSAL, hours) is None
     assert combine_date_time(days, UNIVERSAL) is None
 

@@ -125,6 +125,8 @@ def read_search(
         criteria={**criteria, **(fixed or {})},
         returns=tuple(dict.fromkeys(tags)),
         fuzzy=reading.fuzzy,
+        # Not a choice of the client's here, as it is in C-FIND (PS3.18 8.3.4.1.2).
+        combined_datetime=True,
         limit=limit,
         offset=reading.offset,
         order_by=tuple(reading.order),
@@ -238,6 +240,9 @@ def _criterion(reading: _Reading, tag: int, values: Sequence[str]) -> Criterion:
     vr = vr_of(tag)
     # A key that comes twice asks for either value, as its list form with a backslash does.
     text = "\\".join(value for value in values if value)
+    if vr == "CS":
+        # A code holds no comma, and viewers list modalities as they list UIDs: CT,MR.
+        text = text.replace(",", "\\")
     if vr in _NOT_MATCHED and text.strip("* "):
         reading.ignored.append(f"{tag:08X}")
         return UNIVERSAL

@@ -79,6 +79,16 @@ def test_c10_lists_of_uids_are_separated_by_backslash_or_comma(text: str) -> Non
     assert search(f"StudyInstanceUID={text}").query.criteria[0x0020000D] == UidList(("1.2", "1.3"))
 
 
+def test_codes_are_listed_with_a_comma_too() -> None:
+    either = MultiValue((Single("CT"), Single("MR")))
+    assert search("ModalitiesInStudy=CT,MR").query.criteria[0x00080061] == either
+    assert search("PatientID=A,B").query.criteria[0x00100020] == Single("A,B")
+
+
+def test_a_date_and_its_time_are_one_moment() -> None:
+    assert search("StudyDate=20240101-20240103&StudyTime=10-12").query.combined_datetime
+
+
 def test_a_key_that_comes_twice_asks_for_either() -> None:
     assert search("ModalitiesInStudy=CT&ModalitiesInStudy=MR").query.criteria[
         0x00080061
