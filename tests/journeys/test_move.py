@@ -120,9 +120,11 @@ def test_c86_a_class_that_the_destination_does_not_take_fails_alone(hospital: Ho
 def test_c88_suboperations_name_the_one_who_asked(hospital: Hospital) -> None:
     product, _ = hospital
     named: set[tuple[str, bool]] = set()
+    callers: set[str] = set()
 
     def answer(event) -> int:  # type: ignore[no-untyped-def]
         request = event.request
+        callers.add(event.assoc.requestor.ae_title)
         named.add(
             (
                 str(request.MoveOriginatorApplicationEntityTitle).strip(),
@@ -134,6 +136,8 @@ def test_c88_suboperations_name_the_one_who_asked(hospital: Hospital) -> None:
     with _sink(product, answer):
         _move(product, "FUSSY", pretend_orders()[0].study_instance_uid)
     assert named == {("ASKER", True)}
+    # Whatever the asker called us: a destination knows us by our own name.
+    assert callers == {"PACSTEWARD"}
 
 
 def test_f014_a_cancelled_move_stops_and_says_so(hospital: Hospital) -> None:

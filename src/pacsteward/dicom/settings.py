@@ -77,3 +77,12 @@ class DicomSettings(Section):
             self.ae_title,
             *self.further_ae_titles,
         )
+
+    def answers_as(self, called_ae_title: str) -> str:
+        """Return the name under which one that calls us `called_ae_title` knows us.
+
+        It is that title where it is one of ours, else our own: a destination that lets in
+        registered callers only has never heard of what somebody else typed.
+        """
+        is_ours = called_ae_title in self.further_ae_titles
+        return called_ae_title if is_ours else self.ae_title

@@ -18,10 +18,11 @@ from typing import Final
 
 from pacsteward.archive import Instance
 from pacsteward.base.errors import PacstewardError
-from pacsteward.base.ids import Uid
+from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.dicom.dimse import Answer, CommandField, PresentationContext, Request
 from pacsteward.dicom.identifier import read_identifier
 from pacsteward.dicom.information_models import GET_MODELS, MOVE_MODELS, Model
+from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import MOVE_DESTINATION_UNKNOWN
 from pacsteward.dicom.uids import UNCOMPRESSED
 from pacsteward.feature import DimseService, House
@@ -63,7 +64,9 @@ async def respond_move(
     errand = Errand(
         archive=house.archive,
         destination=destination,
-        calling_ae_title=request.caller.called_ae_title,
+        calling_ae_title=AeTitle(
+            house.settings.of(DicomSettings).answers_as(request.caller.called_ae_title)
+        ),
         settings=house.settings.of(RetrieveSettings),
         originator=(request.caller.calling_ae_title, request.message_id),
         is_cancelled=request.is_cancelled,
