@@ -659,7 +659,10 @@ def console(site: Site) -> Iterator[Console]:
         browser.close()
 
 
-PAGES = ("/studies", "/studies/{study}", "/peers", "/peers/new", "/health", "/people", "/audit")
+PAGES = (
+    "/studies", "/studies/{study}", "/elsewhere", "/peers", "/peers/new", "/health", "/people",
+    "/tokens", "/account", "/audit",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -677,6 +680,31 @@ def test_f186_pages_are_sound_and_usable_by_everybody(console: Console, path: st
     ]
     assert serious == []
     assert console.faults == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_f186_pages_fit_a_telephone_and_a_small_desktop(console: Console, path: str) -> None:
+    page = console.page
+    try:
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            console.go(path.format(study=console.study))
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+    finally:
+        page.set_viewport_size({"width": 1366, "height": 768})
+
+
+def test_f186_the_button_of_the_viewer_is_on_a_small_desktop(console: Console) -> None:
+    page = console.page
+    try:
+        page.set_viewport_size({"width": 1280, "height": 800})
+        console.go("/studies")
+        hidden = page.evaluate(
+            "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+        )
+        assert hidden == [0]
+    finally:
+        page.set_viewport_size({"width": 1366, "height": 768})
 
 
 def test_f186_lists_are_walked_by_keyboard(console: Console) -> None:

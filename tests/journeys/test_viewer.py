@@ -106,7 +106,6 @@ def browser_page(site: Site, *, signed_in: bool = True) -> Iterator[Watch]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         context = browser.new_context(viewport={"width": 1366, "height": 768})
-        context.add_init_script("localStorage.setItem('shownTours', '[\"basicViewerTour\"]')")
         page = context.new_page()
         watch = Watch(page, [], [], [])
         page.on(

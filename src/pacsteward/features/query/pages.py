@@ -13,8 +13,7 @@ from pacsteward.web.page import render
 COLUMNS = (
     Column("Patient", "patient"),
     Column("Patient ID", "id"),
-    Column("Born", "born"),
-    Column("Sex"),
+    Column("Born, sex", "born"),
     Column("Study date", "date"),
     Column("Modality"),
     Column("Description", "description"),

@@ -23,6 +23,16 @@
     window.location.assign('/login?next=' + encodeURIComponent(wanted));
   }
 
+  // OHIF greets a first visit with a tour of eleven windows that dims the image behind it. Whoever
+  // opens a study wants to see the study; the help of the tools is in their tooltips.
+  try {
+    if (!window.localStorage.getItem('shownTours')) {
+      window.localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']));
+    }
+  } catch (_) {
+    // A browser that keeps nothing shows the tour.
+  }
+
   window.config = {
     name: 'pacsteward',
     routerBasename: '/viewer',
