@@ -23,7 +23,7 @@ from pacsteward.output import complain, show
 
 DataOption = Annotated[
     Path | None,
-    Parameter(name="--data", help="The archive's data folder.", env_var="PACSTEWARD_DATA"),
+    Parameter(name="--data", help="The archive's data folder; also PACSTEWARD_DATA."),
 ]
 JsonOption = Annotated[
     bool, Parameter(name="--json", negative="", help="Print the result as JSON, for scripts.")
@@ -55,7 +55,9 @@ def build(rooms: Iterable[Feature]) -> App:
     app.command(commands.serve, name="serve")
     app.command(commands.repl, name="repl")
     app.command(_without_house(commands.show_house), name="house")
-    _add(app, "settings", "What the machine was told, and by whom.", commands.SETTINGS)
+    settings = App(name="settings", help="What the machine was told, and by whom.")
+    settings.command(_without_house(commands.explain_settings), name="explain")
+    app.command(settings)
     _add(app, "archive", "The stored bytes and their index.", commands.ARCHIVE)
     for room in rooms:
         if room.commands:

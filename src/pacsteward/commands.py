@@ -139,9 +139,15 @@ def _piece(room: str, kind: str, name: str, permission: str, function: Any) -> P
     return Piece(room, kind, name, permission, place)
 
 
-def explain_settings(house: House) -> list[Explained]:
-    """List every setting with its value, where that came from, and what it means."""
-    return house.settings.explain()
+def explain_settings(
+    *,
+    data: Annotated[Path | None, Parameter(help="The archive's data folder.")] = None,
+) -> list[Explained]:
+    """List every setting with its value, where that came from, and what it means.
+
+    It opens no archive, so it can be asked before there is one, and while it does not start.
+    """
+    return Place.found(data).settings.explain()
 
 
 def verify_archive(house: House) -> VerifyReport:
@@ -236,7 +242,6 @@ def _progress(word: str) -> Any:
     return tell
 
 
-SETTINGS = (Command("explain", explain_settings),)
 ARCHIVE = (
     Command("verify", verify_archive),
     Command("rebuild", rebuild_archive),

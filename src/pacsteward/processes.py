@@ -205,7 +205,12 @@ def run_web(place: Place, tell_ready: Tell) -> None:
             ),
             tell_ready,
         )
-        server.run()
+        try:
+            server.run()
+        except SystemExit:
+            # So uvicorn leaves when it cannot have the port, with a line in the log and no remedy.
+            if server.started:
+                raise
         if not server.started:
             raise Unavailable(
                 f"Port {place.server.http_port} on {place.server.host} could not be opened.",

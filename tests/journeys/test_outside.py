@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import time
+from itertools import chain
 from pathlib import Path
 
 import httpx
@@ -136,6 +139,43 @@ def test_a_second_start_is_quick_and_a_second_archive_on_the_same_folder_is_refu
         assert "Traceback" not in other.stderr
     finally:
         running.stop()
+
+
+@pytest.mark.parametrize("door", ["--dimse-port", "--http-port"])
+def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path: Path, door: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ports = {"--dimse-port": "0", "--http-port": "0", "--mllp-port": "0", door: port}
+        other = subprocess.run(
+            [*PACSTEWARD, "serve", "--data", str(tmp_path), *chain(*ports.items())],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert other.returncode != 0
+    told = [line for line in other.stderr.splitlines() if line.startswith("pacsteward ")]
+    assert len(told) == 1
+    assert port in told[0]
+    assert "another" in told[0]
+
+
+def test_settings_are_explained_without_making_an_archive(tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    told = subprocess.run(
+        [*PACSTEWARD, "settings", "explain", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=os.environ | {"PACSTEWARD_DATA": str(folder)},
+    )
+    where = {one["name"]: one["source"] for one in json.loads(told.stdout)}
+    assert where["data"] == "PACSTEWARD_DATA"
+    assert where["dicom.ae_title"] == "default"
+    assert not folder.exists()
 
 
 def test_a_folder_with_foreign_files_keeps_them(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from pacsteward.archive import Selection
 from pacsteward.base.errors import Invalid
-from pacsteward.dicom.attributes import Level, keyword_of
+from pacsteward.dicom.attributes import Level, keyword_of, vr_of
 from pacsteward.dicom.identifier import Identifier
 from pacsteward.dicom.information_models import UNIQUE_KEYS, Model
+from pacsteward.dicom.uids import check_uid
 
 
 def selection_from(identifier: Identifier, model: Model) -> Selection:
@@ -24,7 +25,8 @@ def selection_from(identifier: Identifier, model: Model) -> Selection:
     Raises
     ------
     Invalid
-        No or a wrong level, or no unique key of that level; "everything" cannot be retrieved.
+        No or a wrong level, or no unique key of that level; "everything" cannot be retrieved. A
+        UID that is none: to answer that nothing of that name is here would hide the mistake.
     """
     level = model.level(identifier.level)
     values = {
@@ -51,4 +53,8 @@ def _values(identifier: Identifier, tag: int) -> tuple[str, ...]:
     key = identifier.keys.get(tag, "")
     if not isinstance(key, str):
         return ()
-    return tuple(part.strip() for part in key.split("\\") if part.strip() not in ("", "*"))
+    values = tuple(part.strip() for part in key.split("\\") if part.strip() not in ("", "*"))
+    if vr_of(tag) == "UI":
+        for value in values:
+            check_uid(value, keyword_of(tag))
+    return values

@@ -48,6 +48,12 @@ def test_everything_cannot_be_asked_for(keys: dict[int, Key]) -> None:
         selected("STUDY", keys)
 
 
+@pytest.mark.parametrize("keys", [{STUDY: "1.2.*"}, {STUDY: "1.2\\one"}, {STUDY: "1." + "2" * 63}])
+def test_a_uid_that_is_none_is_refused_and_not_looked_for(keys: dict[int, Key]) -> None:
+    with pytest.raises(Invalid, match="StudyInstanceUID"):
+        selected("STUDY", keys)
+
+
 @pytest.mark.parametrize("level", ["", "PATIENT", "FRAME"])
 def test_the_level_is_one_of_the_model(level: str) -> None:
     with pytest.raises(Invalid):
