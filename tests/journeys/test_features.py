@@ -707,6 +707,45 @@ def test_f186_the_button_of_the_viewer_is_on_a_small_desktop(console: Console) -
         page.set_viewport_size({"width": 1366, "height": 768})
 
 
+def test_f186_a_header_is_searched_where_it_is(console: Console) -> None:
+    page = console.page
+    console.go(f"/studies/{console.study}")
+    page.locator("a[data-open-row]").first.click()
+    page.locator("a[data-open-row]").first.click()
+    lines = page.locator(".header-lines tbody tr")
+    expect(lines.first).to_be_visible()
+    whole = lines.count()
+    page.keyboard.press("/")
+    page.keyboard.type("sopinstance ui")
+    shown = page.locator(".header-lines tbody tr:visible")
+    expect(shown).to_have_count(1)
+    expect(shown).to_contain_text("SOPInstanceUID")
+    page.locator("#filter").fill("")
+    expect(shown).to_have_count(whole)
+
+
+def test_f186_a_picture_that_cannot_be_drawn_gives_its_place_to_a_word(console: Console) -> None:
+    page = console.page
+    page.route(re.compile("/thumbnail"), lambda route: route.fulfill(status=404, body="{}"))
+    try:
+        console.go(f"/studies/{console.study}")
+        expect(page.locator("span.thumbnail.none").first).not_to_be_empty()
+        expect(page.locator("img.thumbnail")).to_have_count(0)
+    finally:
+        page.unroute(re.compile("/thumbnail"))
+        console.faults.clear()
+
+
+def test_s10_a_search_in_the_console_is_audited_without_the_words(console: Console) -> None:
+    console.go("/studies?q=TWO&modality=CT")
+    console.go("/audit")
+    console.page.locator("tbody a").first.click()
+    entry = console.page.locator("#content")
+    expect(entry).to_contain_text("words")
+    expect(entry).to_contain_text("modality")
+    expect(entry).not_to_contain_text("TWO")
+
+
 def test_f186_lists_are_walked_by_keyboard(console: Console) -> None:
     page = console.page
     console.go("/studies")

@@ -75,7 +75,9 @@ class Pages:
             finalize=without_tricks,
         )
         self.environment.globals["static"] = static_url
-        self.environment.filters.update(moment=moment, ago=ago, size=size, number=number)
+        self.environment.filters.update(
+            moment=moment, ago=ago, size=size, number=number, counted=counted, commands=commands
+        )
         self.menu = sorted(menu, key=lambda item: (item.place, item.title))
         self.version = version
         self.site = site
@@ -226,3 +228,19 @@ def size(value: float) -> str:
 def number(value: float) -> str:
     """Write a number with narrow spaces between its thousands (ISO 80000-1 7.3.1)."""
     return f"{value:,}".replace(",", "\u202f")
+
+
+def counted(count: float | str | None, word: str) -> str:
+    """Write how many of something there are: "1 instance", "24 instances"; "series" stays."""
+    amount = int(count or 0)
+    many = word if amount == 1 or word.endswith("s") else f"{word}s"
+    return f"{number(amount)} {many}"
+
+
+def commands(text: str) -> Markup:
+    """Write what stands between backticks, as remedies name commands, as code."""
+    pieces = re.split("`([^`]+)`", text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if place % 2 else piece
+        for place, piece in enumerate(pieces)
+    )

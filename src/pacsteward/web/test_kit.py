@@ -10,7 +10,7 @@ from starlette.requests import Request
 from pacsteward.base.errors import Invalid
 from pacsteward.web.forms import Form
 from pacsteward.web.grid import Column, arrange, wishes_of
-from pacsteward.web.page import ago, moment, number, size, static_url
+from pacsteward.web.page import ago, commands, counted, moment, number, size, static_url
 
 COLUMNS = (Column("Name", "name"), Column("Port", "port"), Column("Other"))
 
@@ -104,3 +104,16 @@ def test_moments_and_sizes_are_written_for_people() -> None:
 def test_file_that_was_not_fetched_has_no_address() -> None:
     assert static_url("vendor/nothing.js") == ""
     assert static_url("console.css").startswith("/static/console.css?v=")
+
+
+def test_what_is_counted_is_one_or_many() -> None:
+    words = [counted("1", "instance"), counted(24, "instance"), counted(None, "instance")]
+    assert words == ["1 instance", "24 instances", "0 instances"]
+    assert [counted(1, "series"), counted(2, "series")] == ["1 series", "2 series"]
+
+
+def test_commands_in_a_remedy_are_code_and_nothing_gets_out_of_it() -> None:
+    assert commands("Ask `pacsteward peers echo AE_TITLE` first.") == (
+        "Ask <code>pacsteward peers echo AE_TITLE</code> first."
+    )
+    assert commands("`<b>` & one ` more") == "<code>&lt;b&gt;</code> &amp; one ` more"

@@ -24,7 +24,7 @@ def are_callers_known(house: House) -> Finding:
     names = ", ".join(sorted({caller.ae_title for caller in refused})[:5])
     return Finding(
         "warning",
-        f"{len(refused)} unknown callers were refused in the last 24 hours: {names}.",
+        f"Unknown callers were refused in the last 24 hours, {len(refused)} of them: {names}.",
         "They are not registered, or called from another address than the registered one.",
     )
 
@@ -35,7 +35,8 @@ def do_peers_answer(house: House) -> Finding:
     if not silent:
         return Finding("ok", "No peer failed its last echo.")
     names = ", ".join(row.ae_title for row in silent[:5])
-    return Finding("warning", f"{len(silent)} peers failed their last echo: {names}.")
+    count = "1 peer" if len(silent) == 1 else f"{len(silent)} peers"
+    return Finding("warning", f"{count} did not answer the last echo: {names}.")
 
 
 def are_peers_bound(house: House) -> Finding:

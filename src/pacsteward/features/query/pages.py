@@ -23,6 +23,8 @@ COLUMNS = (
 )
 ROWS = 50
 FILTERS = ("days", "modality", "patient", "accession")
+ASKED = {"words": "q"} | {name: name for name in FILTERS}
+"""What the audit book calls the parameters of the address."""
 INSTANCES_SHOWN = 500
 
 
@@ -48,7 +50,7 @@ def list_studies(house: House, request: Request) -> Response:
         name=request.state.actor.name,
         address=request.state.actor.address,
         level="STUDY",
-        keys=[name for name in ("words", *FILTERS) if request.query_params.get(name)],
+        keys=[word for word, name in ASKED.items() if request.query_params.get(name)],
         matches=len(found.rows),
         kind=request.state.actor.kind,
     )

@@ -44,6 +44,30 @@ _INSTANCE: Final = (
     0x00083002,
 )
 
+WITHOUT_PICTURES: Final = frozenset(
+    [
+        "AU",
+        "DOC",
+        "ECG",
+        "EPS",
+        "HD",
+        "KO",
+        "M3D",
+        "PLAN",
+        "PR",
+        "REG",
+        "RTPLAN",
+        "RTRECORD",
+        "RTSTRUCT",
+        "RWV",
+        "SMR",
+        "SR",
+        "SRF",
+        "STAIN",
+    ]
+)
+"""Modalities (PS3.3 C.7.3.1.1.1) whose objects hold no image."""
+
 
 @dataclass(frozen=True, slots=True)
 class SeriesRow:
@@ -60,6 +84,11 @@ class SeriesRow:
     institution: str
     station: str
     device: str
+
+    @property
+    def has_no_pictures(self) -> bool:
+        """Whether there is nothing to draw, by the kind of its objects."""
+        return self.modality in WITHOUT_PICTURES
 
 
 @dataclass(frozen=True, slots=True)

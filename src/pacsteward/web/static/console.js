@@ -122,6 +122,40 @@ document.addEventListener("submit", (event) => {
   }
 });
 
+// --- headers ------------------------------------------------------------------------------------
+
+// A long table that is on the page as a whole is searched where it is.
+document.addEventListener("input", (event) => {
+  const field = event.target;
+  if (!(field instanceof HTMLInputElement) || !field.dataset.filter) return;
+  const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const row of document.querySelectorAll(`${field.dataset.filter} > tbody > tr`)) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+  }
+});
+
+// A picture that cannot be drawn gives its place to a word. Errors do not bubble.
+document.addEventListener(
+  "error",
+  (event) => {
+    if (event.target instanceof HTMLImageElement) sayInstead(event.target);
+  },
+  true,
+);
+for (const picture of document.images) {
+  // Some failed before this script was there to hear of it.
+  if (picture.complete && !picture.naturalWidth) sayInstead(picture);
+}
+
+function sayInstead(picture) {
+  if (!picture.dataset.else) return;
+  const words = document.createElement("span");
+  words.className = `${picture.className} none`;
+  words.textContent = picture.dataset.else;
+  picture.replaceWith(words);
+}
+
 // --- small things -------------------------------------------------------------------------------
 
 document.addEventListener("click", async (event) => {
