@@ -29,7 +29,7 @@ _HARD: tuple[tuple[str, str, str], ...] = (
     ("O'Brien^Siobhán", "F", "ISO_IR 100"),
     ("Hong^Gildong=洪^吉洞=홍^길동", "M", "ISO_IR 192"),
     ("Wang^XiaoDong=王^小东", "M", "GB18030"),
-    ("Люкceмбypг^Анна", "F", "ISO_IR 144"),
+    ("Люксембург^Анна", "F", "ISO_IR 144"),
     ("Διονυσίου^Ελένη", "F", "ISO_IR 126"),
     ("قباني^لنزار", "M", "ISO_IR 127"),
     ("Wolfeschlegelsteinhausenbergerdorff^Hubert Blaine Maximilian Ott", "M", ""),

@@ -132,6 +132,9 @@ class Reader:
         self._field = b""
         self._value = b""
         self.is_complete = False
+        self._boundary = boundary.encode("ascii")
+        self._preamble: bytes | None = b""
+        """What came before the first boundary; None once that was seen."""
         self._parser = MultipartParser(
             boundary.encode("ascii"),
             {
@@ -158,14 +161,11 @@ class Reader:
         TooLarge
             Too many parts, or part headers beyond 64 KiB.
         """
+        data = self._after_preamble(data)
         try:
             self._parser.write(data)
         except (MultipartParseError, FormParserError) as error:
-            raise Invalid(
-                "The body is no multipart body with the boundary that its Content-Type names.",
-                why=f"{error}.",
-                remedy="End each part with CRLF, two hyphens and the boundary (RFC 2046 5.1.1).",
-            ) from error
+            raise _not_multipart(f"{error}.") from error
         events, self._events = self._events, []
         yield from events
 
@@ -177,12 +177,29 @@ class Reader:
         Invalid
             Its closing boundary was never seen, so that it was cut short.
         """
+        if self._preamble:
+            raise _not_multipart("That boundary is not in it.")
         if not self.is_complete:
             raise Invalid(
                 "The body is cut short.",
                 why="It ended before its closing boundary.",
                 remedy="Send it again as a whole.",
             )
+
+    def _after_preamble(self, data: bytes) -> bytes:
+        """Leave out what stands before the first boundary, as RFC 2046 5.1.1 wants it."""
+        if self._preamble is None:
+            return data
+        seen = self._preamble + data
+        delimiter = b"--" + self._boundary
+        place = 0 if seen.startswith(delimiter) else seen.find(b"\r\n" + delimiter)
+        if place < 0:
+            if len(seen) > MAX_PART_HEADER_BYTES:
+                raise _not_multipart("That boundary is not at its beginning.")
+            self._preamble = seen
+            return b""
+        self._preamble = None
+        return seen[place:]
 
     def _begin(self) -> None:
         self._parts += 1
@@ -228,3 +245,11 @@ class Reader:
     def _end(self) -> None:
         self.is_complete = True
         self._events.append(End())
+
+
+def _not_multipart(why: str) -> Invalid:
+    return Invalid(
+        "The body is no multipart body with the boundary that its Content-Type names.",
+        why=why,
+        remedy="End each part with CRLF, two hyphens and the boundary (RFC 2046 5.1.1).",
+    )

@@ -58,6 +58,24 @@ def test_c50_the_line_breaks_are_exact() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("before", [b"\r\n", b"For old mail readers.\r\n", b"--a --b\r\n"])
+def test_what_stands_before_the_first_boundary_is_left_out(before: bytes, size: int) -> None:
+    assert [data for _, data in read(before + written([b"one", b"two"]), size=size)] == [
+        b"one", b"two",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body", [written([b"one"], "a"), b"--a", b"x" * (2 * MAX_PART_HEADER_BYTES)]
+)
+def test_a_body_with_another_boundary_is_told_apart_from_one_that_is_cut(body: bytes) -> None:
+    with pytest.raises(Invalid, match="boundary that its Content-Type names"):
+        read(body)
+    with pytest.raises(Invalid, match="cut short"):
+        read(written([b"one"])[:-6])
+
+
 def test_what_we_write_is_what_an_independent_parser_reads() -> None:
     writer = Writer("application/dicom")
     payloads = [b"a\r\n--b", b"", b"\r\n", bytes(range(256))]
