@@ -157,8 +157,12 @@ class Supervisor:
         for child in self._children.values():
             if not child.pid:
                 continue
+            if self.is_stopping:
+                # A process manager may signal the whole group; who ends by that is met in
+                # `_end_all`, which has to wait for each of them itself.
+                return
             pid, status = os.waitpid(child.pid, os.WNOHANG)
-            if pid and not self.is_stopping:
+            if pid:
                 self._note_end(child, os.waitstatus_to_exitcode(status))
 
     def _note_end(self, child: _Child, code: int) -> None:

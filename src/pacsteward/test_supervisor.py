@@ -104,3 +104,15 @@ def test_being_told_to_stop_during_the_start_is_no_failure() -> None:
         if child.pid:
             with pytest.raises(ChildProcessError):
                 os.waitpid(child.pid, os.WNOHANG)
+
+
+def test_a_signal_to_the_whole_group_ends_in_good_order() -> None:
+    """What systemd and timeout do: the processes end before the supervisor has told them to."""
+    supervisor = Supervisor({"one": _wait, "two": _wait})
+    supervisor.start()
+    for child in supervisor._children.values():
+        os.kill(child.pid, signal.SIGTERM)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    supervisor.is_stopping = True
+    supervisor._reap(0)
+    assert supervisor.watch() == 0
