@@ -175,6 +175,17 @@ def test_c66_nothing_kept_is_409(site: Site) -> None:
     assert site.http.post(f"{SERVICE}/studies", content=body, headers=headers).status_code == 409
 
 
+def test_a_body_that_is_compressed_as_a_whole_is_415(site: Site) -> None:
+    body, headers = related([part10(small(4, 1, 1))])
+    answer = site.http.post(
+        f"{SERVICE}/studies",
+        content=gzip.compress(body),
+        headers=headers | {"Content-Encoding": "gzip"},
+    )
+    assert answer.status_code == 415
+    assert "Content-Encoding" in answer.json()["detail"]
+
+
 def test_c67_an_instance_of_another_study_is_refused_with_a901(site: Site) -> None:
     data = small(4, 1, 1)
     body, headers = related([part10(data)])

@@ -92,6 +92,7 @@ class _Intake:
         """Take all parts; the verdicts come in their order."""
         content_type = parse_media_type(self._request.headers.get("content-type", ""))
         _check_type(content_type)
+        _check_encoding(self._request.headers.get("content-encoding", ""))
         stores: list[asyncio.Task[Verdict]] = []
         try:
             async for spool in self._parts(content_type):
@@ -170,6 +171,15 @@ def _check_type(content_type: MediaType) -> None:
         why="Its Content-Type is none that carries DICOM instances.",
         remedy='Send multipart/related; type="application/dicom", or application/dicom.',
     )
+
+
+def _check_encoding(encoding: str) -> None:
+    if encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaType(
+            "The request was not taken.",
+            why="Its body is compressed as a whole (Content-Encoding).",
+            remedy="Send it as it is; transfer syntaxes compress the objects themselves.",
+        )
 
 
 def _check_part(part: PartBegin) -> None:
