@@ -14,6 +14,7 @@ from pacsteward.app import Place, ServerSettings, first_steps
 from pacsteward.base import faults, log
 from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.settings import DicomSettings
+from pacsteward.output import EXIT_CODES
 from pacsteward.processes import run_doors, run_jobs, run_web
 from pacsteward.supervisor import ChildFailed, Supervisor, Tell
 
@@ -50,9 +51,9 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
     )
     try:
         supervisor.start()
-    except ChildFailed:
+    except ChildFailed as failed:
         # The process itself or the log has said why.
-        return 1
+        return failed.exit_code
     if not supervisor.is_stopping:
         _greet(place, password, chosen, seconds=time.monotonic() - began)
     return supervisor.watch()
@@ -74,7 +75,7 @@ def _run(kind: Kind, place: Place, tell_ready: Tell) -> None:
         RUNS[kind](place, tell_ready)
     except PacstewardError as error:
         print(f"pacsteward {kind.value}: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(1) from error
+        raise SystemExit(EXIT_CODES[error.kind]) from error
 
 
 def _log_to(place: Place, process_name: str) -> None:

@@ -149,8 +149,7 @@ class Supervisor:
             # Told to stop meanwhile, which is no failure: `watch` ends what there is.
             return
         self.is_stopping = True
-        self._end_all()
-        raise ChildFailed(child.name)
+        raise ChildFailed(child.name, self._end_all() or 1)
 
     def _reap(self, timeout_s: float) -> None:
         time.sleep(timeout_s)
@@ -209,9 +208,10 @@ class Supervisor:
 class ChildFailed(Exception):
     """A process ended before it was ready."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, exit_code: int) -> None:
         super().__init__(f"The process {name!r} did not start.")
         self.name = name
+        self.exit_code = exit_code
 
 
 def _tell(pipe: int) -> None:

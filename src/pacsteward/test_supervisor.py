@@ -82,11 +82,12 @@ def test_process_that_ends_is_started_again_and_leaves_nothing_open(tmp_path: Pa
 
 def test_process_that_does_not_start_stops_the_others_and_is_named() -> None:
     def refuse(_tell_ready: Tell) -> None:
-        raise SystemExit(1)
+        raise SystemExit(5)
 
     supervisor = Supervisor({"one": _wait, "two": refuse})
-    with pytest.raises(ChildFailed, match="'two'"):
+    with pytest.raises(ChildFailed, match="'two'") as failed:
         supervisor.start()
+    assert failed.value.exit_code == 5
     with pytest.raises(ChildProcessError):
         os.waitpid(supervisor._children["one"].pid, os.WNOHANG)
 

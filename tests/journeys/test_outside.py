@@ -134,7 +134,7 @@ def test_a_second_start_is_quick_and_a_second_archive_on_the_same_folder_is_refu
             timeout=60,
             check=False,
         )
-        assert other.returncode != 0
+        assert other.returncode == 5
         assert "in use" in other.stderr + other.stdout
         assert "Traceback" not in other.stderr
     finally:
@@ -155,7 +155,7 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path: Path, door: str
             timeout=60,
             check=False,
         )
-    assert other.returncode != 0
+    assert other.returncode == 8
     told = [line for line in other.stderr.splitlines() if line.startswith("pacsteward ")]
     assert len(told) == 1
     assert port in told[0]
