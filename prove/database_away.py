@@ -56,7 +56,7 @@ def stop_database(scale: Scale) -> Outcome:
                 place.load.resume()
             place.load.pause()
             place.survey_all()
-            return _outcome(place, outages)
+            return outcome_of(place, outages)
 
 
 def suffer_outage(place: Site, cluster: Cluster, how: signal.Signals, away_s: float) -> Outage:
@@ -86,7 +86,10 @@ def _await_query(place: Site, timeout_s: float = 60) -> None:
         time.sleep(0.05)
 
 
-def _outcome(place: Site, outages: list[Outage]) -> Outcome:
+def outcome_of(
+    place: Site, outages: list[Outage], *, recovery_limit_s: float = RECOVERY_LIMIT_S
+) -> Outcome:
+    """Say what came of all outages."""
     load, found = place.load, place.findings
     stores = [one for one in load.answers if one.door == "dimse"]
     slow = [one for one in stores if one.seconds > ANSWER_LIMIT_S and one.status != 0]
@@ -98,7 +101,7 @@ def _outcome(place: Site, outages: list[Outage]) -> Outcome:
     return Outcome(
         found.is_clean
         and not (slow or wrong or restarted or load.surprises)
-        and recovered <= RECOVERY_LIMIT_S,
+        and recovered <= recovery_limit_s,
         f"away {outages[0].away_s:.0f} s, {len(outages) - 1} restarts ({crashes} by crash), "
         f"{len(load.acknowledged)} acknowledged, {len(refused)} times A700, longest after "
         f"{_longest(refused):.1f} s, {len(slow) + len(wrong)} wrong or late answers; "

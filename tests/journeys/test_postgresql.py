@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from tests.support.peers import dcmtk
 from tests.support.postgres import new_database
 from tests.support.product import Product
 from tests.support.samples import pretend_orders, study_files
-from tests.support.sending import Sender, until_acknowledged
 
 pytestmark = pytest.mark.journey
 
@@ -42,20 +40,3 @@ def test_f192_store_find_and_retrieve_on_postgresql(product: Product, tmp_path: 
         metadata = client.get(f"/dicom-web/studies/{order.study_instance_uid}/metadata")
         assert len(metadata.json()) == 24
     assert not (product.data / "index.db").exists()
-
-
-def test_r1_a_kill_in_mid_ingest_loses_nothing_on_postgresql(product: Product) -> None:
-    sender = Sender(product.dimse_port, 1)
-    for _ in range(2):
-        stop = threading.Event()
-        thread = threading.Thread(target=sender.run, args=(stop,))
-        thread.start()
-        until_acknowledged([sender], 10)
-        product.kill()
-        thread.join(timeout=30)
-        product.start()
-    with product.client() as client:
-        rows = client.get("/dicom-web/studies/2.25.99.1/instances", params={"limit": "1000"}).json()
-    uids = [row["00080018"]["Value"][0] for row in rows]
-    assert set(sender.acknowledged) <= set(uids)
-    assert len(uids) == len(set(uids))

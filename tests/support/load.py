@@ -110,7 +110,7 @@ class Load:
         self._thread.start()
         return self
 
-    def pause(self, timeout_s: float = 90) -> None:
+    def pause(self, timeout_s: float = 180) -> None:
         """Return once nobody sends and every answer has come."""
         self._gate.clear()
         self._await(lambda: len(self._idle) == self.dimse_senders + 1, timeout_s, "did not pause")
@@ -124,7 +124,7 @@ class Load:
         self._thread.join(timeout=90)
         assert not self._thread.is_alive()
 
-    def await_acknowledged(self, count: int, timeout_s: float = 90) -> None:
+    def await_acknowledged(self, count: int, timeout_s: float = 180) -> None:
         """Wait until `count` more are acknowledged."""
         target = len(self.acknowledged) + count
         self._await(lambda: len(self.acknowledged) >= target, timeout_s, "are too slow, or refused")
