@@ -62,7 +62,7 @@ def test_promises_are_found_by_their_module_and_stand_in_the_order_of_their_numb
     names = [promise.name for promise in frame_promises()]
     assert len(names) == len(set(names))
     assert {"R1", "R2", "R3", "R4", "R6", "rebuild"} <= set(names)
-    numbers = [int(name[1:]) for name in names if name[1:].isdigit()]
+    numbers = [int(name[1:]) for name in names if name[0] == "R" and name[1:].isdigit()]
     assert numbers == sorted(numbers)
 
 
