@@ -28,8 +28,8 @@ check: $(STAMPS)/package ## Format, lint, types, floors, house; under a minute
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/pytest -q tests/house
 
-bench: setup $(STAMPS)/peers ## Speed beside Orthanc; QUICK=1 within three minutes
-	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+bench: setup $(STAMPS)/peers ## Speed beside Orthanc; QUICK=1 within three minutes, ONLY=store,query some of it
+	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 prove: setup $(STAMPS)/peers ## The promises of reliability, counted; QUICK=1, ONLY=R1,R2
 	@$(BIN)/python -m prove $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))

@@ -25,6 +25,28 @@ class Encoded:
     series_instance_uid: str
     data_set: bytes
 
+    def part10(self) -> bytes:
+        """Return the object as a file (PS3.10 7.1)."""
+        elements = b"".join(
+            _element(0x0002, element, "UI", value)
+            for element, value in (
+                (0x0002, self.sop_class_uid),
+                (0x0003, self.sop_instance_uid),
+                (0x0010, EXPLICIT_LITTLE),
+                (0x0012, f"{ROOT}.0"),
+            )
+        )
+        version = struct.pack("<HH2sHI2s", 0x0002, 0x0001, b"OB", 0, 2, b"\0\1")
+        size = struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(version) + len(elements))
+        return bytes(128) + b"DICM" + size + version + elements + self.data_set
+
+    def path(self, web: str) -> str:
+        """Return its address below the DICOMweb service `web`."""
+        return (
+            f"{web}/studies/{self.study_instance_uid}/series/{self.series_instance_uid}"
+            f"/instances/{self.sop_instance_uid}"
+        )
+
 
 def w1(round_number: int, count: int) -> list[Encoded]:
     """Make `count` CT slices of 525 KB, 200 to a study and 100 to a series."""

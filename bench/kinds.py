@@ -1,0 +1,40 @@
+"""The kinds of work, the servers that do each, and the goals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from bench import store
+from bench.figure import Figure, Goal
+from bench.scale import Scale
+from bench.servers import Start, orthanc, pacsteward, pacsteward_on_postgresql
+
+OURS: Final = "pacsteward"
+PEER: Final = "orthanc"
+ON_POSTGRESQL: Final = "postgresql"
+
+SERVERS: Final[Mapping[str, Start]] = {
+    OURS: pacsteward,
+    PEER: orthanc,
+    ON_POSTGRESQL: pacsteward_on_postgresql,
+}
+
+Measure = Callable[[Start, Scale, str], Iterator[Figure]]
+
+KINDS: Final[Mapping[str, tuple[tuple[str, Measure], ...]]] = {
+    store.KIND: (
+        (OURS, store.measure),
+        (PEER, store.measure),
+        (ON_POSTGRESQL, store.measure),
+    ),
+}
+
+GOALS: Final[Mapping[str, Goal]] = {
+    "C-STORE W1 x1": Goal(times=3.5, cpu_ms=1),
+    "C-STORE W1 x4": Goal(times=3.5, cpu_ms=1),
+    "C-STORE W2 x4": Goal(times=5, cpu_ms=1),
+    "dcmsend W1 x4": Goal(times=12),
+    "STOW-RS W1, 10 a request, x4": Goal(times=4),
+}
+"""By the name of the work."""
