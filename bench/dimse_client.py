@@ -25,6 +25,9 @@ FIND_STUDY: Final = "1.2.840.10008.5.1.4.1.2.2.1"
 MOVE_STUDY: Final = "1.2.840.10008.5.1.4.1.2.2.2"
 GET_STUDY: Final = "1.2.840.10008.5.1.4.1.2.2.3"
 
+STUDY_UID, SERIES_UID, INSTANCE_UID = 0x0020000D, 0x0020000E, 0x00080018
+UID_TAGS: Final = frozenset({STUDY_UID, SERIES_UID, INSTANCE_UID})
+
 MAX_PDU_BYTES: Final = 131_072
 BUFFER_BYTES: Final = 4 << 20
 TIMEOUT_S: Final = 120.0
@@ -250,6 +253,17 @@ def accept_all(wire: Wire) -> None:
         answers += _item(0x21, bytes((request[start], 0, 0, 0)) + _item(0x40, chosen))
     body_out = request[:68] + _item(0x10, APPLICATION_CONTEXT) + answers + _user_information()
     wire.send(struct.pack(">BBI", 2, 0, len(body_out)) + body_out)
+
+
+def identifier(values: Mapping[int, str]) -> bytes:
+    """Return an identifier in Implicit VR Little Endian, values by tag."""
+    pieces = []
+    for tag, value in sorted(values.items()):
+        raw = value.encode("latin-1")
+        if len(raw) % 2:
+            raw += b"\0" if tag in UID_TAGS else b" "
+        pieces.append(struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(raw)) + raw)
+    return b"".join(pieces)
 
 
 def uid(value: str) -> bytes:

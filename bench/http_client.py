@@ -33,8 +33,8 @@ class HttpConnection:
     """A connection that is kept alive."""
 
     def __init__(self, port: int) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._port = port
+        self._connection = _connect(port)
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._begin = self._end = 0
@@ -56,10 +56,13 @@ class HttpConnection:
             size_bytes = self._chunks(kept)
         elif status in (204, 304):
             size_bytes = 0
-        else:
-            start = lower.index(b"content-length:") + 15
-            size_bytes = int(lower[start : lower.index(b"\r\n", start)])
+        elif (start := lower.find(b"content-length:")) >= 0:
+            size_bytes = int(lower[start + 15 : lower.index(b"\r\n", start)])
             self._skip(size_bytes, kept)
+        else:
+            size_bytes = self._rest(kept)
+            self._connection.close()
+            self._connection = _connect(self._port)
         return Answer(status, size_bytes, head, bytes(kept or b""))
 
     def close(self) -> None:
@@ -76,6 +79,17 @@ class HttpConnection:
             if not size:
                 return total
             total += size
+
+    def _rest(self, kept: bytearray | None) -> int:
+        """Read until the server closes, which is how some say that a body has ended."""
+        total = 0
+        try:
+            while True:
+                there = max(1, self._end - self._begin)
+                self._skip(there, kept)
+                total += there
+        except ConnectionError:
+            return total
 
     def _until(self, mark: bytes) -> bytes:
         """Return what comes before the end of `mark`, and the mark."""
@@ -107,6 +121,12 @@ class HttpConnection:
         if not received:
             raise ConnectionError("The server closed the connection.")
         self._end += received
+
+
+def _connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def request(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from bench import store
+from bench import retrieve, store
 from bench.figure import Figure, Goal
 from bench.scale import Scale
 from bench.servers import Start, orthanc, pacsteward, pacsteward_on_postgresql
@@ -28,6 +28,7 @@ KINDS: Final[Mapping[str, tuple[tuple[str, Measure], ...]]] = {
         (PEER, store.measure),
         (ON_POSTGRESQL, store.measure),
     ),
+    retrieve.KIND: ((OURS, retrieve.measure), (PEER, retrieve.measure)),
 }
 
 GOALS: Final[Mapping[str, Goal]] = {
@@ -36,5 +37,13 @@ GOALS: Final[Mapping[str, Goal]] = {
     "C-STORE W2 x4": Goal(times=5, cpu_ms=1),
     "dcmsend W1 x4": Goal(times=12),
     "STOW-RS W1, 10 a request, x4": Goal(times=4),
+    "C-GET of 200 CT": Goal(times=1.5),
+    "C-MOVE of 200 CT": Goal(times=2),
+    "WADO-RS series of 200 CT": Goal(times=2),
+    "WADO-RS metadata of 200, warm": Goal(times=5),
+    "WADO-RS metadata of 1,000, warm": Goal(at_most=50),
+    "WADO-RS frame x4": Goal(times=5),
+    "WADO-RS rendered, cold": Goal(times=2),
+    "WADO-RS rendered, warm": Goal(times=5),
 }
 """By the name of the work."""

@@ -40,12 +40,13 @@ class Encoded:
         size = struct.pack("<HH2sHI", 0x0002, 0x0000, b"UL", 4, len(version) + len(elements))
         return bytes(128) + b"DICM" + size + version + elements + self.data_set
 
+    def series_path(self, web: str) -> str:
+        """Return the address of its series below the DICOMweb service `web`."""
+        return f"{web}/studies/{self.study_instance_uid}/series/{self.series_instance_uid}"
+
     def path(self, web: str) -> str:
         """Return its address below the DICOMweb service `web`."""
-        return (
-            f"{web}/studies/{self.study_instance_uid}/series/{self.series_instance_uid}"
-            f"/instances/{self.sop_instance_uid}"
-        )
+        return f"{self.series_path(web)}/instances/{self.sop_instance_uid}"
 
 
 def w1(round_number: int, count: int) -> list[Encoded]:
@@ -65,6 +66,29 @@ def w2(round_number: int, count: int) -> list[Encoded]:
         for n in range(count)
         for rows in (chance.randrange(71, 114),)
     ]
+
+
+def ct_series(round_number: int, count: int) -> list[Encoded]:
+    """Make one series of `count` CT slices of 525 KB, whose pixels all differ."""
+    chance = random.Random(3)
+    pixels = [chance.randbytes(512 * 512 * 2) for _ in range(8)]
+    return [
+        _object("3", CT_IMAGE, "CT", round_number, n, count, count, 512, _marked(pixels[n % 8], n))
+        for n in range(count)
+    ]
+
+
+def small_series(round_number: int, count: int) -> list[Encoded]:
+    """Make one series of `count` slices of 8 KB."""
+    pixels = random.Random(4).randbytes(64 * 64 * 2)
+    return [
+        _object("4", CT_IMAGE, "CT", round_number, n, count, count, 64, pixels)
+        for n in range(count)
+    ]
+
+
+def _marked(pixels: bytes, number: int) -> bytes:
+    return struct.pack("<H", number) + pixels[2:]
 
 
 def _object(
