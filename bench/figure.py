@@ -38,6 +38,7 @@ class Figure:
     rounds: tuple[float, ...]
     cpu_ms: float | None = None
     p50_ms: float | None = None
+    p95_ms: float | None = None
     p99_ms: float | None = None
     memory_mb: float | None = None
     safe: str = ""
@@ -63,44 +64,56 @@ class Goal:
     ----------
     times
         Times as fast as Orthanc in the same run.
-    at_most, at_least
+    at_most
         Bound of the figure itself, in its unit.
     cpu_ms
-        Bound of the CPU time for each instance.
+        Bound of the CPU time for each instance or request.
+    p95_ms
+        Bound of the time within which 95 of 100 requests are answered.
+    share, beside
+        At least this share of the speed of another work of ours, named by `beside`.
     """
 
     times: float | None = None
     at_most: float | None = None
-    at_least: float | None = None
     cpu_ms: float | None = None
+    p95_ms: float | None = None
+    share: float | None = None
+    beside: str = ""
 
     def text(self, unit: str) -> str:
         """Say the goal in words."""
-        said = []
-        if self.times is not None:
-            said.append(f"≥ {self.times:g} ×")
-        if self.at_most is not None:
-            said.append(f"≤ {self.at_most:g} {unit}")
-        if self.at_least is not None:
-            said.append(f"≥ {self.at_least:g} {unit}")
-        if self.cpu_ms is not None:
-            said.append(f"≤ {self.cpu_ms:g} ms CPU")
-        return ", ".join(said)
+        said = (
+            (self.times, "≥ {:g} ×"),
+            (self.at_most, "≤ {:g} " + unit),
+            (self.cpu_ms, "≤ {:g} ms CPU"),
+            (self.p95_ms, "p95 ≤ {:g} ms"),
+            (self.share, "≥ {:.2g} × " + self.beside),
+        )
+        return ", ".join(words.format(bound) for bound, words in said if bound is not None)
 
-    def is_met(self, ours: Figure, ratio: float | None) -> bool | None:
+    def is_met(self, ours: Figure, ratio: float | None, other: Figure | None) -> bool | None:
         """Say whether it is met; None when what it is compared with was not measured."""
-        answers: list[bool | None] = []
-        if self.times is not None:
-            answers.append(None if ratio is None else ratio >= self.times)
-        if self.at_most is not None:
-            answers.append(ours.value <= self.at_most)
-        if self.at_least is not None:
-            answers.append(ours.value >= self.at_least)
-        if self.cpu_ms is not None:
-            answers.append(None if ours.cpu_ms is None else ours.cpu_ms <= self.cpu_ms)
+        answers = [
+            _compare(bound, value, is_floor=is_floor)
+            for bound, value, is_floor in (
+                (self.times, ratio, True),
+                (self.at_most, ours.value, False),
+                (self.cpu_ms, ours.cpu_ms, False),
+                (self.p95_ms, ours.p95_ms, False),
+                (self.share, ratio_of(ours, other), True),
+            )
+            if bound is not None
+        ]
         if False in answers:
             return False
         return None if None in answers else True
+
+
+def _compare(bound: float, value: float | None, *, is_floor: bool) -> bool | None:
+    if value is None:
+        return None
+    return value >= bound if is_floor else value <= bound
 
 
 def ratio_of(ours: Figure, peer: Figure | None) -> float | None:

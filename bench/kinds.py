@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from bench import retrieve, store
+from bench import life, many, query, retrieve, store
 from bench.figure import Figure, Goal
-from bench.scale import Scale
+from bench.scale import FULL, Scale
 from bench.servers import Start, orthanc, pacsteward, pacsteward_on_postgresql
 
 OURS: Final = "pacsteward"
@@ -29,6 +29,15 @@ KINDS: Final[Mapping[str, tuple[tuple[str, Measure], ...]]] = {
         (ON_POSTGRESQL, store.measure),
     ),
     retrieve.KIND: ((OURS, retrieve.measure), (PEER, retrieve.measure)),
+    query.KIND: ((OURS, query.measure), (PEER, query.measure), (ON_POSTGRESQL, query.measure)),
+    life.START_KIND: (
+        (OURS, life.measure_start),
+        (PEER, life.measure_start),
+        (OURS, life.measure_replay),
+    ),
+    life.MEMORY_KIND: ((OURS, life.measure_memory), (PEER, life.measure_memory)),
+    life.DISK_KIND: ((OURS, life.measure_disk), (PEER, life.measure_disk)),
+    many.KIND: ((OURS, many.measure),),
 }
 
 GOALS: Final[Mapping[str, Goal]] = {
@@ -45,5 +54,12 @@ GOALS: Final[Mapping[str, Goal]] = {
     "WADO-RS frame x4": Goal(times=5),
     "WADO-RS rendered, cold": Goal(times=2),
     "WADO-RS rendered, warm": Goal(times=5),
+    **query.goals(FULL.studies, FULL.many_studies),
+    **many.goals(FULL.many_studies),
+    "Ready, folder is there": Goal(at_most=2),
+    f"Start and replay of {life.SEGMENT_OBJECTS} CT": Goal(at_most=5),
+    "Memory, idle": Goal(at_most=300),
+    "2 GB object in, growth of memory": Goal(at_most=64),
+    "2 GB object out, growth of memory": Goal(at_most=64),
 }
 """By the name of the work."""

@@ -31,6 +31,7 @@ class Load:
     size_bytes: int
     errors: int
     latency_p50_ms: float
+    latency_p95_ms: float
     latency_p99_ms: float
 
     @property
@@ -120,5 +121,6 @@ def _together(rows, count: int) -> Load:  # type: ignore[no-untyped-def]
         size_bytes=sum(row[3] for row in rows),
         errors=sum(row[2] for row in rows) + count - len(rows),
         latency_p50_ms=latencies[len(latencies) // 2] * 1000,
+        latency_p95_ms=latencies[int(len(latencies) * 0.95)] * 1000,
         latency_p99_ms=latencies[int(len(latencies) * 0.99)] * 1000,
     )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import random
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+MULTIFRAME = "1.2.840.10008.5.1.4.1.1.7.3"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 ROOT = "2.25.90071992547409931"
 
@@ -87,6 +87,29 @@ def small_series(round_number: int, count: int) -> list[Encoded]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class BigMultiframe:
+    """An object too large to be held: its data set up to the pixels, and the frame that repeats."""
+
+    one: Encoded
+    frame: bytes
+    frames: int
+
+    @classmethod
+    def of(cls, size_bytes: int) -> BigMultiframe:
+        """Make one whose pixels have about so many bytes."""
+        frame = random.Random(5).randbytes(512 * 512 * 2)
+        frames = size_bytes // len(frame)
+        whole = _object("5", MULTIFRAME, "OT", 1, 0, 1, 1, 512, frame, frames)
+        head = whole.data_set[: -len(frame)]
+        return cls(replace(whole, data_set=head), frame, frames)
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the length of the whole data set."""
+        return len(self.one.data_set) + self.frames * len(self.frame)
+
+
 def _marked(pixels: bytes, number: int) -> bytes:
     return struct.pack("<H", number) + pixels[2:]
 
@@ -101,6 +124,7 @@ def _object(
     per_series: int,
     rows: int,
     pixels: bytes,
+    frames: int = 1,
 ) -> Encoded:
     study, series = number // per_study, number // per_series
     study_uid = f"{ROOT}.{kind}.{round_number}.{study + 1}"
@@ -137,6 +161,7 @@ def _object(
         (0x0020, 0x0052, "UI", f"{study_uid}.0"),
         (0x0028, 0x0002, "US", 1),
         (0x0028, 0x0004, "CS", "MONOCHROME2"),
+        *([(0x0028, 0x0008, "IS", str(frames))] if frames > 1 else []),
         (0x0028, 0x0010, "US", rows),
         (0x0028, 0x0011, "US", rows),
         (0x0028, 0x0030, "DS", "0.5\\0.5"),
@@ -147,9 +172,14 @@ def _object(
         (0x0028, 0x1050, "DS", "40"),
         (0x0028, 0x1051, "DS", "400"),
     ]
-    head = b"".join(_element(*element) for element in elements)
-    head += struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, len(pixels))
+    head = encode_elements(*elements)
+    head += struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, len(pixels) * frames)
     return Encoded(sop_class_uid, instance_uid, study_uid, series_uid, head + pixels)
+
+
+def encode_elements(*elements: tuple[int, int, str, str | int]) -> bytes:
+    """Return group, element, VR and value of each element in Explicit VR Little Endian."""
+    return b"".join(_element(*element) for element in elements)
 
 
 def _element(group: int, element: int, vr: str, value: str | int) -> bytes:

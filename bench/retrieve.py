@@ -116,6 +116,7 @@ def _measure(server: Server, scale: Scale, work: Work, stored: Stored) -> Figure
         rounds=rounded([_in_unit(load, work.unit) for load in loads]),
         cpu_ms=median(cpu),
         p50_ms=median(load.latency_p50_ms for load in loads),
+        p95_ms=median(load.latency_p95_ms for load in loads),
         p99_ms=median(load.latency_p99_ms for load in loads),
         memory_mb=server.memory_bytes() / 1e6,
         errors=sum(load.errors for load in loads) + unequal,

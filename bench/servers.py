@@ -13,16 +13,18 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import psutil
 import psycopg
 from tests.support.ports import free_port
 from tests.support.postgres import running_cluster
+
+from bench import catalogue
 
 SINK: Final = "BENCHSINK"
 """AE title of the C-MOVE destination; each server is told of it."""
@@ -106,7 +108,12 @@ class Server:
             before = now
 
 
-Start = Callable[[Path], AbstractContextManager[Server]]
+class Start(Protocol):
+    """What runs a server over a folder, with a catalogue of so many studies in it."""
+
+    def __call__(self, folder: Path, *, studies: int = 0) -> AbstractContextManager[Server]:
+        """Run it until the block ends."""
+        ...
 
 
 @contextmanager
@@ -115,8 +122,20 @@ def pacsteward(
     environment: Mapping[str, str] | None = None,
     name: str = "Pacsteward",
     helpers: tuple[int, ...] = (),
+    studies: int = 0,
+    headers: dict[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Run Pacsteward with its defaults over `folder`, which may hold an archive already."""
+    """Run Pacsteward with its defaults over `folder`, which may hold an archive already.
+
+    Parameters
+    ----------
+    studies
+        Size of the catalogue to put into it before; 0 for none.
+    headers
+        Credentials that it knows from before; None makes new ones and registers the sink.
+    """
+    if studies:
+        catalogue.copied(folder / "data", studies)
     port, http_port, sink_port = free_port(), free_port(), free_port()
     command = [sys.executable, "-m", "pacsteward"]
     data = ["--data", str(folder / "data")]
@@ -135,20 +154,8 @@ def pacsteward(
         _await(f"http://127.0.0.1:{http_port}/readyz", process, folder / "log")
         started_in_s = time.monotonic() - began
 
-        def say(*words: str) -> str:
-            return subprocess.run(
-                [*command, *words, *data],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=120,
-                env=variables,
-            ).stdout.strip()
-
-        token = say("access", "token", f"bench-{secrets.token_hex(4)}", "--role", "administrator")
-        with suppress(subprocess.CalledProcessError):
-            say("peers", "remove", SINK)
-        say("peers", "add", SINK, "127.0.0.1", str(sink_port))
+        if headers is None:
+            headers = _introduce(command, data, variables, sink_port)
         yield Server(
             name=name,
             safe="object, source of index",
@@ -159,29 +166,55 @@ def pacsteward(
             folder=folder,
             process=process,
             started_in_s=started_in_s,
-            headers={"Authorization": f"Bearer {token}"},
+            headers=headers,
             helpers=helpers,
         )
     finally:
         stop(process, whole_group=True)
 
 
+def _introduce(
+    command: Sequence[str], data: Sequence[str], variables: Mapping[str, str], sink_port: int
+) -> dict[str, str]:
+    """Register the sink and return the headers that let a client in."""
+
+    def say(*words: str) -> str:
+        return subprocess.run(
+            [*command, *words, *data],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=START_TIMEOUT_S,
+            env=variables,
+        ).stdout.strip()
+
+    with suppress(subprocess.CalledProcessError):
+        say("peers", "add", SINK, "127.0.0.1", str(sink_port))
+    token = say("access", "token", f"bench-{secrets.token_hex(4)}", "--role", "administrator")
+    return {"Authorization": f"Bearer {token}"}
+
+
 @contextmanager
-def pacsteward_on_postgresql(folder: Path) -> Iterator[Server]:
+def pacsteward_on_postgresql(folder: Path, studies: int = 0) -> Iterator[Server]:
     """Run Pacsteward over a PostgreSQL server of its own, which syncs as it does by default."""
     with running_cluster(DURABLE_POSTGRES) as cluster:
         url = cluster.url
         with psycopg.connect(url) as connection:
             child = psutil.Process(connection.info.backend_pid)
             helpers = (child.ppid(),)
+        if studies:
+            catalogue.load(folder / "data", studies, {"database_url": url})
         environment = {"PACSTEWARD_DATABASE_URL": url}
         with pacsteward(folder, environment, "Pacsteward, PostgreSQL", helpers) as server:
             yield server
 
 
 @contextmanager
-def orthanc(folder: Path) -> Iterator[Server]:
-    """Run Debian's Orthanc, its objects synced before Success."""
+def orthanc(folder: Path, studies: int = 0) -> Iterator[Server]:
+    """Run Debian's Orthanc, its objects synced before Success.
+
+    A catalogue goes in as objects, by C-STORE: it has no other way in.
+    """
     port, http_port, sink_port = free_port(), free_port(), free_port()
     settings = {
         "Name": "bench",
@@ -210,7 +243,7 @@ def orthanc(folder: Path) -> Iterator[Server]:
         process = subprocess.Popen([program, str(file)], stdout=log, stderr=log)
     try:
         _await(f"http://127.0.0.1:{http_port}/system", process, folder / "log")
-        yield Server(
+        server = Server(
             name="Orthanc",
             safe="object; index not",
             ae_title="ORTHANC",
@@ -221,16 +254,20 @@ def orthanc(folder: Path) -> Iterator[Server]:
             process=process,
             started_in_s=time.monotonic() - began,
         )
+        if studies:
+            catalogue.send(server.port, server.ae_title, studies)
+            server.settle()
+        yield server
     finally:
         stop(process)
 
 
 @contextmanager
-def fresh(start: Start) -> Iterator[Server]:
+def fresh(start: Start, *, studies: int = 0) -> Iterator[Server]:
     """Run a server over fresh storage that is thrown away."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder,
-        start(Path(folder)) as server,
+        start(Path(folder), studies=studies) as server,
     ):
         yield server
 

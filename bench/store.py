@@ -14,7 +14,7 @@ from statistics import median
 from typing import Final
 
 from bench import objects
-from bench.dimse_client import C_STORE, EXPLICIT_LITTLE, Association, uid
+from bench.c_store import send
 from bench.figure import Figure, rounded
 from bench.http_client import HttpConnection, first_part, request
 from bench.load import DEFAULT_TIMEOUT_S, FAILED, Load, run
@@ -41,35 +41,7 @@ class Work:
 
 def store(server: Server, batch: Sequence[Encoded], associations: int) -> Load:
     """Send objects by C-STORE over so many associations at once."""
-    shares = [batch[start::associations] for start in range(associations)]
-    return run([partial(store_client, server, share) for share in shares if share])
-
-
-def store_client(server: Server, share: Sequence[Encoded]) -> Iterator[int]:
-    """Send one object after the other over one association."""
-    classes = sorted({one.sop_class_uid for one in share})
-    context_of = {name: 1 + 2 * index for index, name in enumerate(classes)}
-    contexts = {number: (name, (EXPLICIT_LITTLE,)) for name, number in context_of.items()}
-    association = Association(server.port, server.ae_title, contexts)
-    messages = [
-        association.encode(
-            context_of[one.sop_class_uid],
-            {
-                0x0002: uid(one.sop_class_uid),
-                0x0100: C_STORE,
-                0x0110: number % 65_535 + 1,
-                0x0700: 0,
-                0x1000: uid(one.sop_instance_uid),
-            },
-            one.data_set,
-        )
-        for number, one in enumerate(share)
-    ]
-    yield 0
-    for message, one in zip(messages, share, strict=True):
-        association.send(message)
-        yield len(one.data_set) if association.message().status == 0 else FAILED
-    association.release()
+    return send(server.port, server.ae_title, batch, associations)
 
 
 def stow(server: Server, batch: Sequence[Encoded], each: int, connections: int) -> Load:
@@ -125,7 +97,7 @@ def dcmsend(server: Server, batch: Sequence[Encoded], associations: int) -> Load
         errors = sum(_failed(sender) for sender in senders)
         seconds = time.perf_counter() - began
     size_bytes = sum(len(one.data_set) for one in batch)
-    return Load(seconds, len(batch), size_bytes, errors, 0.0, 0.0)
+    return Load(seconds, len(batch), size_bytes, errors, 0.0, 0.0, 0.0)
 
 
 def _dcmsend() -> str:
@@ -161,10 +133,10 @@ def measure(start: Start, scale: Scale, pattern: str = "") -> Iterator[Figure]:
     with fresh(start) as server:
         for index, work in enumerate(WORKS):
             if pattern in work.name:
-                yield _measure(server, scale, index, work)
+                yield measure_work(server, scale, index, work)
 
 
-def _measure(server: Server, scale: Scale, index: int, work: Work) -> Figure:
+def measure_work(server: Server, scale: Scale, index: int, work: Work) -> Figure:
     """Warm up, then measure several times, with new UIDs each time."""
     work.send(server, work.make(900 + index, 40))
     server.settle()
@@ -188,6 +160,7 @@ def _measure(server: Server, scale: Scale, index: int, work: Work) -> Figure:
         rounds=rounded([load.rate for load in loads]),
         cpu_ms=median(cpu),
         p50_ms=median(load.latency_p50_ms for load in loads) or None,
+        p95_ms=median(load.latency_p95_ms for load in loads) or None,
         p99_ms=median(load.latency_p99_ms for load in loads) or None,
         memory_mb=server.memory_bytes() / 1e6,
         safe=server.safe,
