@@ -15,16 +15,12 @@ PS3.4 C.4.1 (C-FIND); PS3.18 8.3.4 and 10.6 (QIDO-RS).
 
 from __future__ import annotations
 
-import sqlite3
-import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, cast
-
-from sqlalchemy import Connection
+from typing import Any, Final
 
 from pacsteward.archive.columns import (
     ABOUT_THE_ANSWER,
@@ -41,16 +37,13 @@ from pacsteward.archive.columns import (
 from pacsteward.archive.conditions import FROM, VISIBLE, where
 from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite
 from pacsteward.archive.likeness import NameBook
-from pacsteward.base.db import Database
+from pacsteward.base.db import Database, Look, was_stopped
 from pacsteward.base.errors import Exhausted, Invalid, Unavailable
 from pacsteward.dicom.attributes import Level, name_of
 from pacsteward.dicom.matching import Query
 
 CHUNK: Final = 500
 """Answers that are read at once, in rows."""
-
-_STEPS_BETWEEN_LOOKS: Final = 20_000
-"""SQLite looks at the clock after so many instructions of its machine: under a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +105,20 @@ class Finder:
 
     def count(self, query: Query) -> int:
         """Return how many answers there are, whatever the limit and the offset."""
-        with self._reading() as connection:
-            condition = self._where(query, connection)
+        with self._looking() as look:
+            condition = self._where(query)
             statement = f"SELECT count(*) FROM {FROM[query.level]} WHERE {condition.text}"  # noqa: S608
-            ((number,),) = self._execute(connection, Sql(statement, condition.parameters))
+            ((number,),) = self._rows_of(look, Sql(statement, condition.parameters))
         return int(number)
 
     def explain(self, query: Query) -> str:
         """Return how the database goes about a query, for tests and for the curious."""
         columns = _columns(query.level, query.returns)
-        with self._reading() as connection:
-            statement = self._statement(query, self._where(query, connection), columns.sql, CHUNK)
+        with self._looking() as look:
+            statement = self._statement(query, self._where(query), columns.sql, CHUNK)
             word = "EXPLAIN QUERY PLAN" if self._database.is_sqlite else "EXPLAIN"
             plan = Sql(f"{word} {statement.text}", statement.parameters)
-            return "\n".join(str(row[-1]) for row in self._execute(connection, plan))
+            return "\n".join(str(row[-1]) for row in self._rows_of(look, plan))
 
     def _begin(self, query: Query, columns: _Columns) -> tuple[Sequence[Any], array[int]]:
         """Read the first answers, and the keys of those behind them, at one moment."""
@@ -133,17 +126,17 @@ class Finder:
         if wanted is not None and wanted <= 0:
             return [], array("q")
         first = CHUNK if wanted is None else min(wanted, CHUNK)
-        with self._reading() as connection:
-            condition = self._where(query, connection)
-            rows = self._execute(
-                connection, self._statement(query, condition, columns.sql, first, query.offset)
+        with self._looking() as look:
+            condition = self._where(query)
+            rows = self._rows_of(
+                look, self._statement(query, condition, columns.sql, first, query.offset)
             )
             others = array("q")
             if len(rows) == CHUNK and wanted != CHUNK:
                 key = KEY_COLUMNS[query.level]
                 left = None if wanted is None else wanted - CHUNK
                 behind = self._statement(query, condition, key, left, query.offset + CHUNK)
-                others.extend(row[0] for row in self._execute(connection, behind))
+                others.extend(row[0] for row in self._rows_of(look, behind))
         return rows, others
 
     def _rows(self, query: Query, columns: _Columns, keys: Sequence[int]) -> Sequence[Any]:
@@ -152,8 +145,8 @@ class Finder:
             f"SELECT {columns.sql} FROM {FROM[query.level]} "  # noqa: S608
             f"WHERE {VISIBLE[query.level]} AND {KEY_COLUMNS[query.level]} IN ({marks})"
         )
-        with self._reading() as connection:
-            return self._execute(connection, statement)
+        with self._looking() as look:
+            return self._rows_of(look, statement)
 
     def _statement(
         self, query: Query, condition: Sql, columns: str, limit: int | None, offset: int = 0
@@ -180,58 +173,30 @@ class Finder:
             yield from (f"{column}{direction}" for column in _order_of(tag, query.level))
         yield from usual
 
-    def _where(self, query: Query, connection: Connection) -> Sql:
+    def _where(self, query: Query) -> Sql:
         def like_names(place: Place, wanted: str) -> Sequence[str]:
-            return self._names.like(connection, place, wanted)
+            with self._database.read() as connection:
+                return self._names.like(connection, place, wanted)
 
         return where(query, self._dialect, like_names)
 
-    def _execute(self, connection: Connection, statement: Sql) -> Sequence[Any]:
-        text = self._dialect.statement(statement.text)
-        return connection.exec_driver_sql(text, statement.parameters).fetchall()
+    def _rows_of(self, look: Look, statement: Sql) -> Sequence[Any]:
+        return look.rows(self._dialect.statement(statement.text), statement.parameters)
 
     @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        """Give a connection on which no statement takes longer than allowed."""
+    def _looking(self) -> Iterator[Look]:
+        """Give a look at the database in which no statement takes longer than allowed."""
         try:
-            with self._database.read() as connection, self._bounded(connection):
-                yield connection
+            with self._database.look(timeout_s=self._timeout_s) as look:
+                yield look
         except Unavailable as error:
-            if _was_stopped(error):
+            if was_stopped(error):
                 raise Exhausted(
                     "The query was stopped.",
                     why=f"The database worked on it for more than {self._timeout_s:g} s.",
                     remedy="Ask for less: add a date, a patient ID or a longer part of the name.",
                 ) from error
             raise
-
-    @contextmanager
-    def _bounded(self, connection: Connection) -> Iterator[None]:
-        if not self._database.is_sqlite:
-            connection.exec_driver_sql(
-                f"SET LOCAL statement_timeout = {max(1, int(self._timeout_s * 1000))}"
-            )
-            yield
-            return
-        driver = cast(sqlite3.Connection, connection.connection.dbapi_connection)
-        driver.set_progress_handler(_alarm(self._timeout_s), _STEPS_BETWEEN_LOOKS)
-        try:
-            yield
-        finally:
-            driver.set_progress_handler(None, 0)
-
-
-def _alarm(timeout_s: float) -> Callable[[], int]:
-    deadline = time.monotonic() + timeout_s
-    return lambda: time.monotonic() > deadline
-
-
-def _was_stopped(error: Unavailable) -> bool:
-    """Whether the database gave up because we told it to."""
-    cause = getattr(error.__cause__, "orig", None)
-    if isinstance(cause, sqlite3.OperationalError):
-        return cause.sqlite_errorname == "SQLITE_INTERRUPT"
-    return getattr(cause, "sqlstate", None) == "57014"  # query_canceled
 
 
 # --- what is read --------------------------------------------------------------------------------

@@ -18,8 +18,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection
-
 from pacsteward.archive.blocks import BlockChecksums, checked_range
 from pacsteward.archive.containers import opened
 from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, equal, every
@@ -97,8 +95,7 @@ class Reader:
         ]
         if not with_rejected:
             conditions.append(_SHOWN)
-        with self._database.read() as connection:
-            return self._select(connection, every(conditions))
+        return self._select(every(conditions))
 
     def instance(self, study_uid: str, series_uid: str, sop_uid: str) -> Instance:
         """Return one instance; an empty study or series UID is any.
@@ -113,13 +110,12 @@ class Reader:
         """
         # By the SOP Instance UID alone: a planner that was given the others too may begin there.
         condition = every([equal("instance.sop_instance_uid", sop_uid), _SHOWN])
-        with self._database.read() as connection:
-            found = [
-                instance
-                for instance in self._select(connection, condition)
-                if study_uid in ("", instance.study_instance_uid)
-                and series_uid in ("", instance.series_instance_uid)
-            ]
+        found = [
+            instance
+            for instance in self._select(condition)
+            if study_uid in ("", instance.study_instance_uid)
+            and series_uid in ("", instance.series_instance_uid)
+        ]
         if not found and (aside := instance_set_aside(self._database, sop_uid)):
             return aside
         if not found:
@@ -138,20 +134,18 @@ class Reader:
         key_column
             Such as ``study.study_key``.
         """
-        with self._database.read() as connection:
-            condition = every([Sql(f"{key_column} = ?", (key,)), _SHOWN])
-            found = self._select(connection, condition, limit=1)
+        condition = every([Sql(f"{key_column} = ?", (key,)), _SHOWN])
+        found = self._select(condition, limit=1)
         return found[0] if found else None
 
-    def _select(
-        self, connection: Connection, condition: Sql, *, limit: int | None = None
-    ) -> list[Instance]:
+    def _select(self, condition: Sql, *, limit: int | None = None) -> list[Instance]:
         statement = (
             f"SELECT {_COLUMNS} FROM {_FROM} WHERE {condition.text} ORDER BY {_VIEWING_ORDER}"  # noqa: S608
         )
         if limit is not None:
             statement += f" LIMIT {int(limit)}"
-        rows = connection.exec_driver_sql(self._dialect.statement(statement), condition.parameters)
+        with self._database.look() as look:
+            rows = look.rows(self._dialect.statement(statement), condition.parameters)
         return [_instance(row) for row in rows]
 
     # --- their bytes -----------------------------------------------------------------------------
@@ -183,8 +177,7 @@ class Reader:
 
     def _again(self, instance: Instance) -> Instance:
         condition = Sql("instance.instance_key = ?", (instance.instance_key,))
-        with self._database.read() as connection:
-            found = self._select(connection, condition)
+        found = self._select(condition)
         if not found:
             raise NotFound(
                 f"Instance {instance.sop_instance_uid} is no longer there.",

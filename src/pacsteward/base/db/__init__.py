@@ -1,8 +1,18 @@
 """The database: one embedded file, or a PostgreSQL server; the rest of the house cannot tell."""
 
 from pacsteward.base.db.database import Database, open_database
+from pacsteward.base.db.look import Look, was_stopped
 from pacsteward.base.db.question import Question
 from pacsteward.base.db.row_insert import RowInsert
 from pacsteward.base.db.schema import METADATA, Timestamp
 
-__all__ = ["METADATA", "Database", "Question", "RowInsert", "Timestamp", "open_database"]
+__all__ = [
+    "METADATA",
+    "Database",
+    "Look",
+    "Question",
+    "RowInsert",
+    "Timestamp",
+    "open_database",
+    "was_stopped",
+]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
+from pacsteward.base.db.look import Look, Looks
 from pacsteward.base.errors import Forbidden, Unavailable
 
 BUSY_TIMEOUT_S = 15.0
@@ -53,6 +54,7 @@ class Database:
         self.engine = engine
         self.is_sqlite = engine.dialect.name == "sqlite"
         self._no_writing = ""
+        self._looks = Looks(engine)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -66,6 +68,21 @@ class Database:
                 )
             yield connection
             connection.rollback()
+
+    def look(self, *, timeout_s: float | None = None) -> AbstractContextManager[Look]:
+        """Give the driver's own connection for a short question, in one consistent state.
+
+        Parameters
+        ----------
+        timeout_s
+            How long one statement (on SQLite, the whole look) may take, in seconds.
+
+        Raises
+        ------
+        Unavailable
+            The database does not answer, or was stopped after `timeout_s`; see `was_stopped`.
+        """
+        return self._looks.look(timeout_s)
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Connection]:
@@ -95,6 +112,7 @@ class Database:
 
     def close(self) -> None:
         """Let go of all connections."""
+        self._looks.close()
         self.engine.dispose()
 
     @contextmanager
