@@ -23,10 +23,10 @@ import binascii
 from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
 
-from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pacsteward.security import Access, Visit, form_token_of
+from pacsteward.web.threads import in_thread
 
 SESSION_COOKIE = "pacsteward_session"
 DEVICE_COOKIE = "pacsteward_device"
@@ -83,7 +83,7 @@ class Authentication:
         if known is not None:
             return known
         look = self._access.visit_by_session if how == "session" else self._access.visit_by_token
-        return await run_in_threadpool(look, secret, address)
+        return await in_thread(look, secret, address)
 
 
 def _shown(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:
@@ -162,4 +162,4 @@ class _Shared:
             await asyncio.wait([before])
         # From here on a new request needs a new question.
         self._running, self._next = self._next, None
-        return await run_in_threadpool(self._ask)
+        return await in_thread(self._ask)

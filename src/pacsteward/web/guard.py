@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, cast
 from urllib.parse import urlencode, urlsplit
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -27,6 +26,7 @@ from pacsteward.base.errors import Forbidden, PacstewardError
 from pacsteward.security import Actor, AuditBook, AuditEventType
 from pacsteward.web import problem
 from pacsteward.web.forms import FIELDS_MAX, TOKEN_FIELD, Form
+from pacsteward.web.threads import in_thread
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
 """A plain function runs in a thread and may block; a coroutine runs on the loop and may not."""
@@ -72,7 +72,7 @@ class Guard:
                     await self._read_form(request, needs_token=permission is not None)
                 if is_async:
                     return await cast(Awaitable[Response], handler(request))
-                return cast(Response, await run_in_threadpool(handler, request))
+                return cast(Response, await in_thread(handler, request))
             except PacstewardError as error:
                 return problem.answer(request, error)
 
@@ -118,7 +118,7 @@ class Guard:
             if actor.name == NOBODY
             else AuditEventType.USE_OF_RESTRICTED_FUNCTION
         )
-        await run_in_threadpool(self._audit.record_refusal, actor, what, event_type=event_type)
+        await in_thread(self._audit.record_refusal, actor, what, event_type=event_type)
 
 
 NOBODY = "nobody"

@@ -23,7 +23,6 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -39,6 +38,7 @@ from pacsteward.dicom.web.negotiation import (
     accepted,
     choose,
 )
+from pacsteward.web.threads import in_thread
 
 __all__ = ["Request", "Response"]
 
@@ -51,6 +51,7 @@ SERVICE_PATH: Final = "/dicom-web"
 
 _BATCH_BYTES: Final = 1 << 20
 _GZIP_FROM_BYTES: Final = 1024
+_SMALL_BYTES: Final = 16 * 1024
 
 
 def ranges_of(request: Request) -> tuple[MediaType, ...]:
@@ -103,7 +104,7 @@ class StreamedAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the whole answer, or as much of it as the client stays for."""
         gone = asyncio.ensure_future(_until_gone(receive))
-        reading = asyncio.ensure_future(run_in_threadpool(_take, self._pieces))
+        reading = asyncio.ensure_future(in_thread(_take, self._pieces))
         try:
             # The first pieces are read before the status is sent, so that what fails at once
             # still becomes a problem document.
@@ -112,7 +113,7 @@ class StreamedAnswer(Response):
             if scope.get("method") == "HEAD":
                 pieces = []
             while pieces and not gone.done():
-                reading = asyncio.ensure_future(run_in_threadpool(_take, self._pieces))
+                reading = asyncio.ensure_future(in_thread(_take, self._pieces))
                 for piece in pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                 pieces = await reading
@@ -122,7 +123,7 @@ class StreamedAnswer(Response):
             gone.cancel()
             await asyncio.wait([reading])
             if isinstance(self._pieces, Generator):
-                await run_in_threadpool(self._pieces.close)
+                await in_thread(self._pieces.close)
 
 
 class PiecesAnswer(Response):
@@ -139,7 +140,7 @@ class PiecesAnswer(Response):
         self.status_code = status_code
         self.media_type = media_type
         self.background = None
-        self._pieces = pieces
+        self._pieces = _joined(pieces)
         size = sum(map(len, pieces))
         self.raw_headers = _raw_headers(
             {"content-type": media_type, "content-length": str(size), **(headers or {})}
@@ -148,10 +149,21 @@ class PiecesAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the whole answer."""
         await send(_start(self.status_code, self.raw_headers))
-        if scope.get("method") != "HEAD":
-            for piece in self._pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        pieces = [b""] if scope.get("method") == "HEAD" else self._pieces
+        last = len(pieces) - 1
+        for number, piece in enumerate(pieces):
+            await send({"type": "http.response.body", "body": piece, "more_body": number < last})
+
+
+def _joined(pieces: Iterable[bytes]) -> list[bytes]:
+    """Put small pieces that follow each other together: each one sent passes many layers."""
+    joined: list[bytes] = []
+    for piece in pieces:
+        if joined and len(joined[-1]) + len(piece) <= _SMALL_BYTES:
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return joined or [b""]
 
 
 def _raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -179,7 +191,7 @@ def _take(pieces: Iterator[bytes]) -> list[bytes]:
             size += len(piece)
         if size >= _BATCH_BYTES:
             break
-    return taken
+    return _joined(taken) if taken else taken
 
 
 # --- data sets as JSON or XML -------------------------------------------------------------------

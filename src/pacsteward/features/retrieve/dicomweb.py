@@ -157,6 +157,10 @@ def retrieve(house: House, request: Request) -> Response:
             size_bytes=payloads.size_of_file(only.instance) if only.is_as_stored else None,
         )
     writer = Writer(offer.media_type)
+    if target.instance and payloads.is_small(chosen.planned):
+        # At once: streaming changes threads several times, which costs more than the object.
+        pieces = list(payloads.object_parts(house.archive, chosen.planned, writer, coder))
+        return PiecesAnswer(pieces, media_type=writer.content_type, headers=headers)
     return StreamedAnswer(
         payloads.object_parts(house.archive, chosen.planned, writer, coder),
         media_type=writer.content_type,

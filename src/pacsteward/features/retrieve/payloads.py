@@ -93,6 +93,16 @@ def object_parts(
     yield writer.end
 
 
+SMALL_BYTES: Final = 2 << 20
+
+
+def is_small(plan: Sequence[Planned]) -> bool:
+    """Whether all objects leave as they are stored and may be held in memory together."""
+    return all(one.is_as_stored for one in plan) and (
+        sum(one.instance.size_bytes for one in plan) <= SMALL_BYTES
+    )
+
+
 def size_of_parts(plan: Sequence[Planned], writer: Writer) -> int | None:
     """Return the length of `object_parts`, None when something has to be converted first."""
     if not all(planned.is_as_stored for planned in plan):
