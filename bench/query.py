@@ -121,6 +121,7 @@ def measure(start: Start, scale: Scale, pattern: str = "") -> Iterator[Figure]:
 
 def over(server: Server, scale: Scale, pattern: str, studies: int, kind: str) -> Iterator[Figure]:
     """Ask a server that has a catalogue of so many studies."""
+    server.settle(to_the_disk=True)
     counted = _count_days(server)
     if counted != min(studies, PAGED_DAYS * catalogue.A_DAY):
         raise RuntimeError(f"{server.name} counts {counted} studies where more were loaded.")

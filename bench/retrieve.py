@@ -93,7 +93,7 @@ def measure(start: Start, scale: Scale, pattern: str = "") -> Iterator[Figure]:
         for series in (*stored.series, stored.long_series):
             if store(server, series, 2).errors:
                 raise RuntimeError(f"{server.name} did not take what was to be read.")
-        server.settle()
+        server.settle(to_the_disk=True)
         for work in _works(150 if scale.is_quick else 600):
             if pattern in work.name:
                 yield _measure(server, scale, work, stored)

@@ -93,19 +93,33 @@ class Server:
                 found += [root, *root.children(recursive=True)]
         return found
 
-    def settle(self) -> None:
+    def settle(self, *, to_the_disk: bool = False) -> None:
         """Wait until it has no more work of its own to do, so that it does not count as the next.
 
         Idle is a tenth of a core over a third of a second; it is waited for a minute at most.
+
+        Parameters
+        ----------
+        to_the_disk
+            Whether it must also have stopped to write: some prepare room ahead while nobody
+            sends.
         """
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
-        before = self.cpu_seconds()
+        before = self.cpu_seconds(), self.folder_bytes() if to_the_disk else 0
         while time.monotonic() < deadline:
-            time.sleep(0.3)
-            now = self.cpu_seconds()
-            if now - before < 0.03:
+            time.sleep(1.0 if to_the_disk else 0.3)
+            now = self.cpu_seconds(), self.folder_bytes() if to_the_disk else 0
+            if now[0] - before[0] < 0.1 * (1.0 if to_the_disk else 0.3) and now[1] == before[1]:
                 return
             before = now
+
+    def folder_bytes(self) -> int:
+        """Return what its folder takes on the disk."""
+        total = 0
+        for file in self.folder.rglob("*"):
+            with suppress(OSError):
+                total += file.stat().st_blocks * 512
+        return total
 
 
 class Start(Protocol):

@@ -3,9 +3,9 @@
 On the requestor's side this is all that `client.py` does, on the acceptor's side the answers of
 services and the sub-operations of C-GET: an `Outgoing` is the `SubOperationChannel` of requests.
 
-A data set goes to the wire in slices of the memory it was given in, half a megabyte at a time; the
-next batch is taken from its source only when the peer has read most of the one before. So a study
-of any size costs no more memory than that.
+A data set goes to the wire in slices of the memory it was given in, a megabyte at a time, so most
+images at once; the next batch is taken from its source only when the peer has read most of the one
+before. So a study of any size costs no more memory than that.
 
 References
 ----------
@@ -29,7 +29,7 @@ from pacsteward.dicom.dimse.service import Answer, CommandField, PresentationCon
 DataSet = bytes | memoryview | AsyncIterable[bytes | memoryview]
 """A data set to send: whole, or in pieces of any size."""
 
-_BATCH_SIZE_BYTES: Final = 512 * 1024
+_BATCH_SIZE_BYTES: Final = 1024 * 1024
 
 
 class Exchange:

@@ -130,7 +130,7 @@ async def _send_back(
         outgoing.context_id,
         Uid(instance.sop_class_uid),
         Uid(instance.sop_instance_uid),
-        chunks(house.archive, outgoing),
+        outgoing.data if outgoing.data is not None else chunks(house.archive, outgoing),
     )
     tally.record(instance.sop_instance_uid, status, comment)
 
