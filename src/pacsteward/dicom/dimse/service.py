@@ -19,7 +19,7 @@ PS3.7 chapters 7, 9 and 10; PS3.8 chapter 9.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -140,7 +140,7 @@ class SubOperationChannel(Protocol):
         context_id: int,
         sop_class_uid: Uid,
         sop_instance_uid: Uid,
-        chunks: AsyncIterator[bytes | memoryview],
+        chunks: bytes | memoryview | AsyncIterable[bytes | memoryview],
         *,
         move_originator: tuple[AeTitle, int] | None = None,
     ) -> tuple[int, str]:

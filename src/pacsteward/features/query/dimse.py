@@ -17,6 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from pacsteward.archive import Match
+from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.attributes import name_of
 from pacsteward.dicom.dimse import Answer, CommandField, Request
 from pacsteward.dicom.identifier import Identifier, read_identifier, write_identifier
@@ -58,17 +59,26 @@ async def respond(
     """Answer one C-FIND."""
     model = FIND_MODELS[request.affected_sop_class_uid]
     identifier = read_identifier(data or b"", request.context.transfer_syntax)
-    query = await asyncio.to_thread(_query, house, request, model, identifier)
-    status = await asyncio.to_thread(_pending_status, house, query, identifier)
+    begun = await asyncio.to_thread(_begin, house, request, model, identifier)
     tally = _Tally(house.settings.of(QuerySettings).max_matches)
     try:
-        async with aclosing(_matches(house, request, query, tally)) as matches:
+        async with aclosing(_matches(begun, request, tally)) as matches:
             async for match in matches:
-                yield Answer(status, _encode(house, match, identifier, query, request))
+                yield Answer(begun.status, _encode(house, match, identifier, begun.query, request))
     finally:
         # Also of one that was cancelled, or whose caller went away: it has seen the answers.
-        await asyncio.to_thread(_record, house, request, query, tally.given)
+        _record(house, request, begun.query, tally.given)
     yield tally.final()
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A query with its first matches: all of them, unless there is a whole batch."""
+
+    query: Query
+    status: int
+    first: list[Match]
+    following: Iterator[Match]
 
 
 @dataclass(slots=True)
@@ -91,12 +101,23 @@ class _Tally:
         return Answer(SUCCESS)
 
 
-async def _matches(
-    house: House, request: Request, query: Query, tally: _Tally
-) -> AsyncGenerator[Match, None]:
-    """Give the matches batch by batch until there are no more, the cap is reached, or a cancel."""
+def _begin(house: House, request: Request, model: Model, identifier: Identifier) -> _Begun:
+    """Do all that blocks in one go: most queries have few answers, and threads take their time."""
+    query = _query(house, request, model, identifier)
+    status = _pending_status(house, query, identifier)
     matches = house.archive.find(query)
-    while batch := await asyncio.to_thread(_batch, matches, request):
+    try:
+        first = _batch(matches, request)
+    except PacstewardError:
+        _record(house, request, query, 0)
+        raise
+    return _Begun(query, status, first, matches)
+
+
+async def _matches(begun: _Begun, request: Request, tally: _Tally) -> AsyncGenerator[Match, None]:
+    """Give the matches batch by batch until there are no more, the cap is reached, or a cancel."""
+    batch = begun.first
+    while batch:
         for match in batch:
             tally.is_cancelled = request.is_cancelled()
             tally.is_capped = 0 < tally.cap <= tally.given
@@ -104,6 +125,8 @@ async def _matches(
                 return
             tally.given += 1
             yield match
+        is_whole = len(batch) == BATCH
+        batch = await asyncio.to_thread(_batch, begun.following, request) if is_whole else []
     tally.is_cancelled = request.is_cancelled()
 
 
@@ -155,7 +178,7 @@ def _encode(
 
 
 def _record(house: House, request: Request, query: Query, given: int) -> None:
-    """Write into the audit book who asked for what; keys by name, without their values."""
+    """Have the audit book write who asked for what; keys by name, without their values."""
     caller = request.caller
     keys = ", ".join(name_of(tag) for tag in sorted(query.criteria)) or "nothing"
     entry = AuditEntry(
@@ -165,8 +188,7 @@ def _record(house: House, request: Request, query: Query, given: int) -> None:
         what=f"{caller.calling_ae_title} asked at {query.level} level by {keys}: {given} answers.",
         objects=(AuditObject("query", request.affected_sop_class_uid),),
     )
-    with house.database.write(durable=False) as connection:
-        house.audit.record(entry, connection)
+    house.audit.record_soon(entry)
 
 
 FIND = DimseService(
