@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -20,10 +22,18 @@ def main() -> None:
     )
     parser.add_argument("--server", choices=kinds.SERVERS, help="one server alone")
     parser.add_argument("--work", default="", help="only works whose name contains this")
+    parser.add_argument(
+        "--write-docs", action="store_true", help=f"write the latest figures to {report.DOCUMENT}"
+    )
     chosen = parser.parse_args()
+    if chosen.write_docs:
+        report.write_documentation()
+        return
     wanted = [name for name in chosen.only.split(",") if name] or list(kinds.KINDS)
     if unknown := set(wanted) - set(kinds.KINDS):
         parser.error(f"There is no kind {', '.join(sorted(unknown))}; {', '.join(kinds.KINDS)}.")
+    # So that whoever ends it also ends the servers that it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     figures = list(_measure(wanted, chosen.server, QUICK if chosen.quick else FULL, chosen.work))
     report.keep(figures)
@@ -38,14 +48,29 @@ def _measure(wanted: Sequence[str], only: str | None, scale: Scale, work: str) -
 
     The machine's speed drifts, so what is compared is measured close together.
     """
-    for kind in wanted:
-        for name, measure in kinds.KINDS[kind]:
-            if only not in (None, name):
-                continue
-            print(f"{kind}, {name}:", flush=True)
-            for figure in measure(kinds.SERVERS[name], scale, work):
-                print(f"  {report.line(figure)}", flush=True)
-                yield figure
+    steps = [
+        (kind, name, measure)
+        for kind in wanted
+        for name, measure in kinds.KINDS[kind]
+        if only in (None, name) and not (scale.is_quick and (kind, name) in kinds.NOT_IN_QUICK)
+    ]
+    ends_at = time.monotonic() + scale.budget_s
+    left = sum(kinds.WEIGHTS[kind] for kind, _, _ in steps)
+    for kind, name, measure in steps:
+        print(f"{kind}, {name}:", flush=True)
+        share = (ends_at - time.monotonic()) * kinds.WEIGHTS[kind] / left
+        left -= kinds.WEIGHTS[kind]
+        yield from _until(time.monotonic() + share, measure(kinds.SERVERS[name], scale, work))
+
+
+def _until(deadline: float, figures: Iterator[Figure]) -> Iterator[Figure]:
+    """Give figures until the time is over; at least one."""
+    for figure in figures:
+        print(f"  {report.line(figure)}", flush=True)
+        yield figure
+        if time.monotonic() > deadline:
+            print("  The time for this is over; what comes after it is left out.", flush=True)
+            break
 
 
 if __name__ == "__main__":

@@ -40,6 +40,29 @@ KINDS: Final[Mapping[str, tuple[tuple[str, Measure], ...]]] = {
     many.KIND: ((OURS, many.measure),),
 }
 
+NOT_IN_QUICK: Final = frozenset({(store.KIND, ON_POSTGRESQL), (query.KIND, ON_POSTGRESQL)})
+
+WEIGHTS: Final[Mapping[str, float]] = {
+    store.KIND: 3,
+    retrieve.KIND: 3,
+    query.KIND: 3,
+    life.START_KIND: 1,
+    life.MEMORY_KIND: 1.5,
+    life.DISK_KIND: 1,
+    many.KIND: 12,
+}
+"""Share of the time that one server gets in each kind."""
+
+TITLES: Final[Mapping[str, str]] = {
+    store.KIND: "Storing",
+    retrieve.KIND: "Reading",
+    query.KIND: "Searching",
+    many.KIND: "Beside a large catalogue",
+    life.START_KIND: "Starting",
+    life.MEMORY_KIND: "Memory",
+    life.DISK_KIND: "Disk",
+}
+
 GOALS: Final[Mapping[str, Goal]] = {
     "C-STORE W1 x1": Goal(times=3.5, cpu_ms=1),
     "C-STORE W1 x4": Goal(times=3.5, cpu_ms=1),

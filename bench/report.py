@@ -1,4 +1,4 @@
-"""What was measured, as JSON lines, as one table, and as text for the documentation."""
+"""What was measured: as JSON lines, one table, pictures, and text for the documentation."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,10 +15,15 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from bench.figure import Figure, ratio_of
-from bench.kinds import GOALS
+from bench.figure import Figure, Goal, ratio_of
+from bench.kinds import GOALS, TITLES
+from bench.plot import picture
 
 OUTPUT: Final = Path("build/bench")
+DOCUMENT: Final = Path("docs/understand/performance.md")
+PICTURES: Final = Path("docs/understand/performance")
+BEGIN: Final = "<!-- Written by `python -m bench --write-docs`: -->"
+END: Final = "<!-- until here. -->"
 FIGURES: Final = OUTPUT / "figures.jsonl"
 PEER: Final = "Orthanc"
 
@@ -31,11 +36,11 @@ COLUMNS: Final = (
     "goal",
     "met",
     "CPU ms",
-    "of Orthanc",
+    "Orthanc's",
     "p50 ms",
     "p95 ms",
     "MB",
-    "of Orthanc",
+    "Orthanc's",
     "errors",
     "compared",
 )
@@ -50,12 +55,37 @@ class Row:
     beside: Figure | None = None
     """What the goal compares with, of ours."""
 
+    @property
+    def goal(self) -> Goal | None:
+        """Return what our figure is to reach."""
+        return GOALS.get(self.ours.work) if self.ours.server != PEER else None
+
+    @property
+    def is_met(self) -> bool | None:
+        """Say whether it does; None where there is no goal, or nothing to compare with."""
+        if self.goal is None:
+            return None
+        return self.goal.is_met(self.ours, ratio_of(self.ours, self.peer), self.beside)
+
+    def shortfall(self) -> str:
+        """Say what was to be reached, and what was."""
+        ours, goal = self.ours, self.goal
+        reached = [_value(ours)]
+        if goal is not None and goal.times is not None:
+            reached.append(f"{ratio_of(ours, self.peer) or 0:.2f} ×")
+        if goal is not None and goal.share is not None:
+            reached.append(f"{ratio_of(ours, self.beside) or 0:.2f} × {goal.beside}")
+        if goal is not None and goal.cpu_ms is not None:
+            reached.append(f"{_number(ours.cpu_ms)} ms CPU")
+        if goal is not None and goal.p95_ms is not None:
+            reached.append(f"p95 {_number(ours.p95_ms)} ms")
+        wanted = goal.text(ours.unit) if goal else ""
+        return f"{ours.work} ({ours.server}): {', '.join(reached)}; the goal is {wanted}."
+
     def cells(self) -> tuple[str, ...]:
         """Return the row's text, in the order of `COLUMNS`."""
         ours, peer = self.ours, self.peer
-        ratio = ratio_of(ours, peer)
-        goal = GOALS.get(ours.work) if ours.server != PEER else None
-        is_met = goal.is_met(ours, ratio, self.beside) if goal else None
+        ratio, goal, is_met = ratio_of(ours, peer), self.goal, self.is_met
         return (
             ours.work,
             ours.server,
@@ -106,12 +136,67 @@ def line(figure: Figure) -> str:
 
 
 def keep(figures: Sequence[Figure]) -> None:
-    """Append the figures to the file of raw figures."""
+    """Append the figures to the file of raw figures, and draw each kind of work."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
     where = circumstances()
     with FIGURES.open("a", encoding="utf-8") as file:
         for figure in figures:
             file.write(json.dumps(where | asdict(figure) | {"value": figure.value}) + "\n")
+    for kind in dict.fromkeys(figure.kind for figure in figures):
+        of_kind = [figure for figure in figures if figure.kind == kind]
+        (OUTPUT / f"{kind}.svg").write_text(picture(TITLES[kind], of_kind), encoding="utf-8")
+
+
+# --- the documentation ---------------------------------------------------------------------------
+
+
+def write_documentation() -> None:
+    """Put the latest figures of each kind between the marks of the document, with its picture."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    parts = "\n".join(_section(kind, *latest) for kind, latest in _latest().items())
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{parts}\n{END}{after}", encoding="utf-8")
+
+
+def _latest() -> dict[str, tuple[dict[str, str], list[Figure]]]:
+    """Return, of each kind, the figures of its last run and the circumstances of that."""
+    names = {field.name for field in fields(Figure)}
+    found: dict[str, tuple[dict[str, str], list[Figure]]] = {}
+    for text in FIGURES.read_text(encoding="utf-8").splitlines():
+        said = json.loads(text)
+        where = {name: said[name] for name in ("at", "commit", "machine", "python")}
+        figure = Figure(
+            **{name: said[name] for name in names if name != "rounds"}, rounds=tuple(said["rounds"])
+        )
+        if figure.kind not in found or found[figure.kind][0]["at"] != where["at"]:
+            found[figure.kind] = where, []
+        found[figure.kind][1].append(figure)
+    return {kind: found[kind] for kind in TITLES if kind in found}
+
+
+def _section(kind: str, where: Mapping[str, str], figures: Sequence[Figure]) -> str:
+    PICTURES.mkdir(exist_ok=True)
+    drawing = PICTURES / f"{kind}.svg"
+    drawing.write_text(picture(TITLES[kind], figures), encoding="utf-8")
+    lines = [
+        f"### {TITLES[kind]}",
+        "",
+        f"{where['at'][:16].replace('T', ' ')} UTC, commit {where['commit']}, {where['machine']}, "
+        f"Python {where['python']}.",
+        "",
+        f"![{TITLES[kind]}]({PICTURES.name}/{drawing.name})",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|{'---|' * len(COLUMNS)}",
+    ]
+    known = list(rows(figures))
+    lines += [f"| {' | '.join(row.cells())} |" for row in known]
+    missed = [row for row in known if row.is_met is False]
+    if missed:
+        lines += ["", "Missed:", ""]
+        lines += [f"- {row.shortfall()}" for row in missed]
+    return "\n".join(lines) + "\n"
 
 
 def circumstances() -> dict[str, str]:

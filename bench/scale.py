@@ -17,6 +17,9 @@ class Scale:
         Of the catalogue that ours alone is asked about; 0 for none.
     big_bytes
         Size of the big multi-frame object.
+    budget_s
+        How long the whole run may take, in seconds. Each kind of work has its share of what is
+        left; what a slow machine does not get done in it is left out, and said to be.
     """
 
     is_quick: bool
@@ -24,9 +27,22 @@ class Scale:
     studies: int
     many_studies: int
     big_bytes: int
+    budget_s: float
 
 
 FULL = Scale(
-    is_quick=False, rounds=3, studies=20_000, many_studies=1_000_000, big_bytes=2_000_000_000
+    is_quick=False,
+    rounds=3,
+    studies=20_000,
+    many_studies=1_000_000,
+    big_bytes=2_000_000_000,
+    budget_s=25 * 60,
 )
-QUICK = Scale(is_quick=True, rounds=2, studies=1_000, many_studies=0, big_bytes=200_000_000)
+QUICK = Scale(
+    is_quick=True,
+    rounds=2,
+    studies=1_000,
+    many_studies=0,
+    big_bytes=200_000_000,
+    budget_s=170,
+)

@@ -31,7 +31,7 @@ SINK: Final = "BENCHSINK"
 
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 30.0
-SETTLE_TIMEOUT_S: Final = 60.0
+SETTLE_TIMEOUT_S: Final = 20.0
 
 DURABLE_POSTGRES: Final = """
 fsync = on
@@ -96,7 +96,7 @@ class Server:
     def settle(self, *, to_the_disk: bool = False) -> None:
         """Wait until it has no more work of its own to do, so that it does not count as the next.
 
-        Idle is a tenth of a core over a third of a second; it is waited for a minute at most.
+        Idle is a tenth of a core over a third of a second; it is waited for 20 s at most.
 
         Parameters
         ----------
