@@ -9,7 +9,7 @@ from typing import Final
 from bench import query, store
 from bench.figure import Figure, Goal
 from bench.scale import Scale
-from bench.servers import Start, fresh
+from bench.servers import Server, Start, fresh
 
 KIND: Final = "many"
 
@@ -31,18 +31,18 @@ def measure(start: Start, scale: Scale, pattern: str = "") -> Iterator[Figure]:
     studies = scale.many_studies
     if not studies:
         return
-    yield from _stored(start, scale, pattern, 0, EMPTY)
-    yield from _stored(start, scale, pattern, studies, _beside(studies))
+    with fresh(start) as server:
+        yield from _stored(server, scale, pattern, EMPTY)
     with fresh(start, studies=studies) as server:
+        yield from _stored(server, scale, pattern, _beside(studies))
         yield from query.over(server, scale, pattern, studies, KIND)
 
 
-def _stored(start: Start, scale: Scale, pattern: str, studies: int, words: str) -> Iterator[Figure]:
-    with fresh(start, studies=studies) as server:
-        for index, work in enumerate(_works()):
-            if pattern in work.name + words:
-                figure = store.measure_work(server, scale, index, work)
-                yield replace(figure, kind=KIND, work=work.name + words)
+def _stored(server: Server, scale: Scale, pattern: str, words: str) -> Iterator[Figure]:
+    for index, work in enumerate(_works()):
+        if pattern in work.name + words:
+            figure = store.measure_work(server, scale, index, work)
+            yield replace(figure, kind=KIND, work=work.name + words)
 
 
 def _works() -> Sequence[store.Work]:

@@ -1,0 +1,73 @@
+"""Looks: one state, an end in time, and a connection that works, whatever happened to the last."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import insert
+
+from pacsteward.base.clock import ManualClock
+from pacsteward.base.db import Database, was_stopped
+from pacsteward.base.db.look import KEPT_MAX
+from pacsteward.base.errors import Unavailable
+from pacsteward.base.events.tables import FACT
+
+COUNT = "SELECT count(*) FROM fact"
+
+ENDLESS = {
+    True: "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n",
+    False: "SELECT pg_sleep(60)",
+}
+
+
+def add_fact(database: Database) -> None:
+    with database.write() as connection:
+        connection.execute(insert(FACT).values(name="Seen", at=ManualClock().now(), body="{}"))
+
+
+def test_a_look_sees_one_state_and_the_next_one_what_is_new(database: Database) -> None:
+    with database.look() as look:
+        assert look.rows(COUNT) == [(0,)]
+        add_fact(database)
+        assert look.rows(COUNT) == [(0,)]
+    with database.look() as look:
+        assert look.rows(COUNT) == [(1,)]
+
+
+def test_looks_at_once_do_not_share_a_connection(database: Database) -> None:
+    looks = [database.look() for _ in range(KEPT_MAX + 2)]
+    opened = [look.__enter__() for look in looks]
+    assert len({id(look.driver) for look in opened}) == len(looks)
+    for look in looks:
+        look.__exit__(None, None, None)
+    with database.look() as look:
+        assert look.rows(COUNT) == [(0,)]
+
+
+def test_a_look_that_takes_too_long_is_stopped(database: Database) -> None:
+    with (
+        pytest.raises(Unavailable) as stopped,
+        database.look(timeout_s=0.05) as look,
+    ):
+        look.rows(ENDLESS[database.is_sqlite])
+    assert was_stopped(stopped.value)
+    # The limit was that look's alone.
+    with database.look() as look:
+        assert look.rows(COUNT) == [(0,)]
+
+
+def test_a_look_that_failed_leaves_nothing_behind(database: Database) -> None:
+    with pytest.raises(Unavailable) as failed, database.look() as look:
+        look.rows("SELECT nothing FROM nowhere")
+    assert not was_stopped(failed.value)
+    with database.look() as look:
+        assert look.rows(COUNT) == [(0,)]
+
+
+def test_a_look_finds_the_database_again(postgres_database: Database) -> None:
+    with postgres_database.look() as look:
+        ((process,),) = look.rows("SELECT pg_backend_pid()")
+    with postgres_database.write() as connection:
+        connection.exec_driver_sql(f"SELECT pg_terminate_backend({process})")
+    with postgres_database.look() as look:
+        ((other,),) = look.rows("SELECT pg_backend_pid()")
+    assert other != process
