@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 
 from bench import kinds, report
@@ -35,18 +36,24 @@ def main() -> None:
     # So that whoever ends it also ends the servers that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
-    figures = list(_measure(wanted, chosen.server, QUICK if chosen.quick else FULL, chosen.work))
+    scale = QUICK if chosen.quick else FULL
+    broken: list[str] = []
+    figures = list(_measure(wanted, chosen.server, scale, chosen.work, broken))
     report.keep(figures)
     report.show(figures)
     print(f"It took {(time.monotonic() - began) / 60:.1f} minutes.")
-    if any(figure.errors for figure in figures):
-        raise SystemExit("There were errors: these figures do not count.")
+    if broken or any(figure.errors for figure in figures):
+        words = "".join(f"\n{what} could not be measured to the end." for what in broken)
+        raise SystemExit(f"There were errors: these figures do not count.{words}")
 
 
-def _measure(wanted: Sequence[str], only: str | None, scale: Scale, work: str) -> Iterator[Figure]:
+def _measure(
+    wanted: Sequence[str], only: str | None, scale: Scale, work: str, broken: list[str]
+) -> Iterator[Figure]:
     """Run kind after kind, and within a kind one server after the other.
 
-    The machine's speed drifts, so what is compared is measured close together.
+    The machine's speed drifts, so what is compared is measured close together. What cannot be
+    measured is added to `broken`, and does not keep the rest.
     """
     steps = [
         (kind, name, measure)
@@ -60,7 +67,12 @@ def _measure(wanted: Sequence[str], only: str | None, scale: Scale, work: str) -
         print(f"{kind}, {name}:", flush=True)
         share = (ends_at - time.monotonic()) * kinds.WEIGHTS[kind] / left
         left -= kinds.WEIGHTS[kind]
-        yield from _until(time.monotonic() + share, measure(kinds.SERVERS[name], scale, work))
+        figures = measure(kinds.SERVERS[name], scale, work)
+        try:
+            yield from _until(time.monotonic() + share, figures)
+        except Exception as error:  # noqa: BLE001 - an unattended run goes on
+            traceback.print_exception(error)
+            broken.append(f"{kind}, {name}")
 
 
 def _until(deadline: float, figures: Iterator[Figure]) -> Iterator[Figure]:

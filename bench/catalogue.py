@@ -14,14 +14,14 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from hashlib import blake2s
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, func, select
 from sqlalchemy.schema import Column
 
 from bench import c_store
@@ -29,6 +29,7 @@ from bench.objects import CT_IMAGE, EXPLICIT_LITTLE, ROOT, Encoded, encode_eleme
 from pacsteward import migrations
 from pacsteward.app import Place, first_steps, open_place_database
 from pacsteward.archive.tables import INSTANCE, LOCATION, PATIENT, SERIES, STUDY
+from pacsteward.base.db import RowInsert
 from pacsteward.dicom.names import normalise
 
 _FAMILIES: Final = (
@@ -175,64 +176,73 @@ def copied(data: Path, studies: int) -> None:
     shutil.copy(kept, data / "index.db")
 
 
+_KEYS: Final = {
+    PATIENT: ("patient_id", "issuer_of_patient_id", "only_study_instance_uid"),
+    STUDY: ("study_instance_uid",),
+    SERIES: ("series_instance_uid", "study_key"),
+    INSTANCE: ("sop_instance_uid",),
+    LOCATION: ("instance_key", "copy_number"),
+}
+
+
 def _write(connection: Connection, numbers: Sequence[int]) -> None:
     """Write rows of each table; keys are counted on from those that are there."""
-    key_of = {table: _next_key(connection, table) for table in (PATIENT, STUDY, SERIES, INSTANCE)}
+    counted = (PATIENT, STUDY, SERIES, INSTANCE)
+    first_keys = {f"{table.name}_key": _next_key(connection, table) for table in counted}
     now = datetime.now(UTC)
-    rows: dict[Table, list[dict[str, Any]]] = {
-        table: [] for table in (PATIENT, STUDY, SERIES, INSTANCE, LOCATION)
-    }
-    for index, number in enumerate(numbers):
-        said = study(number)
-        keys = {f"{table.name}_key": first + index for table, first in key_of.items()}
-        words = {
-            f"{name}_words": normalise(said[name])
-            for name in ("patient_name", "study_description", "referring_physician_name")
-        }
-        known = {
-            **said,
-            **words,
-            **keys,
-            "series_instance_uid": f"{said['study_instance_uid']}.1",
-            "sop_instance_uid": f"{said['study_instance_uid']}.1.1",
-            "sop_class_uid": CT_IMAGE,
-            "transfer_syntax_uid": EXPLICIT_LITTLE,
-            "modality": "CT",
-            "series_number": "1",
-            "instance_number": "1",
-            "instance_order": 1,
-            "modalities_in_study": "\\CT\\",
-            "sop_classes_in_study": f"\\{CT_IMAGE}\\",
-            "number_of_study_related_series": 1,
-            "number_of_study_related_instances": 1,
-            "number_of_series_related_instances": 1,
-            "size_bytes": SIZE_BYTES,
-            "length": SIZE_BYTES,
-            "checksum": number,
-            "specific_character_set": "ISO_IR 100",
-            "source_name": "BENCH",
-            "version": 1,
-            "created_at": now,
-            "updated_at": now,
-            "received_at": now,
-            "completed_at": now,
-            "container_kind": "object",
-            "container": f"catalogue-{number}",
-            "generation": 0,
-            "offset": 0,
-            "file_meta": b"",
-        }
-        for table, batch in rows.items():
-            batch.append({name: known[name] for name in _filled(table, known)})
-    for table, batch in rows.items():
-        connection.execute(insert(table), batch)
+    rows = [
+        _row(number, {name: first + index for name, first in first_keys.items()}, now)
+        for index, number in enumerate(numbers)
+    ]
+    for table, key in _KEYS.items():
+        columns = [column.name for column in table.columns if column.name in rows[0]]
+        RowInsert(table, columns, key=key).execute(connection, rows)
     if connection.dialect.name == "postgresql":
-        for table in key_of:
+        for table in counted:
             _count_on(connection, table)
 
 
-def _filled(table: Table, known: Mapping[str, Any]) -> Iterator[str]:
-    return (column.name for column in table.columns if column.name in known)
+def _row(number: int, keys: Mapping[str, int], now: datetime) -> dict[str, Any]:
+    """Return the columns of all tables for study `number`; none is two things in two tables."""
+    said = study(number)
+    words = {
+        f"{name}_words": normalise(said[name])
+        for name in ("patient_name", "study_description", "referring_physician_name")
+    }
+    uid = said["study_instance_uid"]
+    return {
+        **said,
+        **words,
+        **keys,
+        "series_instance_uid": f"{uid}.1",
+        "sop_instance_uid": f"{uid}.1.1",
+        "sop_class_uid": CT_IMAGE,
+        "transfer_syntax_uid": EXPLICIT_LITTLE,
+        "modality": "CT",
+        "series_number": "1",
+        "instance_number": "1",
+        "instance_order": 1,
+        "modalities_in_study": "\\CT\\",
+        "sop_classes_in_study": f"\\{CT_IMAGE}\\",
+        "number_of_study_related_series": 1,
+        "number_of_study_related_instances": 1,
+        "number_of_series_related_instances": 1,
+        "size_bytes": SIZE_BYTES,
+        "length": SIZE_BYTES,
+        "checksum": number,
+        "specific_character_set": "ISO_IR 100",
+        "source_name": "BENCH",
+        "version": 1,
+        "created_at": now,
+        "updated_at": now,
+        "received_at": now,
+        "completed_at": now,
+        "container_kind": "object",
+        "container": f"catalogue-{number}",
+        "generation": 0,
+        "offset": 0,
+        "file_meta": b"",
+    }
 
 
 def _next_key(connection: Connection, table: Table) -> int:

@@ -42,13 +42,21 @@ class HttpConnection:
     def ask(self, request: bytes, *, keep: bool = False) -> Answer:
         """Send a request and read the whole answer.
 
+        Some servers close a connection that was idle for a second; a GET is then asked once more.
+
         Raises
         ------
         ConnectionError
             The server closed before the answer's end.
         """
-        self._connection.sendall(request)
-        head = self._until(b"\r\n\r\n")
+        try:
+            head = self._head_of_answer(request)
+        except ConnectionError:
+            if self._begin != self._end or not request.startswith(b"GET "):
+                raise
+            self._connection.close()
+            self._connection = _connect(self._port)
+            head = self._head_of_answer(request)
         status = int(head[9:12])
         kept = bytearray() if keep else None
         lower = head.lower()
@@ -64,6 +72,10 @@ class HttpConnection:
             self._connection.close()
             self._connection = _connect(self._port)
         return Answer(status, size_bytes, head, bytes(kept or b""))
+
+    def _head_of_answer(self, request: bytes) -> bytes:
+        self._connection.sendall(request)
+        return self._until(b"\r\n\r\n")
 
     def close(self) -> None:
         """End the connection."""
