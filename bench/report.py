@@ -74,13 +74,15 @@ class Row:
         if goal is not None and goal.times is not None:
             reached.append(f"{ratio_of(ours, self.peer) or 0:.2f} ×")
         if goal is not None and goal.share is not None:
-            reached.append(f"{ratio_of(ours, self.beside) or 0:.2f} × {goal.beside}")
+            beside = ratio_of(ours, self.beside)
+            reached.append(f"{beside:.2f} × {goal.beside}" if beside is not None else "")
         if goal is not None and goal.cpu_ms is not None:
             reached.append(f"{_number(ours.cpu_ms)} ms CPU")
         if goal is not None and goal.p95_ms is not None:
             reached.append(f"p95 {_number(ours.p95_ms)} ms")
         wanted = goal.text(ours.unit) if goal else ""
-        return f"{ours.work} ({ours.server}): {', '.join(reached)}; the goal is {wanted}."
+        known = ", ".join(filter(None, reached))
+        return f"{ours.work} ({ours.server}): {known}; the goal is {wanted}."
 
     def cells(self) -> tuple[str, ...]:
         """Return the row's text, in the order of `COLUMNS`."""
@@ -105,8 +107,14 @@ class Row:
         )
 
 
-def rows(figures: Sequence[Figure]) -> Iterator[Row]:
-    """Give a row for each of our figures, and for what the peer alone did."""
+def rows(figures: Sequence[Figure], among: Sequence[Figure] = ()) -> Iterator[Row]:
+    """Give a row for each of our figures, and for what the peer alone did.
+
+    Parameters
+    ----------
+    among
+        Further figures of ours that goals may compare with.
+    """
     peers = {figure.work: figure for figure in figures if figure.server == PEER}
     ours = [figure for figure in figures if figure.server != PEER]
     order = list(dict.fromkeys(figure.work for figure in figures))
@@ -115,7 +123,7 @@ def rows(figures: Sequence[Figure]) -> Iterator[Row]:
         other = next(
             (
                 one
-                for one in ours
+                for one in (*ours, *among)
                 if goal and one.work == goal.beside and one.server == figure.server
             ),
             None,
@@ -155,7 +163,9 @@ def write_documentation() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    parts = "\n".join(_section(kind, *latest) for kind, latest in _latest().items())
+    latest = _latest()
+    every = [figure for _, figures in latest.values() for figure in figures]
+    parts = "\n".join(_section(kind, *found, every) for kind, found in latest.items())
     DOCUMENT.write_text(f"{before}{BEGIN}\n\n{parts}\n{END}{after}", encoding="utf-8")
 
 
@@ -175,7 +185,9 @@ def _latest() -> dict[str, tuple[dict[str, str], list[Figure]]]:
     return {kind: found[kind] for kind in TITLES if kind in found}
 
 
-def _section(kind: str, where: Mapping[str, str], figures: Sequence[Figure]) -> str:
+def _section(
+    kind: str, where: Mapping[str, str], figures: Sequence[Figure], every: Sequence[Figure]
+) -> str:
     PICTURES.mkdir(exist_ok=True)
     drawing = PICTURES / f"{kind}.svg"
     drawing.write_text(picture(TITLES[kind], figures), encoding="utf-8")
@@ -190,7 +202,7 @@ def _section(kind: str, where: Mapping[str, str], figures: Sequence[Figure]) -> 
         f"| {' | '.join(COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",
     ]
-    known = list(rows(figures))
+    known = list(rows(figures, every))
     lines += [f"| {' | '.join(row.cells())} |" for row in known]
     missed = [row for row in known if row.is_met is False]
     if missed:
