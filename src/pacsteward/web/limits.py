@@ -173,10 +173,13 @@ def is_deeper(body: bytes, depth_max: int) -> bool:
     brackets = _STRING.sub(b"", body).translate(_ONE_KIND, _ALL_BUT_BRACKETS)
     for _ in range(depth_max):
         # Each round takes the innermost level away.
-        brackets = brackets.replace(b"[]", b"")
-        if not brackets:
+        fewer = brackets.replace(b"[]", b"")
+        if not fewer:
             return False
-    return True
+        if len(fewer) == len(brackets):
+            break
+        brackets = fewer
+    return bool(brackets)
 
 
 def _may_be_json(headers: Sequence[tuple[bytes, bytes]]) -> bool:

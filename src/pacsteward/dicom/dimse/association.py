@@ -60,6 +60,10 @@ _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux only. Without it a sender with Nagle's algorithm on waits 40 ms for our delayed ACK in
 each message; the option is not sticky, so it is armed again before each receive."""
 
+_READS_AT_A_TIME = 2_000
+"""Fragments and PDUs of one association before others have their turn; a sound sender's buffer of
+2 MiB holds a hundred."""
+
 _EVENTS: dict[type[ControlPdu], Event] = {
     AssociateRequest: Event.ASSOCIATE_RQ_PDU,
     AssociateAccept: Event.ASSOCIATE_AC_PDU,
@@ -140,6 +144,7 @@ class Association(asyncio.BufferedProtocol):
         self._pdu_rest = 0
         self._is_held = False
         self._is_deaf = False
+        self._is_giving_way = False
         self._ended_how: str | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -367,7 +372,8 @@ class Association(asyncio.BufferedProtocol):
         self._is_held = False
         self._last_sign = self._loop.time()
         self._read()
-        if not self._is_held and self._transport is not None and not self._transport.is_closing():
+        may_go_on = not self._is_held and not self._is_giving_way
+        if may_go_on and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def message_done(self) -> None:
@@ -376,14 +382,32 @@ class Association(asyncio.BufferedProtocol):
         self._buffer.rewind()
 
     def _read(self) -> None:
-        """Take all whole PDUs that are there."""
+        """Take all whole PDUs that are there, or the first of very many."""
         try:
-            while not self._is_held and not self._is_deaf and self._read_one():
-                pass
+            for _ in range(_READS_AT_A_TIME):
+                if self._is_held or self._is_deaf or not self._read_one():
+                    break
+            else:
+                self._give_way()
         except ProtocolError as error:
             self.refuse_input(error)
         if self._is_deaf:
             self._buffer.start = self._buffer.end = 0
+
+    def _give_way(self) -> None:
+        """Let other associations have their turn; a buffer may hold 150,000 fragments."""
+        if self._transport is not None and not self._is_giving_way:
+            self._is_giving_way = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._is_giving_way = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._read()
+        if not self._is_held and not self._is_giving_way and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _read_one(self) -> bool:
         """Take one PDV or one PDU; return False when more bytes are needed."""

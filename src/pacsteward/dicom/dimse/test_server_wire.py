@@ -6,6 +6,7 @@ import asyncio
 import struct
 import time
 import tracemalloc
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -43,7 +44,9 @@ from pacsteward.dicom.dimse.test_support import (
     VERIFICATION,
     RawPeer,
     Shelf,
+    ShelfSink,
     echo_command,
+    echo_service,
     house,
     on_both_loops,
     request,
@@ -605,3 +608,42 @@ async def test_context_that_was_not_accepted_cannot_be_used():
         peer = await RawPeer.associate(home.port, contexts)
         peer.say_message(3, echo_command())
         assert await peer.hear() == Abort(2, 6)
+
+
+@on_both_loops
+async def test_a_flood_of_tiny_fragments_leaves_others_their_turn():
+    """One read may bring 150,000 fragments: half a second in which nobody else is served."""
+    ticks = 0
+    turns: list[int] = []
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    class Noting(ShelfSink):
+        def write(self, fragment: memoryview) -> None:
+            turns.append(ticks)
+            super().write(fragment)
+
+    size = 30_000
+    shelf = Shelf()
+    service = shelf.service(receive=lambda request: Noting(shelf, request))
+    contexts = (*CT_CONTEXT, ContextProposal(3, VERIFICATION, (IMPLICIT,)))
+    async with house(service, echo_service()) as home:
+        peer = await RawPeer.associate(home.port, contexts)
+        ticking = asyncio.ensure_future(tick())
+        command = dimse.encode_command_set(
+            {**store_command(), dimse.COMMAND_DATA_SET_TYPE: dimse.WITH_DATA_SET}
+        )
+        tiny = [p_data_header(1, 0, 1) + b"x"] * (size - 1) + [p_data_header(1, 2, 1) + b"x"]
+        peer.say(p_data_header(1, 3, len(command)) + command + b"".join(tiny))
+        answer, _ = await peer.hear_message()
+        assert answer[dimse.STATUS] == 0
+        peer.say_message(3, echo_command())
+        answer, _ = await peer.hear_message()
+        assert answer[dimse.STATUS] == 0
+        ticking.cancel()
+    assert len(turns) == size
+    assert max(Counter(turns).values()) <= 3_000
