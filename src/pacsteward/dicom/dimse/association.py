@@ -60,10 +60,7 @@ _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux only. Without it a sender with Nagle's algorithm on waits 40 ms for our delayed ACK in
 each message; the option is not sticky, so it is armed again before each receive."""
 
-_READS_AT_A_TIME = 2_000
-"""Fragments and PDUs of one association before others have their turn; a sound sender's buffer of
-2 MiB holds a hundred."""
-
+_READS_AT_A_TIME = 2_000  # Of one association; a sound sender's buffer holds a hundred PDVs.
 _EVENTS: dict[type[ControlPdu], Event] = {
     AssociateRequest: Event.ASSOCIATE_RQ_PDU,
     AssociateAccept: Event.ASSOCIATE_AC_PDU,
@@ -371,10 +368,14 @@ class Association(asyncio.BufferedProtocol):
         """Go on with what was received, then with the wire."""
         self._is_held = False
         self._last_sign = self._loop.time()
-        self._read()
-        may_go_on = not self._is_held and not self._is_giving_way
-        if may_go_on and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._is_giving_way = False
+        if self._transport is not None:
+            self._read()
+            if not (self._is_held or self._is_giving_way or self._transport.is_closing()):
+                self._transport.resume_reading()
 
     def message_done(self) -> None:
         """Say that a message was dealt with, so that its memory can serve another."""
@@ -399,15 +400,7 @@ class Association(asyncio.BufferedProtocol):
         if self._transport is not None and not self._is_giving_way:
             self._is_giving_way = True
             self._transport.pause_reading()
-            self._loop.call_soon(self._take_turn)
-
-    def _take_turn(self) -> None:
-        self._is_giving_way = False
-        if self._transport is None or self._transport.is_closing():
-            return
-        self._read()
-        if not self._is_held and not self._is_giving_way and not self._transport.is_closing():
-            self._transport.resume_reading()
+            self._loop.call_soon(self._go_on)
 
     def _read_one(self) -> bool:
         """Take one PDV or one PDU; return False when more bytes are needed."""
