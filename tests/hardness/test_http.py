@@ -376,12 +376,14 @@ def bodies() -> Iterator[Case]:
         b"=&=&" * 900,
     ):
         form = "Content-Type: application/x-www-form-urlencoded"
-        yield post("/login", body, form, may_succeed=True)
+        # Two passwords are looked at at a time, and guessing is slowed on purpose.
+        yield post("/login", body, form, may_succeed=True, patience_s=20)
         yield post("/peers/new", body, form, may_succeed=True)
         multi = "Content-Type: multipart/form-data; boundary=B"
-        yield post("/login", body, multi, may_succeed=True)
+        yield post("/login", body, multi, may_succeed=True, patience_s=20)
         named = b'--B\r\nContent-Disposition: form-data; name="username"; filename="../x"\r\n\r\n'
-        yield post("/login", named + body + b"\r\n--B--", multi, may_succeed=True)
+        whole = named + body + b"\r\n--B--"
+        yield post("/login", whole, multi, may_succeed=True, patience_s=20)
 
 
 ALL = (paths, parameters, headers, framing, bodies)
