@@ -14,8 +14,9 @@ import shutil
 import sqlite3
 import struct
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -40,6 +41,7 @@ IDLE = "PACSTEWARD_SECURITY__SESSION_IDLE_S"
 IDLE_S = 60
 """The shortest there is; a session that is not used ends after it."""
 BETWEEN_S = 20.0
+DRIP_S = 3.0
 SENDERS = 1
 """Enough: this is about time, not about load."""
 
@@ -112,6 +114,7 @@ def _jump(
     offsets = []
     with ExitStack() as open_, sending(load):
         idle, half = _idle_and_half(product, open_)
+        drip = open_.enter_context(_dripping(half))
         at_work = open_.enter_context(_signed_in(product))
         ended = open_.enter_context(_signed_in(product))
         ended.get("/logout")
@@ -130,7 +133,6 @@ def _jump(
                 time.sleep(1)
             if not idle.echo():
                 harm.append(f"{day:+d}: an idle association was dropped")
-            half.send(_PIECE)
             if _is_inside(ended):
                 harm.append(f"{day:+d}: a session that was ended was revived")
             offsets.append(_offset_days(product))
@@ -141,6 +143,7 @@ def _jump(
             if _is_inside(forgotten):
                 harm.append("-1: a session that nobody used was revived")
             clock.jump(0)
+        drip()
         half.send(_END)
         answer = half.response()
         if answer is None or answer[0x0900] == b"\0\0":
@@ -204,6 +207,27 @@ def _idle_and_half(product: Product, open_: ExitStack) -> tuple[Line, Line]:
     command = wire.request(1, wire.CT_STORAGE, has_data=True, _1000="2.25.8.1", _0700=0)
     half.send(wire.p_data(wire.STORE, wire.command(command), is_command=True) + _PIECE)
     return idle, half
+
+
+@contextmanager
+def _dripping(line: Line) -> Iterator[Callable[[], None]]:
+    """Send a little more of an object every few seconds; give what ends that."""
+    is_over = threading.Event()
+
+    def drip() -> None:
+        while not is_over.wait(DRIP_S):
+            line.send(_PIECE)
+
+    def end() -> None:
+        is_over.set()
+        thread.join()
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield end
+    finally:
+        end()
 
 
 @contextmanager
