@@ -60,6 +60,8 @@ class Arbiter:
         Puts a ticket back into the committer's queue.
     answer
         Gives a ticket its answer.
+    make_up
+        Has the index say what was decided; called before it is asked.
     code_frame
         Decodes frames when an object came in another transfer syntax; in the server a child
         process does it.
@@ -73,6 +75,7 @@ class Arbiter:
         *,
         resubmit: Callable[[Ticket], None],
         answer: Callable[[Ticket, Answer], None],
+        make_up: Callable[[], None] = lambda: None,
         code_frame: FrameCoder = transcode_frame,
     ) -> None:
         self._data_folder = data_folder
@@ -81,6 +84,7 @@ class Arbiter:
         self._objects = objects
         self._resubmit = resubmit
         self._answer = answer
+        self._make_up = make_up
         self._code_frame = code_frame
         self._lock = threading.Lock()
         self._claims: dict[str, list[Ticket]] = {}
@@ -101,6 +105,7 @@ class Arbiter:
         ready, asked, known = self._claim(tickets)
         if asked:
             try:
+                self._make_up()
                 taken = self._taken.among([ticket.uid for ticket in asked])
             except PacstewardError as error:
                 # Without the index nobody can say what a UID stands for.

@@ -474,7 +474,8 @@ class Archive:
             self._settings,
             facts=self._facts,
             audit=record,
-            verbs=remove.verbs(self._facts, record),
+            verbs=remove.verbs(),
+            tell=remove.teller(self._facts, record),
         )
 
 

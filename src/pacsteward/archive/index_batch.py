@@ -23,7 +23,7 @@ from pacsteward.archive import digest
 from pacsteward.archive.counters import SeriesKey, add_to_counters, chunks
 from pacsteward.archive.digest import Row
 from pacsteward.archive.events import ContentConflicted, InstancesStored, StudyArrived
-from pacsteward.archive.known import Known, known_instances, place_of
+from pacsteward.archive.known import Known, known_conflicts, known_instances, place_of
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.tables import (
     CONFLICT,
@@ -118,7 +118,7 @@ def _fresh(connection: Connection, items: Sequence[Item], written: Written) -> I
     another node stored meanwhile.
     """
     plain = [item for item in items if not item.landed.description.is_conflict]
-    written.conflicts += [item.landed for item in items if item.landed.description.is_conflict]
+    conflicts = [item.landed for item in items if item.landed.description.is_conflict]
     uids = [item.landed.description.sop_instance_uid for item in plain]
     known = known_instances(connection, uids)
     for item in plain:
@@ -137,7 +137,23 @@ def _fresh(connection: Connection, items: Sequence[Item], written: Written) -> I
             landed.size_bytes,
             landed.checksum,
         ):
-            written.conflicts.append(landed)
+            conflicts.append(landed)
+    written.conflicts += _not_written(connection, conflicts)
+
+
+def _not_written(connection: Connection, conflicts: Sequence[Landed]) -> list[Landed]:
+    """Leave out what is here: a batch whose commit was not confirmed is written again."""
+    if not conflicts:
+        return []
+    known = known_conflicts(connection, [one.description.sop_instance_uid for one in conflicts])
+    return [
+        landed
+        for landed in conflicts
+        if all(
+            there.location != landed.location
+            for there in known.get(landed.description.sop_instance_uid, ())
+        )
+    ]
 
 
 # --- patients, studies, series -------------------------------------------------------------------

@@ -71,6 +71,10 @@ _THREADS: Final = 4
 Verb = Callable[["Keeper", dict[str, Any]], Any]
 """A change that other processes may ask for; JSON values in and out."""
 
+Tell = Callable[[Connection, LedgerEntry], None]
+"""Adds facts and audit entries of a decision to the transaction that carries it out; called before
+the index is changed, since after a deletion it no longer knows what was deleted."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -85,6 +89,8 @@ class Keeper:
         Where the indexer announces and records what came in.
     verbs
         What `call` offers, by name.
+    tell
+        Says what was decided, whether it is carried out at once or after a crash.
     code_frame
         Decodes frames to compare an object that came in another transfer syntax; by default a
         child process does it, which is started when it is needed.
@@ -100,6 +106,7 @@ class Keeper:
         facts: FactLog,
         audit: Audit,
         verbs: Mapping[str, Verb] | None = None,
+        tell: Tell = lambda _connection, _entry: None,
         code_frame: FrameCoder | None = None,
     ) -> None:
         self.data_folder = data_folder
@@ -109,6 +116,7 @@ class Keeper:
         self._facts = facts
         self._audit = audit
         self._verbs = dict(verbs or {})
+        self._tell = tell
         self._decoders = _Decoders()
         self._code_frame = code_frame or self._decoders.code_frame
         self._write_lock = threading.Lock()
@@ -181,6 +189,7 @@ class Keeper:
             self.objects,
             resubmit=self._committer.submit,
             answer=self._committer.answer,
+            make_up=self._make_up,
             code_frame=self._code_frame,
         )
         self._resources.callback(self._decoders.close)
@@ -256,8 +265,16 @@ class Keeper:
 
     def _decide(self, entry: LedgerEntry) -> None:
         with self.database.write() as connection:
-            apply_entry(connection, entry, self.clock.now())
-            move_ledger_position(connection, self.node, entry.sequence)
+            self._carry_out(connection, entry)
+
+    def _carry_out(self, connection: Connection, entry: LedgerEntry) -> None:
+        """Have index, facts and audit book say what was decided; once, however often asked."""
+        if entry.sequence <= ledger_position(connection, self.node):
+            # The commit was kept, and the answer to it was lost.
+            return
+        self._tell(connection, entry)
+        apply_entry(connection, entry, self.clock.now())
+        move_ledger_position(connection, self.node, entry.sequence)
 
     async def serve(self) -> None:
         """Listen for other processes of this machine, on the running event loop."""
@@ -350,7 +367,6 @@ class Keeper:
         actor: str,
         choose: Callable[[Connection], Sequence[str]],
         details: Mapping[str, str] | None = None,
-        then: Callable[[Connection, LedgerEntry], None] = lambda _connection, _entry: None,
     ) -> LedgerEntry | None:
         """Decide something about stored instances: ledger first, then index.
 
@@ -363,8 +379,8 @@ class Keeper:
             Of `LedgerEntry`.
         choose
             Names the SOP Instance UIDs; none is no change.
-        then
-            Adds facts and audit entries to the same transaction; the index is changed by then.
+        details
+            Of `LedgerEntry`.
 
         Returns
         -------
@@ -372,13 +388,28 @@ class Keeper:
             What was decided; None when `choose` named nothing.
         """
         self.watermark.wait_until_indexed(self.settings.watermark_wait_s)
+        self._make_up()
         with self._write_lock:
-            decided = self._decide_on(kind, actor, choose, details or {}, then)
-            # By now the index has taken those too that it could not take before.
-            done, self._undone = self._undone, []
-        for entry in (*done, *((decided,) if decided else ())):
+            entry = self._decide_on(kind, actor, choose, details or {})
+        if entry is not None:
             self._free(entry.locations)
-        return decided
+        return entry
+
+    def _make_up(self) -> None:
+        """Carry out what is in the ledger and the index could not take.
+
+        Before anything else is decided on, and before a sender is told what is stored: it would be
+        told that an instance is here which is about to go.
+        """
+        if not self._undone:
+            return
+        with self._write_lock:
+            with self.database.write() as connection:
+                for entry in self._undone:
+                    self._carry_out(connection, entry)
+            done, self._undone = self._undone, []
+        for entry in done:
+            self._free(entry.locations)
 
     def _decide_on(
         self,
@@ -386,15 +417,11 @@ class Keeper:
         actor: str,
         choose: Callable[[Connection], Sequence[str]],
         details: Mapping[str, str],
-        then: Callable[[Connection, LedgerEntry], None],
     ) -> LedgerEntry | None:
         entry: LedgerEntry | None = None
         try:
             with self.database.write() as connection:
                 self._refuse_if_forgetful(connection)
-                for earlier in self._undone:
-                    apply_entry(connection, earlier, self.clock.now())
-                    move_ledger_position(connection, self.node, earlier.sequence)
                 if uids := list(choose(connection)):
                     entry = self._ledger.append(
                         landed_sequence=landing_position(connection, self.node),
@@ -405,13 +432,11 @@ class Keeper:
                         details=details,
                         locations=locations_of(connection, uids) if kind == "deleted" else (),
                     )
-                    apply_entry(connection, entry, self.clock.now())
-                    then(connection, entry)
-                    move_ledger_position(connection, self.node, entry.sequence)
+                    self._carry_out(connection, entry)
         except BaseException:
             if entry is not None:
-                # What is in the ledger has been decided: the next decision, or the next start,
-                # carries it out.
+                # What is in the ledger has been decided: `_make_up`, or the next start, carries
+                # it out.
                 self._undone.append(entry)
             raise
         return entry

@@ -52,7 +52,7 @@ class LedgerEntry:
     kind
         ``"rejected"``, ``"restored"`` or ``"deleted"``.
     details
-        Of a rejection: ``code``.
+        ``actor_kind`` and ``address`` of who decided; of a rejection, also its ``code``.
     locations
         Of a deletion: the bytes that are removed with it.
     """

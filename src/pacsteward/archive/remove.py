@@ -1,8 +1,9 @@
 """Hiding instances, showing them again, and removing them for good.
 
 The three verbs run in the keeper (`VERBS` is what it is given), whoever asks for them: the decision
-goes to the ledger first, then index, facts and audit entry change together (`Keeper.change`). A
-rejected instance stays stored and can be shown again; a deleted one cannot be brought back, not by
+goes to the ledger first, then index, facts and audit entry change together (`Keeper.change`). What
+is said of it is made from the entry of the ledger alone (`teller`), so a decision that was
+interrupted is announced and recorded when it is carried out. A rejected instance stays stored and can be shown again; a deleted one cannot be brought back, not by
 `rebuild` either.
 
 References
@@ -45,9 +46,8 @@ class Changes(Protocol):
         actor: str,
         choose: Callable[[Connection], Sequence[str]],
         details: Mapping[str, str],
-        then: Callable[[Connection, LedgerEntry], None],
     ) -> LedgerEntry | None:
-        """Decide on what `choose` names, durably, and say what follows from it."""
+        """Decide on what `choose` names, durably."""
         ...
 
 
@@ -79,9 +79,10 @@ _RESTORE: Final = _Kind(
     "restored", "instance.rejected_for <> ''", AuditEvent.INSTANCES_ACCESSED, "restored"
 )
 _DELETE: Final = _Kind("deleted", "1 = 1", AuditEvent.STUDY_DELETED, "deleted for good")
+_KINDS: Final = {kind.ledger: kind for kind in (_REJECT, _RESTORE, _DELETE)}
 
 
-def verbs(facts: FactLog, audit: Audit) -> dict[str, Verb]:
+def verbs() -> dict[str, Verb]:
     """Return the verbs that the keeper carries out, by name.
 
     Each takes the arguments that `arguments` makes and returns how many instances it concerned.
@@ -89,7 +90,7 @@ def verbs(facts: FactLog, audit: Audit) -> dict[str, Verb]:
 
     def carry_out(kind: _Kind) -> Verb:
         def verb(keeper: Changes, given: Mapping[str, Any]) -> int:
-            return _change(keeper, kind, given, facts, audit)
+            return _change(keeper, kind, given)
 
         return verb
 
@@ -98,6 +99,22 @@ def verbs(facts: FactLog, audit: Audit) -> dict[str, Verb]:
         "restore": carry_out(_RESTORE),
         "delete": carry_out(_DELETE),
     }
+
+
+def teller(facts: FactLog, audit: Audit) -> Callable[[Connection, LedgerEntry], None]:
+    """Return what says of a decision, before the index is changed, whom and what it concerns."""
+
+    def tell(connection: Connection, entry: LedgerEntry) -> None:
+        kind = _KINDS.get(entry.kind)
+        if kind is None:
+            # Of a later version; `apply_entry` refuses it.
+            return
+        code, actor = entry.details.get("code", ""), _actor(entry)
+        groups = _groups(connection, Selection(sop_instance_uids=entry.sop_instance_uids), kind)
+        facts.append(connection, *(_fact(kind, group, actor.name, code) for group in groups))
+        audit(connection, _entries(kind, groups, actor, code))
+
+    return tell
 
 
 def arguments(selection: Selection, actor: Actor, *, code: str = "") -> dict[str, Any]:
@@ -151,30 +168,28 @@ class _Group:
     sop_instance_uids: tuple[str, ...]
 
 
-def _change(
-    keeper: Changes, kind: _Kind, given: Mapping[str, Any], facts: FactLog, audit: Audit
-) -> int:
+def _change(keeper: Changes, kind: _Kind, given: Mapping[str, Any]) -> int:
     selection = Selection(**{name: tuple(uids) for name, uids in given["selection"].items()})
-    actor = Actor(permissions=frozenset(), **given["actor"])
-    code = given["code"]
-    chosen: list[_Group] = []
+    actor = given["actor"]
 
     def choose(connection: Connection) -> Sequence[str]:
-        chosen[:] = _groups(connection, selection, kind)
-        return [uid for group in chosen for uid in group.sop_instance_uids]
+        groups = _groups(connection, selection, kind)
+        return [uid for group in groups for uid in group.sop_instance_uids]
 
-    def then(connection: Connection, _entry: LedgerEntry) -> None:
-        facts.append(connection, *(_fact(kind, group, actor.name, code) for group in chosen))
-        audit(connection, _entries(kind, chosen, actor, code))
-
+    details = {"code": given["code"], "actor_kind": actor["kind"], "address": actor["address"]}
     entry = keeper.change(
         kind.ledger,
-        actor=actor.name,
+        actor=actor["name"],
         choose=choose,
-        details={"code": code} if code else {},
-        then=then,
+        details={name: value for name, value in details.items() if value},
     )
     return len(entry.sop_instance_uids) if entry is not None else 0
+
+
+def _actor(entry: LedgerEntry) -> Actor:
+    """Return who decided; ledgers of the first version give the name only."""
+    kind: Any = entry.details.get("actor_kind", "person")
+    return Actor(kind, entry.actor, frozenset(), entry.details.get("address", ""))
 
 
 def _groups(connection: Connection, selection: Selection, kind: _Kind) -> list[_Group]:

@@ -167,20 +167,16 @@ def test_a_decision_that_was_interrupted_is_carried_out_at_the_next_start(
     class Stopped(Exception):
         pass
 
-    with running(tmp_path, database) as house:
+    def stop(*_args: object) -> None:
+        raise Stopped
+
+    with running(tmp_path, database, tell=stop) as house:
         for number in range(3):
             house.store(data_set(f"1.{number}", pixels=bytes(2 * MIB)), f"1.{number}")
-        place = None
         house.wait()
         place = house.location("1.1")
-
-        def stop(*_args: object) -> None:
-            raise Stopped
-
         with pytest.raises(Stopped):
-            house.keeper.change(
-                "deleted", actor="admin", choose=lambda _connection: ["1.1"], then=stop
-            )
+            change(house, "deleted", "1.1")
         assert house.uids() == ["1.0", "1.1", "1.2"]
         assert container_path(tmp_path, place).exists()
     with running(tmp_path, database) as house:
@@ -191,16 +187,17 @@ def test_a_decision_that_was_interrupted_is_carried_out_at_the_next_start(
 def test_a_decision_that_the_index_could_not_take_is_carried_out_with_the_next(
     tmp_path: Path, database: Database
 ) -> None:
-    def fail(*_args: object) -> None:
-        raise Broken("The audit book is damaged.")
+    failures = [Broken("The audit book is damaged.")]
 
-    with running(tmp_path, database) as house:
+    def fail(*_args: object) -> None:
+        if failures:
+            raise failures.pop()
+
+    with running(tmp_path, database, tell=fail) as house:
         for number in range(3):
             house.store(data_set(f"1.{number}"), f"1.{number}")
         with pytest.raises(Broken):
-            house.keeper.change(
-                "deleted", actor="admin", choose=lambda _connection: ["1.1"], then=fail
-            )
+            change(house, "deleted", "1.1")
         assert house.uids() == ["1.0", "1.1", "1.2"]
         change(house, "rejected", "1.2", code="113001^DCM")
         assert house.uids() == ["1.0", "1.2"]

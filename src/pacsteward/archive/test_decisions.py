@@ -1,0 +1,144 @@
+"""What was interrupted, or not confirmed, is done once, told of once, and never too late."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+
+from pacsteward.archive import keeper as keeping
+from pacsteward.archive.fixtures.sender import House, data_set, running
+from pacsteward.archive.model import Outcome
+from pacsteward.archive.remove import teller
+from pacsteward.archive.tables import CONFLICT
+from pacsteward.base.clock import SystemClock
+from pacsteward.base.db import Database
+from pacsteward.base.errors import Unavailable
+from pacsteward.base.events import FactLog
+from pacsteward.security.audit_entry import AuditEntry
+
+
+class Told:
+    """What the audit book was given, and where from facts come."""
+
+    def __init__(self) -> None:
+        self.audited: list[str] = []
+        self.tell = teller(FactLog(SystemClock()), self._audit)
+
+    def _audit(self, _connection: Connection, entries: Sequence[AuditEntry]) -> None:
+        self.audited += [f"{entry.actor.kind} {entry.what}" for entry in entries]
+
+
+def delete(house: House, *uids: str) -> None:
+    house.keeper.change(
+        "deleted",
+        actor="anne",
+        choose=lambda _connection: uids,
+        details={"actor_kind": "token", "address": "192.0.2.9"},
+    )
+
+
+def break_index(patch: pytest.MonkeyPatch) -> None:
+    """Have the index fail when the ledger is written."""
+
+    def fail(*_args: object) -> None:
+        raise Unavailable("The database did not answer.")
+
+    patch.setattr(keeping, "apply_entry", fail)
+
+
+@contextmanager
+def losing_the_answer(
+    database: Database, patch: pytest.MonkeyPatch, thread: str = "MainThread"
+) -> Iterator[None]:
+    """Have a thread's next commit kept, and the thread told that the connection was lost."""
+    real = database.write
+    lost = []
+
+    @contextmanager
+    def write(**more: Any) -> Iterator[Connection]:
+        with real(**more) as connection:
+            yield connection
+        if threading.current_thread().name != thread or lost:
+            return
+        lost.append(thread)
+        raise Unavailable("The connection to the database was lost.")
+
+    with patch.context() as inner:
+        inner.setattr(database, "write", write)
+        yield
+
+
+def test_a_decision_that_is_carried_out_at_the_next_start_is_announced_and_in_the_audit_book(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1"), "1.1")
+        with monkeypatch.context() as patch, pytest.raises(Unavailable):
+            break_index(patch)
+            delete(house, "1.1")
+        assert house.uids() == ["1.1"]
+    told = Told()
+    for _ in range(2):
+        with running(tmp_path, database, tell=told.tell) as house:
+            assert house.uids() == []
+            assert house.facts().count("instances_deleted") == 1
+    assert told.audited == ["token anne: 1 instance(s) were deleted for good."]
+
+
+def test_what_is_sent_again_while_its_deletion_is_undone_is_stored_anew(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender must not hear that it is here, and see it go with the next decision."""
+    with running(tmp_path, database) as house:
+        for uid in ("1.1", "1.2"):
+            house.store(data_set(uid), uid)
+        with monkeypatch.context() as patch, pytest.raises(Unavailable):
+            break_index(patch)
+            delete(house, "1.1")
+        assert house.store(data_set("1.1"), "1.1").outcome is Outcome.STORED
+        delete(house, "1.2")
+        assert house.uids() == ["1.1"]
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.1"]
+
+
+def test_a_deletion_whose_commit_was_not_confirmed_does_not_take_what_is_stored_later(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    with running(tmp_path, database, tell=told.tell) as house:
+        for uid in ("1.1", "1.2"):
+            house.store(data_set(uid), uid)
+        house.wait()
+        with losing_the_answer(database, monkeypatch), pytest.raises(Unavailable):
+            delete(house, "1.1")
+        assert house.uids() == ["1.2"]
+        assert house.store(data_set("1.1"), "1.1").outcome is Outcome.STORED
+        delete(house, "1.2")
+        house.wait()
+        assert house.uids() == ["1.1"]
+        # Each deletion is told of once.
+        assert house.facts().count("instances_deleted") == 2
+    assert len(told.audited) == 2
+
+
+def test_a_conflict_whose_commit_was_not_confirmed_is_kept_and_told_of_once(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1"), "1.1")
+        house.wait()
+        with losing_the_answer(database, monkeypatch, "indexer"):
+            assert house.store(data_set("1.1", number=2), "1.1").outcome is Outcome.CONFLICT
+            house.wait()
+        assert len(house.rows(CONFLICT)) == 1
+        assert house.facts().count("content_conflicted") == 1
+        assert house.store(data_set("1.1", number=2), "1.1").outcome is Outcome.CONFLICT
+        house.wait()
+        assert len(house.rows(CONFLICT)) == 1
