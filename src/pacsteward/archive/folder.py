@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import secrets
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ VERSION: Final = 1
 
 _FORMAT: Final = "format.json"
 _REBUILDING: Final = "rebuilding"
+_END_OF_MARK: Final = "end"
 
 
 class FolderLock:
@@ -88,31 +90,53 @@ def open_folder(data_folder: Path, clock: Clock) -> str:
     return node
 
 
-def mark_half_made_index(data_folder: Path, sequence: int) -> int:
-    """Say durably that the index is being made anew and is not whole.
+@dataclass(frozen=True, slots=True)
+class BeforeRebuild:
+    """What an index knew that cannot be read from the stored bytes.
 
     Parameters
     ----------
     sequence
-        How far the index had come in the landing log.
+        How far it had come in the landing log.
+    incomplete_studies
+        Study Instance UIDs of those that were not announced as complete yet.
+    """
+
+    sequence: int
+    incomplete_studies: tuple[str, ...] = ()
+
+
+def mark_half_made_index(data_folder: Path, before: BeforeRebuild) -> BeforeRebuild:
+    """Say durably that the index is being made anew and is not whole.
 
     Returns
     -------
-    int
+    BeforeRebuild
         The same, or what an interrupted attempt before this one had found.
     """
     path = data_folder / "run" / _REBUILDING
-    descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT)
+    if path.exists() and (found := _read_mark(path)) is not None:
+        return replace(found, sequence=max(found.sequence, before.sequence))
+    lines = [str(before.sequence), *before.incomplete_studies, _END_OF_MARK]
+    descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
-        found = os.read(descriptor, 32)
-        if found.strip().isdigit():
-            return max(int(found), sequence)
-        disk.write_all(descriptor, [f"{sequence}\n".encode()], 0)
+        disk.write_all(descriptor, ["".join(f"{line}\n" for line in lines).encode()], 0)
         disk.sync(descriptor)
     finally:
         os.close(descriptor)
     disk.sync_folder(path.parent)
-    return sequence
+    return before
+
+
+def _read_mark(path: Path) -> BeforeRebuild | None:
+    """Return what a mark says; None for one that is not whole, before which nothing was changed."""
+    first, *studies = path.read_text(encoding="ascii", errors="replace").split("\n")
+    if not first.isdigit():
+        return None
+    if _END_OF_MARK not in studies:
+        # Of a version that noted the sequence only.
+        return BeforeRebuild(int(first)) if studies == [""] else None
+    return BeforeRebuild(int(first), tuple(studies[: studies.index(_END_OF_MARK)]))
 
 
 def unmark_half_made_index(data_folder: Path) -> None:

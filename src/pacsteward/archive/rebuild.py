@@ -3,15 +3,17 @@
 What the index says of patients, studies, series, instances, conflicts and places is thrown away and
 read again: landing log, big objects, and the ledger's decisions in the order in which they were
 made. So a rejection is never undone and what was deleted does not come back. People, peers, audit
-and facts are not touched, and nothing is announced again.
+and facts are not touched, and nothing is announced again; a study that waited to be announced as
+complete still does.
 
-While it runs a mark lies in the data folder; if it is interrupted, the archive does not open before
+While it runs a mark lies in the data folder, with what the old index alone knew; if it is interrupted, the archive does not open before
 it was run to its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +21,9 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from pacsteward.archive import disk
 from pacsteward.archive.apply import apply_entry
+from pacsteward.archive.counters import chunks
 from pacsteward.archive.folder import (
+    BeforeRebuild,
     FolderLock,
     mark_half_made_index,
     open_folder,
@@ -101,9 +105,10 @@ def _rebuild(
         )
         with database.read() as connection:
             _refuse_other_nodes(connection, node)
-            indexed = landing_position(connection, node)
-        # A sequence is never used twice, even if the log has lost its end.
-        indexed = mark_half_made_index(data_folder, indexed)
+            before = BeforeRebuild(
+                landing_position(connection, node), _incomplete_studies(connection)
+            )
+        before = mark_half_made_index(data_folder, before)
         _empty(database, node)
         indexer = Indexer(
             data_folder,
@@ -127,7 +132,10 @@ def _rebuild(
                 move_ledger_position(connection, node, entry.sequence)
 
         replay(landing.replay(0), entries, index=index, decide=decide)
-        instances = _finish(database, clock, node, max(indexed, landing.safe_sequence))
+        # A sequence is never used twice, even if the log has lost its end.
+        sequence = max(before.sequence, landing.safe_sequence)
+        _keep_incomplete(database, before, clock.now() + timedelta(seconds=settings.study_quiet_s))
+        instances = _finish(database, clock, node, sequence)
         unmark_half_made_index(data_folder)
         return instances
     finally:
@@ -153,6 +161,25 @@ def _refuse_other_nodes(connection: Connection, node: str) -> None:
             why=f"Other nodes have their instances in it: {', '.join(found)}.",
             remedy="Make an index of its own for this folder, or restore the database.",
         )
+
+
+def _incomplete_studies(connection: Connection) -> tuple[str, ...]:
+    return tuple(
+        connection.execute(
+            select(STUDY.c.study_instance_uid).where(STUDY.c.completes_at.is_not(None))
+        ).scalars()
+    )
+
+
+def _keep_incomplete(database: Database, before: BeforeRebuild, completes_at: datetime) -> None:
+    """Have those studies announced as complete that nobody has heard of yet."""
+    with database.write() as connection:
+        for uids in chunks(before.incomplete_studies):
+            connection.execute(
+                update(STUDY)
+                .where(STUDY.c.study_instance_uid.in_(uids))
+                .values(completes_at=completes_at)
+            )
 
 
 def _finish(database: Database, clock: Clock, node: str, sequence: int) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pacsteward.archive.completeness import complete_due
 from pacsteward.archive.containers import container_path, stored_data
 from pacsteward.archive.counters import recount
 from pacsteward.archive.fixtures import index_picture
@@ -34,6 +36,7 @@ from pacsteward.archive.verify import verify
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, Conflict
+from pacsteward.base.events import FactLog
 
 
 def picture(house: House) -> dict[str, list[dict[str, Any]]]:
@@ -43,6 +46,13 @@ def picture(house: House) -> dict[str, list[dict[str, Any]]]:
 
 def change(house: House, kind: str, *uids: str, **details: str) -> None:
     house.keeper.change(kind, actor="admin", choose=lambda _connection: uids, details=details)
+
+
+def announce_complete(house: House) -> int:
+    """Announce the studies whose quiet time will be over in an hour."""
+    later = house.clock.now() + timedelta(hours=1)
+    with house.database.write() as connection:
+        return complete_due(connection, FactLog(house.clock), later)
 
 
 def fill(house: House) -> None:
@@ -75,6 +85,7 @@ def fill(house: House) -> None:
 def test_a_rebuilt_index_says_what_the_old_one_said(tmp_path: Path, database: Database) -> None:
     with running(tmp_path, database) as house:
         fill(house)
+        announce_complete(house)
         before = picture(house)
         facts = house.facts()
     told: list[tuple[int, int]] = []
@@ -91,6 +102,33 @@ def test_a_rebuilt_index_says_what_the_old_one_said(tmp_path: Path, database: Da
         assert all(row["completes_at"] is None for row in house.rows(STUDY))
         assert verify(tmp_path, database).damages == ()
         assert house.store(data_set("1.40"), "1.40").outcome is Outcome.STORED
+
+
+def test_a_study_that_waited_to_be_complete_is_announced_after_a_rebuild(
+    tmp_path: Path, database: Database
+) -> None:
+    """Routing hangs on it; also when the rebuild was interrupted and begun again."""
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(_done: int, _total: int) -> None:
+        raise Interrupted
+
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1", study="1.2.1"), "1.1")
+        house.wait()
+        announce_complete(house)
+        house.store(data_set("1.2", study="1.2.2"), "1.2")
+        house.wait()
+    with pytest.raises(Interrupted):
+        rebuild(tmp_path, database, SystemClock(), SMALL, interrupt)
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    with running(tmp_path, database) as house:
+        waiting = [row for row in house.rows(STUDY) if row["completes_at"] is not None]
+        assert [row["study_instance_uid"] for row in waiting] == ["1.2.2"]
+        assert announce_complete(house) == 1
+        assert house.facts().count("study_completed") == 2
 
 
 def test_rebuild_never_undoes_a_rejection_or_brings_back_what_was_deleted(
