@@ -61,7 +61,7 @@ class Arbiter:
     answer
         Gives a ticket its answer.
     make_up
-        Has the index say what was decided; called before it is asked.
+        Has the index say what was decided; called before anybody is told what is stored.
     code_frame
         Decodes frames when an object came in another transfer syntax; in the server a child
         process does it.
@@ -102,10 +102,17 @@ class Arbiter:
 
     def screen(self, tickets: Sequence[Ticket]) -> list[Ticket]:
         """Return those that are to be written now; the others are taken care of."""
+        if not tickets:
+            return []
+        try:
+            self._make_up()
+        except PacstewardError as error:
+            for ticket in tickets:
+                self._settle(ticket, error)
+            return []
         ready, asked, known = self._claim(tickets)
         if asked:
             try:
-                self._make_up()
                 taken = self._taken.among([ticket.uid for ticket in asked])
             except PacstewardError as error:
                 # Without the index nobody can say what a UID stands for.

@@ -396,11 +396,12 @@ class Keeper:
         return entry
 
     def _make_up(self) -> None:
-        """Carry out what is in the ledger and the index could not take.
+        """Carry out what is in the ledger and the index could not take; cut off what is doubtful.
 
         Before anything else is decided on, and before a sender is told what is stored: it would be
         told that an instance is here which is about to go.
         """
+        self._ledger.settle()
         if not self._undone:
             return
         with self._write_lock:

@@ -9,7 +9,7 @@ each says ``format``, ``version`` and ``first_sequence``; each further line is o
 member of every line is ``checksum``: crc32, in hexadecimal, of the line's text without that member.
 Entries count up by one through all files. An entry belongs to the ledger only when its sequence is
 less than the first sequence of the next file; another file is begun after a failed write, which
-cuts off whatever the failure left behind.
+cuts off whatever the failure left behind (`Ledger.settle`).
 
 ``landed_sequence`` ties the ledger to the landing log: an entry is about what had landed until
 then. An instance that is stored anew after its deletion landed later, and stays.
@@ -83,6 +83,7 @@ class Ledger:
         self._offset = 0
         self._last_number = 0
         self._last_sequence = 0
+        self._is_doubtful = False
 
     def open(self) -> list[LedgerEntry]:
         """Read all entries and get ready to append.
@@ -143,10 +144,26 @@ class Ledger:
                 disk.sync(self._descriptor)
             except BaseException:
                 self._close()
+                self._is_doubtful = True
                 raise
             self._offset = end
             self._last_sequence = entry.sequence
             return entry
+
+    def settle(self) -> None:
+        """Return once an entry that could not be kept cannot come to light at the next start.
+
+        Its line may be on the disk all the same. Until then nobody may rely on what the entry
+        would change.
+
+        Raises
+        ------
+        Exhausted, Unavailable
+            The disk still fails.
+        """
+        if self._is_doubtful:
+            with self._lock, disk.speaking(_NOT_KEPT):
+                self._begin_file()
 
     def close(self) -> None:
         """Let go of the file."""
@@ -170,6 +187,7 @@ class Ledger:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
+        self._is_doubtful = False
 
     def _close(self) -> None:
         if self._descriptor is not None:

@@ -6,8 +6,8 @@ made. So a rejection is never undone and what was deleted does not come back. Pe
 and facts are not touched, and nothing is announced again; a study that waited to be announced as
 complete still does.
 
-While it runs a mark lies in the data folder, with what the old index alone knew; if it is interrupted, the archive does not open before
-it was run to its end.
+While it runs a mark lies in the data folder, with what the old index alone knew; if it is
+interrupted, the archive does not open before it was run to its end.
 """
 
 from __future__ import annotations

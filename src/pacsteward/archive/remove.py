@@ -1,10 +1,10 @@
 """Hiding instances, showing them again, and removing them for good.
 
-The three verbs run in the keeper (`VERBS` is what it is given), whoever asks for them: the decision
+The three verbs run in the keeper (`verbs` is what it is given), whoever asks for them: the decision
 goes to the ledger first, then index, facts and audit entry change together (`Keeper.change`). What
 is said of it is made from the entry of the ledger alone (`teller`), so a decision that was
-interrupted is announced and recorded when it is carried out. A rejected instance stays stored and can be shown again; a deleted one cannot be brought back, not by
-`rebuild` either.
+interrupted is announced and recorded when it is carried out. A rejected instance stays stored and
+can be shown again; a deleted one cannot be brought back, not by `rebuild` either.
 
 References
 ----------

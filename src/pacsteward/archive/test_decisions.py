@@ -16,6 +16,7 @@ from pacsteward.archive.fixtures.sender import House, data_set, running
 from pacsteward.archive.model import Outcome
 from pacsteward.archive.remove import teller
 from pacsteward.archive.tables import CONFLICT
+from pacsteward.base import faults
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Unavailable
@@ -43,13 +44,16 @@ def delete(house: House, *uids: str) -> None:
     )
 
 
-def break_index(patch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def failing_index(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have the index fail when the ledger is written."""
 
     def fail(*_args: object) -> None:
         raise Unavailable("The database did not answer.")
 
-    patch.setattr(keeping, "apply_entry", fail)
+    with patch.context() as inner:
+        inner.setattr(keeping, "apply_entry", fail)
+        yield
 
 
 @contextmanager
@@ -79,8 +83,7 @@ def test_a_decision_that_is_carried_out_at_the_next_start_is_announced_and_in_th
 ) -> None:
     with running(tmp_path, database) as house:
         house.store(data_set("1.1"), "1.1")
-        with monkeypatch.context() as patch, pytest.raises(Unavailable):
-            break_index(patch)
+        with failing_index(monkeypatch), pytest.raises(Unavailable):
             delete(house, "1.1")
         assert house.uids() == ["1.1"]
     told = Told()
@@ -98,8 +101,7 @@ def test_what_is_sent_again_while_its_deletion_is_undone_is_stored_anew(
     with running(tmp_path, database) as house:
         for uid in ("1.1", "1.2"):
             house.store(data_set(uid), uid)
-        with monkeypatch.context() as patch, pytest.raises(Unavailable):
-            break_index(patch)
+        with failing_index(monkeypatch), pytest.raises(Unavailable):
             delete(house, "1.1")
         assert house.store(data_set("1.1"), "1.1").outcome is Outcome.STORED
         delete(house, "1.2")
@@ -142,3 +144,20 @@ def test_a_conflict_whose_commit_was_not_confirmed_is_kept_and_told_of_once(
         assert house.store(data_set("1.1", number=2), "1.1").outcome is Outcome.CONFLICT
         house.wait()
         assert len(house.rows(CONFLICT)) == 1
+
+
+@pytest.mark.parametrize("point", ["after-write", "before-fsync", "after-fsync"])
+def test_a_deletion_that_could_not_be_kept_does_not_come_to_light_after_somebody_relied_on_it(
+    tmp_path: Path, database: Database, point: str
+) -> None:
+    """The line may be on the disk although its sync failed; the next start would believe it."""
+    with running(tmp_path, database) as house:
+        for uid in ("1.0", "1.1"):
+            house.store(data_set(uid), uid)
+        # The first one begins the file.
+        delete(house, "1.0")
+        with faults.armed(f"{point}:eio"), pytest.raises(Unavailable):
+            delete(house, "1.1")
+        assert house.store(data_set("1.1"), "1.1").outcome is Outcome.ALREADY_HERE
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.1"]
