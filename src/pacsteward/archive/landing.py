@@ -131,6 +131,8 @@ class Landing:
         self._last_number = max((int(name) for name in names), default=0)
         last_sequence = 0
         if segments:
+            # The name of the last one may not be safe yet.
+            disk.sync_folder(self.folder)
             last_sequence = self._open_last(segments[-1], indexed_sequence)
         if last_sequence < indexed_sequence:
             # The index knows of records that the log has lost. New ones must not bear their
@@ -147,6 +149,9 @@ class Landing:
             for record in _trusted(file, segment, indexed_sequence):
                 last_sequence, offset, previous = record.sequence, record.end, record.check
         self._descriptor = disk.open_file(segment.path, os.O_RDWR)
+        # What a killed process wrote and did not sync is here, and in memory only. From now on a
+        # sender may be told that it is stored.
+        disk.sync(self._descriptor)
         self._container = segment.container
         self._generation = segment.head.generation
         self._offset = self._written_to = offset

@@ -104,6 +104,10 @@ class Ledger:
             if text.endswith(b"\n") and _first_sequence(text) <= self._last_sequence + 1:
                 self._descriptor = disk.open_file(files[-1], os.O_RDWR)
                 self._offset = len(text)
+                # A killed process may have written the last entry, or the file, without having
+                # synced it; from now on it counts.
+                disk.sync(self._descriptor)
+            disk.sync_folder(self._folder)
         return entries
 
     def append(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from pacsteward.archive import disk
 from pacsteward.archive.client import KeeperClient
 from pacsteward.archive.containers import stored_data
 from pacsteward.archive.fixtures.sender import (
@@ -29,7 +30,7 @@ from pacsteward.archive.fixtures.sender import (
     meta,
     running,
 )
-from pacsteward.archive.folder import mark_half_made_index
+from pacsteward.archive.folder import BeforeRebuild, mark_half_made_index
 from pacsteward.archive.handover import HEAD, address_of
 from pacsteward.archive.model import Outcome
 from pacsteward.base.db import Database
@@ -111,7 +112,7 @@ def test_a_folder_of_a_later_version_is_refused(tmp_path: Path, database: Databa
 def test_a_half_made_index_is_not_opened(tmp_path: Path, database: Database) -> None:
     with running(tmp_path, database):
         pass
-    mark_half_made_index(tmp_path, 7)
+    mark_half_made_index(tmp_path, BeforeRebuild(7))
     with pytest.raises(Conflict) as caught:
         House(tmp_path, database).keeper.start()
     assert "rebuild" in caught.value.remedy
@@ -260,3 +261,37 @@ def test_a_process_that_dies_in_the_middle_leaves_nothing_behind(
         house.wait()
         assert house.uids() == ["1.2"]
     assert list((tmp_path / "objects" / "incoming").iterdir()) == []
+
+
+def test_what_a_killed_process_left_unsynced_is_synced_before_anybody_relies_on_it(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes survive the kill in memory; the power may fail before they are on the disk."""
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1"), "1.1")
+        house.keeper.change(
+            "rejected",
+            actor="admin",
+            choose=lambda _connection: ["1.1"],
+            details={"code": "113001^DCM"},
+        )
+    synced: set[str] = set()
+    sync, sync_folder = disk.sync, disk.sync_folder
+
+    def sync_and_note(descriptor: int) -> None:
+        sync(descriptor)
+        synced.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    def sync_folder_and_note(folder: Path) -> None:
+        sync_folder(folder)
+        synced.add(folder.name)
+
+    monkeypatch.setattr(disk, "sync", sync_and_note)
+    monkeypatch.setattr(disk, "sync_folder", sync_folder_and_note)
+    with running(tmp_path, database):
+        assert synced >= {
+            "landing",
+            "000000000001.segment",
+            "ledger",
+            "000000000001.jsonl",
+        }
