@@ -60,3 +60,7 @@ class ManualClock:
         """Move on by `seconds`."""
         self._now += timedelta(seconds=seconds)
         self._elapsed_s += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Be set to another time of day, as by somebody's hand; what passed stays what it was."""
+        self._now += timedelta(seconds=seconds)

@@ -73,48 +73,54 @@ def orders(seed: int, studies: int, day: datetime) -> Iterator[Order]:
         )
 
 
-def objects(order: Order) -> Iterator[Dataset]:
-    """Make the objects of one examination, in the order in which the modality sends them."""
-    return {"CT": _ct, "MR": _mr, "CR": _cr, "US": _us}[order.modality](order)
+def objects(order: Order, *, scale: int = 1) -> Iterator[Dataset]:
+    """Make the objects of one examination, in the order in which the modality sends them.
+
+    Parameters
+    ----------
+    scale
+        How many times fewer and smaller the images are, 1 to 8; for a day of many examinations.
+    """
+    return {"CT": _ct, "MR": _mr, "CR": _cr, "US": _us}[order.modality](order, scale)
 
 
-def _ct(order: Order) -> Iterator[Dataset]:
-    volume = phantoms.ct_head(24, 256, order.number)
+def _ct(order: Order, scale: int) -> Iterator[Dataset]:
+    volume = phantoms.ct_head(24 // scale, 256 // scale, order.number)
     for index, image in enumerate(volume):
         data = _image(order, 1, "Axial 5mm", index, image, bits=16)
         data.RescaleIntercept, data.RescaleSlope, data.RescaleType = "-1024", "1", "HU"
         data.WindowCenter, data.WindowWidth = "40", "90"
         data.KVP, data.SliceThickness = "120", "5"
-        _place(data, index, spacing=0.9, thickness=5.0)
+        _place(data, index, spacing=0.9 * scale, thickness=5.0 * scale)
         data.PixelData = (image + 1024).astype(np.uint16).tobytes()
         yield data
 
 
-def _mr(order: Order) -> Iterator[Dataset]:
+def _mr(order: Order, scale: int) -> Iterator[Dataset]:
     for series, (name, turn) in enumerate((("T1 tra", 0), ("T1 tra KM", 1)), start=1):
-        volume = phantoms.mr_brain(16, 192, order.number + turn)
+        volume = phantoms.mr_brain(16 // scale, 192 // scale, order.number + turn)
         for index, image in enumerate(volume):
             data = _image(order, series, name, index, image, bits=12)
             data.ScanningSequence, data.SequenceVariant = "SE", "NONE"
             data.ScanOptions, data.MRAcquisitionType = "", "2D"
             data.EchoTime, data.RepetitionTime = "12", "520"
             data.WindowCenter, data.WindowWidth = "450", "900"
-            _place(data, index, spacing=1.2, thickness=6.0)
+            _place(data, index, spacing=1.2 * scale, thickness=6.0 * scale)
             yield data
 
 
-def _cr(order: Order) -> Iterator[Dataset]:
-    (image,) = phantoms.cr_chest(1024, order.number)
+def _cr(order: Order, scale: int) -> Iterator[Dataset]:
+    (image,) = phantoms.cr_chest(1024 // scale, order.number)
     data = _image(order, 1, "Thorax p.a.", 0, image, bits=12)
     data.BodyPartExamined, data.ViewPosition = "CHEST", "PA"
     data.WindowCenter, data.WindowWidth = "1600", "3200"
-    data.ImagerPixelSpacing = ["0.2", "0.2"]
+    data.ImagerPixelSpacing = [f"{0.2 * scale:.1f}"] * 2
     data.PatientOrientation = ["L", "F"]
     yield data
 
 
-def _us(order: Order) -> Iterator[Dataset]:
-    film = phantoms.us_heart(20, 300, 400, order.number)
+def _us(order: Order, scale: int) -> Iterator[Dataset]:
+    film = phantoms.us_heart(20 // scale, 300 // scale, 400 // scale, order.number)
     data = _image(order, 1, "4-Kammer", 0, film[0], bits=8)
     data.NumberOfFrames = str(len(film))
     data.FrameTime = "40"
@@ -171,8 +177,8 @@ def _place(data: Dataset, index: int, *, spacing: float, thickness: float) -> No
     """Give an axial slice its place in the patient, PS3.3 C.7.6.2."""
     data.FrameOfReferenceUID = f"{data.StudyInstanceUID}.0"
     data.PositionReferenceIndicator = ""
-    data.PixelSpacing = [str(spacing), str(spacing)]
-    data.SliceThickness = str(thickness)
+    data.PixelSpacing = [f"{spacing:g}"] * 2
+    data.SliceThickness = f"{thickness:g}"
     data.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
     half = spacing * data.Columns / 2
     data.ImagePositionPatient = [f"{-half:.2f}", f"{-half:.2f}", f"{index * thickness:.2f}"]
