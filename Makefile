@@ -6,9 +6,10 @@ STAMPS := .make
 DATA ?= pacsteward-data
 ROOM ?=
 ARGS ?=
+SEED ?= 7
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check bench prove soak repl house new docs hospital clean
+.PHONY: help setup serve test sim check bench prove soak repl house new docs hospital clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,6 +21,9 @@ serve: setup ## Run the archive; DATA=folder, ARGS="--http-port 8081 …"
 
 test: setup $(STAMPS)/peers ## All tests; ROOM=worklist only those of a room
 	@tests/run $(ROOM)
+
+sim: $(STAMPS)/package ## A hospital's day in a faulty world, told line by line; SEED=7
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --story
 
 check: $(STAMPS)/package ## Format, lint, types, floors, house; under a minute
 	@$(BIN)/ruff format --check --quiet src tests bench prove tools conftest.py
