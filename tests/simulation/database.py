@@ -53,14 +53,14 @@ class FaultyDatabase(Database):
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Give a connection for reading."""
-        self._answer()
+        self.answer()
         with super().read() as connection:
             yield connection
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Connection]:
         """Give a connection for writing; trouble may come before the commit, and after it."""
-        self._answer()
+        self.answer()
         with super().write(durable=durable) as connection:
             yield connection
             self._pass("before-commit")
@@ -85,7 +85,14 @@ class FaultyDatabase(Database):
         kept = chance.choice((self._synced_bytes, chance.randint(self._synced_bytes, size)))
         os.truncate(log, max(kept, 0))
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
+        """Return if anybody is there.
+
+        Raises
+        ------
+        Unavailable
+            Nobody is.
+        """
         self._fate.go_on()
         if self.is_away:
             raise _away()

@@ -29,7 +29,16 @@ from unittest import mock
 
 from sqlalchemy import Engine
 
-from pacsteward.archive import Archive, ArchiveSettings, Space, committer, indexer, space, spares
+from pacsteward.archive import (
+    Archive,
+    ArchiveSettings,
+    Space,
+    committer,
+    indexer,
+    known,
+    space,
+    spares,
+)
 from pacsteward.archive.ticket import Ticket
 from pacsteward.base import faults
 from pacsteward.base.clock import ManualClock
@@ -223,6 +232,11 @@ class Process:
         self.archive._watermark.indexed = self.archive._watermark.landed
         if "_committer" in parts:
             keeper._committer._queue.put(None)
+            with keeper._committer._state:
+                # Its writer waits no longer for its syncer.
+                keeper._committer._is_syncing, keeper._committer._written = False, []
+                keeper._committer._is_complete = True
+                keeper._committer._state.notify_all()
         if "_indexer" in parts:
             keeper._indexer._is_stopping = True
             keeper._indexer._arrived.set()
@@ -257,7 +271,15 @@ class Process:
             own._queue = _HeldQueue(own._queue, self._hand)
             begin(own, arbiter)
 
+        among = known.TakenUids.among
+
+        def ask(own: Any, uids: list[str]) -> set[str]:
+            # It has a connection of its own to the same database.
+            self.database.answer()
+            return among(own, uids)
+
         with (
+            mock.patch.object(known.TakenUids, "among", ask),
             mock.patch.object(committer.Committer, "start", start),
             mock.patch.object(faults, "reach", self.fate.reach),
             mock.patch.object(space, "space", room),
