@@ -427,7 +427,16 @@ class Archive:
         Broken
             The ledger is damaged.
         """
-        return rebuild(self._data_folder, self._database, self._clock, self._settings, progress)
+        return rebuild(
+            self._data_folder,
+            self._database,
+            self._clock,
+            self._settings,
+            progress,
+            facts=self._facts,
+            audit=self._record,
+            tell=remove.teller(self._facts, self._record),
+        )
 
     def is_open(self) -> bool:
         """Say whether a keeper takes instances in, here or in another process."""
@@ -463,20 +472,20 @@ class Archive:
         return self._keeper
 
     def _new_keeper(self) -> Keeper:
-        def record(connection: Connection, entries: Sequence[AuditEntry]) -> None:
-            if entries:
-                self._audit.record_all(entries, connection)
-
         return Keeper(
             self._data_folder,
             self._database,
             self._clock,
             self._settings,
             facts=self._facts,
-            audit=record,
+            audit=self._record,
             verbs=remove.verbs(),
-            tell=remove.teller(self._facts, record),
+            tell=remove.teller(self._facts, self._record),
         )
+
+    def _record(self, connection: Connection, entries: Sequence[AuditEntry]) -> None:
+        if entries:
+            self._audit.record_all(entries, connection)
 
 
 def _cost(table: FrameTable) -> int:

@@ -98,11 +98,14 @@ class BeforeRebuild:
     ----------
     sequence
         How far it had come in the landing log.
+    ledger_sequence
+        How far it had come in the ledger.
     incomplete_studies
         Study Instance UIDs of those that were not announced as complete yet.
     """
 
     sequence: int
+    ledger_sequence: int = 0
     incomplete_studies: tuple[str, ...] = ()
 
 
@@ -116,8 +119,13 @@ def mark_half_made_index(data_folder: Path, before: BeforeRebuild) -> BeforeRebu
     """
     path = data_folder / "run" / _REBUILDING
     if path.exists() and (found := _read_mark(path)) is not None:
-        return replace(found, sequence=max(found.sequence, before.sequence))
-    lines = [str(before.sequence), *before.incomplete_studies, _END_OF_MARK]
+        return replace(
+            found,
+            sequence=max(found.sequence, before.sequence),
+            ledger_sequence=max(found.ledger_sequence, before.ledger_sequence),
+        )
+    numbers = f"{before.sequence}\n{before.ledger_sequence}"
+    lines = [numbers, *before.incomplete_studies, _END_OF_MARK]
     descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     try:
         disk.write_all(descriptor, ["".join(f"{line}\n" for line in lines).encode()], 0)
@@ -130,13 +138,14 @@ def mark_half_made_index(data_folder: Path, before: BeforeRebuild) -> BeforeRebu
 
 def _read_mark(path: Path) -> BeforeRebuild | None:
     """Return what a mark says; None for one that is not whole, before which nothing was changed."""
-    first, *studies = path.read_text(encoding="ascii", errors="replace").split("\n")
+    first, *rest = path.read_text(encoding="ascii", errors="replace").split("\n")
     if not first.isdigit():
         return None
-    if _END_OF_MARK not in studies:
+    if _END_OF_MARK not in rest:
         # Of a version that noted the sequence only.
-        return BeforeRebuild(int(first)) if studies == [""] else None
-    return BeforeRebuild(int(first), tuple(studies[: studies.index(_END_OF_MARK)]))
+        return BeforeRebuild(int(first)) if rest == [""] else None
+    second, *studies = rest[: rest.index(_END_OF_MARK)]
+    return BeforeRebuild(int(first), int(second), tuple(studies))
 
 
 def unmark_half_made_index(data_folder: Path) -> None:

@@ -41,7 +41,7 @@ from pacsteward.archive.known import (
     move_ledger_position,
 )
 from pacsteward.archive.landing import Landed, Landing
-from pacsteward.archive.ledger import Ledger, LedgerEntry
+from pacsteward.archive.ledger import Ledger, LedgerEntry, Tell
 from pacsteward.archive.model import Location, Origin, StoreResult
 from pacsteward.archive.replay import replay
 from pacsteward.archive.segment import read_generation
@@ -70,10 +70,6 @@ _THREADS: Final = 4
 
 Verb = Callable[["Keeper", dict[str, Any]], Any]
 """A change that other processes may ask for; JSON values in and out."""
-
-Tell = Callable[[Connection, LedgerEntry], None]
-"""Adds facts and audit entries of a decision to the transaction that carries it out; called before
-the index is changed, since after a deletion it no longer knows what was deleted."""
 
 _log = logging.getLogger(__name__)
 

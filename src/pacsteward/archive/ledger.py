@@ -21,13 +21,14 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from isal.isal_zlib import crc32
+from sqlalchemy import Connection
 
 from pacsteward.archive import disk
 from pacsteward.archive.model import Location
@@ -65,6 +66,11 @@ class LedgerEntry:
     sop_instance_uids: tuple[str, ...]
     details: Mapping[str, str] = field(default_factory=dict)
     locations: tuple[Location, ...] = ()
+
+
+Tell = Callable[[Connection, LedgerEntry], None]
+"""Adds facts and audit entries of a decision to the transaction that carries it out; called before
+the index is changed, since after a deletion it no longer knows what was deleted."""
 
 
 class Ledger:

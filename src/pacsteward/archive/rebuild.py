@@ -3,7 +3,8 @@
 What the index says of patients, studies, series, instances, conflicts and places is thrown away and
 read again: landing log, big objects, and the ledger's decisions in the order in which they were
 made. So a rejection is never undone and what was deleted does not come back. People, peers, audit
-and facts are not touched, and nothing is announced again; a study that waited to be announced as
+and facts are not touched, and nothing is announced again. What the old index had not come to is
+announced and recorded for the first time; a study that waited to be announced as
 complete still does.
 
 While it runs a mark lies in the data folder, with what the old index alone knew; if it is
@@ -13,6 +14,7 @@ interrupted, the archive does not open before it was run to its end.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -29,14 +31,15 @@ from pacsteward.archive.folder import (
     open_folder,
     unmark_half_made_index,
 )
-from pacsteward.archive.indexer import Indexer
+from pacsteward.archive.indexer import Audit, Indexer
 from pacsteward.archive.known import (
     landing_position,
+    ledger_position,
     move_landing_position,
     move_ledger_position,
 )
 from pacsteward.archive.landing import Landed, Landing
-from pacsteward.archive.ledger import LedgerEntry, read_ledger
+from pacsteward.archive.ledger import LedgerEntry, Tell, read_ledger
 from pacsteward.archive.replay import replay
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.archive.storage.local import LocalObjects
@@ -56,6 +59,7 @@ from pacsteward.archive.watermark import Watermark
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Conflict
+from pacsteward.base.events import FactLog
 
 # Children before parents.
 _EMPTIED: Final = (LOCATION, INSTANCE, SERIES, STUDY, PATIENT, CONFLICT, SET_ASIDE)
@@ -67,8 +71,18 @@ def rebuild(
     clock: Clock,
     settings: ArchiveSettings,
     progress: Progress | None = None,
+    *,
+    facts: FactLog | None = None,
+    audit: Audit | None = None,
+    tell: Tell = lambda _connection, _entry: None,
 ) -> int:
     """Make the index anew; return how many instances it has.
+
+    Parameters
+    ----------
+    facts, audit, tell
+        Take what the old index had not come to: what landed, and was decided, right before a
+        crash is announced and recorded here for the first time.
 
     Raises
     ------
@@ -80,9 +94,19 @@ def rebuild(
     with disk.speaking("The index was not made anew."):
         lock = FolderLock(data_folder)
         try:
-            return _rebuild(data_folder, database, clock, settings, progress)
+            said = _Said(facts, audit, tell)
+            return _rebuild(data_folder, database, clock, settings, progress, said)
         finally:
             lock.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """Where goes what nobody was told of yet."""
+
+    facts: FactLog | None
+    audit: Audit | None
+    tell: Tell
 
 
 def _rebuild(
@@ -91,6 +115,7 @@ def _rebuild(
     clock: Clock,
     settings: ArchiveSettings,
     progress: Progress | None,
+    said: _Said,
 ) -> int:
     node = open_folder(data_folder, clock)
     entries = read_ledger(data_folder / "ledger")
@@ -106,28 +131,37 @@ def _rebuild(
         with database.read() as connection:
             _refuse_other_nodes(connection, node)
             before = BeforeRebuild(
-                landing_position(connection, node), _incomplete_studies(connection)
+                landing_position(connection, node),
+                ledger_position(connection, node),
+                _incomplete_studies(connection),
             )
         before = mark_half_made_index(data_folder, before)
         _empty(database, node)
-        indexer = Indexer(
-            data_folder,
-            database,
-            clock,
-            node=node,
-            study_quiet_s=None,
-            facts=None,
-            audit=None,
-            watermark=watermark,
-        )
+
+        def indexer(*, is_news: bool) -> Indexer:
+            return Indexer(
+                data_folder,
+                database,
+                clock,
+                node=node,
+                study_quiet_s=settings.study_quiet_s if is_news else None,
+                facts=said.facts if is_news else None,
+                audit=said.audit if is_news else None,
+                watermark=watermark,
+            )
+
+        old, new = indexer(is_news=False), indexer(is_news=True)
 
         def index(batch: Sequence[Landed]) -> None:
-            indexer.index(batch)
+            old.index([one for one in batch if one.sequence <= before.sequence])
+            new.index([one for one in batch if one.sequence > before.sequence])
             if progress is not None:
                 progress(batch[-1].sequence, landing.safe_sequence)
 
         def decide(entry: LedgerEntry) -> None:
             with database.write() as connection:
+                if entry.sequence > before.ledger_sequence:
+                    said.tell(connection, entry)
                 apply_entry(connection, entry, clock.now())
                 move_ledger_position(connection, node, entry.sequence)
 

@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import Connection
 
 from pacsteward.archive import keeper as keeping
-from pacsteward.archive.fixtures.sender import House, data_set, running
+from pacsteward.archive.fixtures.sender import SMALL, House, data_set, running
 from pacsteward.archive.model import Outcome
+from pacsteward.archive.rebuild import rebuild
 from pacsteward.archive.remove import teller
 from pacsteward.archive.tables import CONFLICT
 from pacsteward.base import faults
@@ -29,9 +30,9 @@ class Told:
 
     def __init__(self) -> None:
         self.audited: list[str] = []
-        self.tell = teller(FactLog(SystemClock()), self._audit)
+        self.tell = teller(FactLog(SystemClock()), self.audit)
 
-    def _audit(self, _connection: Connection, entries: Sequence[AuditEntry]) -> None:
+    def audit(self, _connection: Connection, entries: Sequence[AuditEntry]) -> None:
         self.audited += [f"{entry.actor.kind} {entry.what}" for entry in entries]
 
 
@@ -161,3 +162,37 @@ def test_a_deletion_that_could_not_be_kept_does_not_come_to_light_after_somebody
         assert house.store(data_set("1.1"), "1.1").outcome is Outcome.ALREADY_HERE
     with running(tmp_path, database) as house:
         assert house.uids() == ["1.1"]
+
+
+def test_a_rebuild_right_after_a_crash_tells_of_what_the_old_index_had_not_come_to(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+
+    def make_anew() -> None:
+        facts = FactLog(SystemClock())
+        rebuild(
+            *(tmp_path, database, SystemClock(), SMALL),
+            facts=facts,
+            audit=told.audit,
+            tell=told.tell,
+        )
+
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1"), "1.1")
+        with failing_index(monkeypatch), pytest.raises(Unavailable):
+            delete(house, "1.1")
+    for _ in range(2):
+        make_anew()
+    assert told.audited == ["token anne: 1 instance(s) were deleted for good."]
+    with running(tmp_path, database) as house:
+        # What is acknowledged now is safe, and the index never hears of it.
+        monkeypatch.setattr(house.keeper._committer, "_follow", lambda _landed: None)
+        assert house.store(data_set("1.2"), "1.2").outcome is Outcome.STORED
+    for _ in range(2):
+        make_anew()
+    assert told.audited[1:] == ["peer 1 instance(s) were received."]
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.2"]
+        assert house.facts().count("instances_stored") == 2
+        assert house.facts().count("instances_deleted") == 1
