@@ -586,9 +586,6 @@ class Day:
         world.verify()
         world.rebuild()
         world.verify()
-        process = world.process
-        if orphans := process.act(lambda: survey.orphans(process.folder, process.database)):
-            raise Broken(f"Files are kept that nothing names: {orphans[:3]}")
 
     def _everything_followed(self) -> None:
         world = self._world

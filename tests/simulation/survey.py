@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -153,19 +152,6 @@ def unfinished(database: Database) -> list[str]:
         return [f"job {kind} {key} is {state}" for kind, key, state in jobs] + [
             f"study {uid} is not complete" for uid in studies
         ]
-
-
-def orphans(folder: Path, database: Database) -> list[str]:
-    """Return the files of big objects that nothing names: bytes that nobody can remove any more."""
-    with database.read() as connection:
-        named = {
-            container
-            for table in (LOCATION, CONFLICT, SET_ASIDE)
-            for container in connection.execute(
-                select(table.c.container).where(table.c.container_kind == "object")
-            ).scalars()
-        }
-    return [path.name for path in (folder / "objects").rglob("*.dcm") if path.stem not in named]
 
 
 def index(database: Database) -> dict[str, list[Any]]:

@@ -118,11 +118,14 @@ class World:
     last_trouble: Trouble | None = None
     """What was armed for the last attempt."""
     _settings: ArchiveSettings = field(init=False)
+    _troubles: float = 0.0
+    """Share of acts that trouble is armed for; some worlds are worse than others."""
     _lives: int = 0
 
     def __post_init__(self) -> None:
         self.chance = random.Random(f"simulation/{self.seed}")
         self._settings = settings_of(self.chance)
+        self._troubles = self.chance.choice((0.04, 0.08, 0.2))
 
     # --- living -----------------------------------------------------------------------------
 
@@ -269,7 +272,7 @@ class World:
             raise Broken(f"The archive refused without a reason: {refusal.error!r}")
 
     def _trouble(self, *, may_last: bool) -> Trouble | None:
-        if self.is_calm or self.chance.random() > 0.07:
+        if self.is_calm or self.chance.random() > self._troubles:
             return None
         deed = self.chance.choice(_DEEDS)
         may_last = may_last and deed not in ENDS and self.process.is_lagging
