@@ -19,7 +19,7 @@ from pacsteward.app import Place, find_all_rooms, opened_house
 from pacsteward.base.errors import PacstewardError
 from pacsteward.feature import Command, Feature
 from pacsteward.hospital.cli import send_studies
-from pacsteward.output import complain, show
+from pacsteward.output import complain, exit_code_of, show
 
 DataOption = Annotated[
     Path | None,
@@ -83,13 +83,14 @@ def _with_house(run: Callable[..., Any]) -> Callable[..., int]:
             place = Place.found(data)
             is_new = not place.data.exists()
             with opened_house(place) as house:
-                show(run(house, *args, **options), as_json=json)
+                result = run(house, *args, **options)
+                show(result, as_json=json)
             if is_new:
                 # Else a wrong path would look like an archive in which nothing is amiss.
                 print(f"There was no archive in {place.data}; a new one was made.", file=sys.stderr)
         except PacstewardError as error:
             return complain(error, as_json=json)
-        return 0
+        return exit_code_of(result)
 
     return _dressed(command, run, takes_house=True)
 

@@ -151,7 +151,7 @@ def explain_settings(
 
 
 def verify_archive(house: House) -> VerifyReport:
-    """Read every stored byte and compare it with its checksum."""
+    """Read every stored byte and compare it with its checksum; ends with 9 if any is damaged."""
     report = house.archive.verify(progress=_progress("verified"))
     print(file=sys.stderr)
     return report

@@ -41,6 +41,11 @@ def show(result: Any, *, as_json: bool) -> None:
         print(result)
 
 
+def exit_code_of(result: Any) -> int:
+    """Return what a command ends with that gave `result`: not 0 when that reports damage."""
+    return 0 if getattr(result, "is_sound", True) else EXIT_CODES[Kind.BROKEN]
+
+
 def complain(error: PacstewardError, *, as_json: bool = False) -> int:
     """Print an error and return the exit code of its kind."""
     if as_json:

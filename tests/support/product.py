@@ -110,7 +110,7 @@ class Product:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=10)
 
-    def run(self, *words: str, stdin: str | None = None) -> str:
+    def run(self, *words: str, stdin: str | None = None, ends_with: int = 0) -> str:
         """Run a command against this product's data folder and return what it printed."""
         done = subprocess.run(
             [*PACSTEWARD, *words, "--data", str(self.data)],
@@ -121,7 +121,8 @@ class Product:
             env={**os.environ, **self.environment},
             check=False,
         )
-        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        told = f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == ends_with, told
         return done.stdout.strip()
 
     def token(self, role: str = "administrator") -> str:

@@ -206,3 +206,8 @@ class VerifyReport:
     instances: int
     bytes_read: int
     damages: tuple[Damage, ...] = field(default=())
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found; a command that returns it ends with 9 if not."""
+        return not self.damages
