@@ -6,6 +6,7 @@ Numbers C01 to C96 are those of the conformance list, F001 to F201 those of the 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -623,6 +624,7 @@ class Console:
     faults: list[str]
     url: str
     study: str
+    conflict: int
 
     def go(self, path: str) -> None:
         answer = self.page.goto(self.url + path)
@@ -635,6 +637,11 @@ def console(site: Site) -> Iterator[Console]:
     if not CHROMIUM:
         pytest.skip("chromium is not installed")
     (study,) = site.studies(PatientID="TWO")
+    changed = small(68, 1, 1)
+    for name in ("Before^All", "Else^Somebody"):
+        changed.PatientName = name
+        assert site.stow(part10(changed)).status_code == 200
+    conflict = json.loads(site.product.run("archive", "conflicts", "--json"))[0]["conflict_key"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1366, "height": 768})
@@ -655,20 +662,21 @@ def console(site: Site) -> Iterator[Console]:
         page.fill("#password", site.product.password())
         page.click("button.primary")
         page.wait_for_url(lambda url: "/login" not in url)
-        yield Console(page, faults, site.product.url, str(study["0020000D"]["Value"][0]))
+        uid = str(study["0020000D"]["Value"][0])
+        yield Console(page, faults, site.product.url, uid, conflict)
         browser.close()
 
 
 PAGES = (
     "/studies", "/studies/{study}", "/elsewhere", "/peers", "/peers/new", "/health", "/people",
-    "/tokens", "/account", "/audit",
+    "/tokens", "/account", "/audit", "/attention", "/attention/conflicts/{conflict}",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_f186_pages_are_sound_and_usable_by_everybody(console: Console, path: str) -> None:
     console.faults.clear()
-    console.go(path.format(study=console.study))
+    console.go(path.format(study=console.study, conflict=console.conflict))
     console.page.wait_for_load_state("networkidle")
     assert console.page.title()
     assert console.page.locator("h1").count() == 1
@@ -688,10 +696,26 @@ def test_f186_pages_fit_a_telephone_and_a_small_desktop(console: Console, path: 
     try:
         for width in (390, 1280):
             page.set_viewport_size({"width": width, "height": 800})
-            console.go(path.format(study=console.study))
+            console.go(path.format(study=console.study, conflict=console.conflict))
             assert page.evaluate("document.documentElement.scrollWidth") == width
     finally:
         page.set_viewport_size({"width": 1366, "height": 768})
+
+
+def test_f186_a_conflict_is_opened_from_its_finding_by_the_keyboard(console: Console) -> None:
+    page = console.page
+    console.go("/health")
+    page.get_by_role("link", name=re.compile("came under a UID that other content has")).click()
+    expect(page.locator("#kind")).to_have_value("conflict")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text(re.compile("Conflict"))
+    row = page.locator(".sides-compared tr", has_text="PatientName")
+    expect(row).to_contain_text("Else, Somebody")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the other one").click()
+    file = pydicom.dcmread(download.value.path())
+    assert file.PatientName == "Else^Somebody"
 
 
 def test_f186_the_button_of_the_viewer_is_on_a_small_desktop(console: Console) -> None:

@@ -5,7 +5,7 @@ Inner modules belong to this package alone; what other floors need is listed her
 
 from pacsteward.archive.archive import Archive
 from pacsteward.archive.bulk import BulkData
-from pacsteward.archive.doubtful import Conflict, SetAside
+from pacsteward.archive.doubtful import DOUBTFUL_MAX, Conflict, DoubtfulStudy, SetAside
 from pacsteward.archive.events import (
     ContentConflicted,
     InstancesDeleted,
@@ -34,6 +34,7 @@ from pacsteward.archive.read import StoredObject
 from pacsteward.archive.settings import ArchiveSettings
 
 __all__ = [
+    "DOUBTFUL_MAX",
     "Archive",
     "ArchiveSettings",
     "BulkData",
@@ -41,6 +42,7 @@ __all__ = [
     "ContentConflicted",
     "Damage",
     "DoesNotMatch",
+    "DoubtfulStudy",
     "Incoming",
     "Instance",
     "InstancesDeleted",

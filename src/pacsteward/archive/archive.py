@@ -26,7 +26,7 @@ from pacsteward.archive.columns import REQUEST_ATTRIBUTES_SEQUENCE
 from pacsteward.archive.completeness import CompletenessWatch
 from pacsteward.archive.conditions import unsupported
 from pacsteward.archive.find import KEY_COLUMNS, Finder, Found, is_outside
-from pacsteward.archive.headers import read_header, selected
+from pacsteward.archive.headers import instance_json, read_header, selected
 from pacsteward.archive.keeper import Keeper
 from pacsteward.archive.likeness import NameBook
 from pacsteward.archive.metadata import MetadataBook
@@ -331,6 +331,15 @@ class Archive:
         for _piece in self.metadata(study_uid, base_url="")[1]:
             pass
 
+    def header(self, instance: Instance) -> dict[str, Any]:
+        """Return the metadata of one instance as a DICOM JSON object, of a conflict's content too.
+
+        A BulkDataURI in it is the path that `locate_bulk_data` takes.
+        """
+        inline = self._settings.metadata_inline_bytes
+        with self._reader.open(instance) as stored:
+            return instance_json(stored, bulk_data_prefix="", inline_limit_bytes=inline)
+
     def bulk_data(self, instance: Instance, path: str) -> tuple[bytes, str]:
         """Return the value that a BulkDataURI ends with, and its media type.
 
@@ -364,6 +373,10 @@ class Archive:
         """Return the second content of a conflict, to be opened like any instance."""
         return doubtful.conflicting_instance(self._database, conflict_key)
 
+    def source_of(self, instance: Instance) -> str:
+        """Return who sent an instance; empty where it is not known."""
+        return doubtful.source_of(self._database, instance)
+
     def doubtful_patients(self) -> list[doubtful.DoubtfulStudy]:
         """List studies whose patient cannot be told for certain, the latest first."""
         self._catch_up()
@@ -373,6 +386,10 @@ class Archive:
         """List acknowledged instances that could not be indexed, the latest first."""
         self._catch_up()
         return doubtful.records_set_aside(self._database)
+
+    def instance_set_aside(self, set_aside_key: int) -> Instance:
+        """Return such a record, to be opened like any instance."""
+        return doubtful.instance_of_record(self._database, set_aside_key)
 
     # --- removing --------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Row, select
 
 from pacsteward.archive.model import Instance, Location
-from pacsteward.archive.tables import CONFLICT, SET_ASIDE, STUDY
+from pacsteward.archive.tables import CONFLICT, INSTANCE, SET_ASIDE, STUDY
 from pacsteward.base.db import Database
 from pacsteward.base.errors import NotFound
 
@@ -153,6 +153,13 @@ def conflicting_instance(database: Database, conflict_key: int) -> Instance:
     )
 
 
+def source_of(database: Database, instance: Instance) -> str:
+    """Return who sent an instance; empty where it is not known."""
+    query = select(INSTANCE.c.source_name).where(INSTANCE.c.instance_key == instance.instance_key)
+    with database.read() as connection:
+        return connection.execute(query).scalar() or ""
+
+
 def instance_set_aside(database: Database, sop_instance_uid: str) -> Instance | None:
     """Return a record that was set aside, to be opened like any instance."""
     query = (
@@ -162,8 +169,29 @@ def instance_set_aside(database: Database, sop_instance_uid: str) -> Instance | 
     )
     with database.read() as connection:
         row = connection.execute(query).first()
+    return None if row is None else _unindexed(row)
+
+
+def instance_of_record(database: Database, set_aside_key: int) -> Instance:
+    """Return a record that was set aside, whatever else is known under its UID.
+
+    Raises
+    ------
+    NotFound
+        There is no such record.
+    """
+    query = select(SET_ASIDE).where(SET_ASIDE.c.set_aside_key == set_aside_key)
+    with database.read() as connection:
+        row = connection.execute(query).first()
     if row is None:
-        return None
+        raise NotFound(
+            f"Record {set_aside_key} was not found.",
+            why="It was never set aside, or it was indexed or deleted since.",
+        )
+    return _unindexed(row)
+
+
+def _unindexed(row: Row[Any]) -> Instance:
     return _instance(
         row,
         sop_class_uid="",

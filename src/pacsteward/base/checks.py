@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pacsteward.base.errors import PacstewardError
@@ -54,12 +54,15 @@ class Finding:
         One sentence: the cause, as far as it is known.
     remedy
         One sentence: what to do; empty takes the check's own.
+    link
+        Address of the console's page that lists what was found; empty where there is none.
     """
 
     status: Status
     what: str
     why: str = ""
     remedy: str = ""
+    link: str = ""
 
 
 def answer(check: Check, ask: Callable[[], Finding]) -> Finding:
@@ -83,7 +86,7 @@ def answer(check: Check, ask: Callable[[], Finding]) -> Finding:
         )
     if finding.remedy or finding.status == "ok":
         return finding
-    return Finding(finding.status, finding.what, finding.why, check.remedy)
+    return replace(finding, remedy=check.remedy)
 
 
 def gravity(status: Status) -> int:

@@ -8,6 +8,7 @@ from pacsteward.archive import ArchiveSettings
 from pacsteward.base.checks import Check, Finding
 from pacsteward.base.events.dispatch import Subscriber, cursors
 from pacsteward.feature import House, HouseCheck
+from pacsteward.features.monitoring.attention import page_of
 
 GIB = 1024**3
 
@@ -43,8 +44,10 @@ def are_conflicts_settled(house: House) -> Finding:
         return Finding("ok", "No object came under a UID that another one has.")
     return Finding(
         "warning",
-        f"{len(open_ones)} objects came under a UID that other content has; both are kept.",
+        f"{len(open_ones)} {'object' if len(open_ones) == 1 else 'objects'} came under a UID that "
+        "other content has; both are kept.",
         "A device reuses UIDs, or sent a changed object without giving it a new one.",
+        link=page_of("conflict"),
     )
 
 
@@ -56,9 +59,10 @@ def are_patients_known(house: House) -> Finding:
     newest = studies[0]
     return Finding(
         "warning",
-        f"{len(studies)} studies do not say for certain whose they are, the latest is "
-        f"{newest.study_instance_uid}.",
+        f"{len(studies)} {'study does' if len(studies) == 1 else 'studies do'} not say for "
+        f"certain whose they are, the latest is {newest.study_instance_uid}.",
         f"Its patient ID is {newest.identity_doubt}.",
+        link=page_of("doubtful"),
     )
 
 
@@ -68,7 +72,10 @@ def is_everything_indexed(house: House) -> Finding:
     if not aside:
         return Finding("ok", "Everything that was acknowledged can be found.")
     return Finding(
-        "critical", f"{len(aside)} acknowledged objects are kept but could not be indexed."
+        "critical",
+        f"{len(aside)} acknowledged {'object is' if len(aside) == 1 else 'objects are'} kept but "
+        "could not be indexed.",
+        link=page_of("set-aside"),
     )
 
 
@@ -112,8 +119,8 @@ CHECKS = (
         Check(
             "are_conflicts_settled",
             "Is each UID borne by one object?",
-            "`pacsteward archive conflicts` names them and who sent them; have the vendor of that "
-            "device give new UIDs.",
+            "Compare both on the page Attention, or list them by `pacsteward archive conflicts`; "
+            "have the vendor of the sending device give new UIDs.",
         ),
         are_conflicts_settled,
     ),

@@ -1,8 +1,9 @@
-"""How much room there is, as overviews show it."""
+"""How much room there is, and how much needs a human, as overviews show it."""
 
 from __future__ import annotations
 
 from pacsteward.feature import Figure, House
+from pacsteward.features.monitoring.attention import PATH, list_matters
 
 GIB = 1024**3
 
@@ -12,4 +13,12 @@ def free_gib(house: House) -> float:
     return round(house.archive.space().free_bytes / GIB, 1)
 
 
-FIGURES = (Figure("free_gib", "GiB free", free_gib, "/health"),)
+def needs_a_human(house: House) -> int:
+    """Count conflicts, records set aside and studies of doubtful patients."""
+    return len(list_matters(house.archive))
+
+
+FIGURES = (
+    Figure("free_gib", "GiB free", free_gib, "/health"),
+    Figure("needs_a_human", "Need a human", needs_a_human, PATH),
+)

@@ -29,6 +29,7 @@ class Answered:
     what: str
     why: str
     remedy: str
+    link: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ def _answers(house: House) -> Iterator[Answered]:
                 what=finding.what,
                 why=finding.why,
                 remedy="" if finding.status == "ok" else finding.remedy,
+                link=finding.link,
             )
 
 
