@@ -638,9 +638,9 @@ def console(site: Site) -> Iterator[Console]:
         pytest.skip("chromium is not installed")
     (study,) = site.studies(PatientID="TWO")
     changed = small(68, 1, 1)
-    for name in ("Before^All", "Else^Somebody"):
+    for name, status in (("Before^All", 200), ("Else^Somebody", 202)):
         changed.PatientName = name
-        assert site.stow(part10(changed)).status_code == 200
+        assert site.stow(part10(changed)).status_code == status
     conflict = json.loads(site.product.run("archive", "conflicts", "--json"))[0]["conflict_key"]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -729,6 +729,35 @@ def test_f186_the_button_of_the_viewer_is_on_a_small_desktop(console: Console) -
         assert hidden == [0]
     finally:
         page.set_viewport_size({"width": 1366, "height": 768})
+
+
+def test_f186_a_range_of_dates_is_kept_in_the_address(console: Console) -> None:
+    page = console.page
+    console.go("/studies")
+    rows = page.locator("#list tbody tr")
+    total = rows.count()
+    page.fill("#since", "2026-03-02")
+    page.fill("#until", "2026-03-02")
+    page.wait_for_url("**/studies?*since=2026-03-02&until=2026-03-02*")
+    expect(rows).not_to_have_count(total)
+    dates = {text[:10] for text in page.locator("#list td:nth-child(4)").all_inner_texts()}
+    assert dates == {"2026-03-02"}
+    found = rows.count()
+    # Sent to a colleague, whose browser may have no script.
+    context = page.context.browser.new_context(  # type: ignore[union-attr]
+        java_script_enabled=False, storage_state=page.context.storage_state()
+    )
+    other = context.new_page()
+    other.goto(page.url)
+    assert other.locator("#list tbody tr").count() == found
+    assert other.input_value("#since") == "2026-03-02"
+    other.fill("#since", "2999-01-01")
+    other.fill("#until", "")
+    other.click("button:text('Search')")
+    expect(other.locator("#list h2")).to_have_text("Nothing found")
+    context.close()
+    rows.first.locator("td.number a").click()
+    expect(page).to_have_url(re.compile("/studies/[0-9.]+$"))
 
 
 def test_f186_a_header_is_searched_where_it_is(console: Console) -> None:

@@ -16,7 +16,14 @@ from typing import Final
 
 from pacsteward.archive import Archive, Match
 from pacsteward.dicom.attributes import Level
-from pacsteward.dicom.matching import Criterion, Query, Single, Wildcard, parse_criterion
+from pacsteward.dicom.matching import (
+    Criterion,
+    Query,
+    Range,
+    Single,
+    Wildcard,
+    parse_criterion,
+)
 from pacsteward.dicom.names import display
 from pacsteward.dicom.uids import is_valid_uid
 
@@ -89,6 +96,9 @@ class Wanted:
     words: str = ""
     days: str = ""
     """A key of `DAYS`, or dates as DICOM writes them: ``20260101-20260131``."""
+    since: str = ""
+    """First day, as a browser's date field or DICOM writes it; restricts beside `days`."""
+    until: str = ""
     modality: str = ""
     patient_id: str = ""
     accession_number: str = ""
@@ -167,8 +177,8 @@ def list_studies(
 
 def _filters(wanted: Wanted, today: date) -> dict[int, Criterion]:
     filters: dict[int, Criterion] = {}
-    if wanted.days:
-        filters[STUDY_DATE] = _days(wanted.days, today)
+    if wanted.days or wanted.since or wanted.until:
+        filters[STUDY_DATE] = _period(wanted, today)
     if wanted.modality:
         filters[MODALITIES_IN_STUDY] = parse_criterion(
             MODALITIES_IN_STUDY, "CS", wanted.modality.upper()
@@ -180,13 +190,45 @@ def _filters(wanted: Wanted, today: date) -> dict[int, Criterion]:
     return filters
 
 
+def _period(wanted: Wanted, today: date) -> Criterion:
+    """Return the days that all three filters allow; that may be none at all."""
+    if not (wanted.since or wanted.until):
+        return _days(wanted.days, today)
+    parts = [
+        parse_criterion(STUDY_DATE, "DA", text)
+        for text in (
+            f"{_compact(wanted.since)}-" if wanted.since else "",
+            f"-{_compact(wanted.until)}" if wanted.until else "",
+        )
+        if text
+    ]
+    if wanted.days:
+        parts.append(_days(wanted.days, today))
+    ends = [_ends(part) for part in parts]
+    return Range(
+        max((low for low, _high in ends if low is not None), default=None),
+        min((high for _low, high in ends if high is not None), default=None),
+    )
+
+
 def _days(text: str, today: date) -> Criterion:
     if text in DAYS:
         first = today - timedelta(days=DAYS[text][1])
         return parse_criterion(STUDY_DATE, "DA", f"{first:%Y%m%d}-{today:%Y%m%d}")
-    # What a browser's date field sends has hyphens: 2026-01-31.
-    compact = re.sub(r"(\d{4})-(\d\d)-(\d\d)", r"\1\2\3", text)
-    return parse_criterion(STUDY_DATE, "DA", compact)
+    return parse_criterion(STUDY_DATE, "DA", _compact(text))
+
+
+def _compact(text: str) -> str:
+    """Write dates without the hyphens that a browser's date field sends: 2026-01-31."""
+    return re.sub(r"(\d{4})-(\d\d)-(\d\d)", r"\1\2\3", text)
+
+
+def _ends(criterion: Criterion) -> tuple[str | None, str | None]:
+    if isinstance(criterion, Range):
+        return criterion.low, criterion.high
+    if isinstance(criterion, Single):
+        return criterion.value, criterion.value
+    return None, None
 
 
 Reading = tuple[str, dict[int, Criterion], bool]

@@ -22,7 +22,7 @@ COLUMNS = (
     Column(""),
 )
 ROWS = 50
-FILTERS = ("days", "modality", "patient", "accession")
+FILTERS = ("days", "since", "until", "modality", "patient", "accession")
 ASKED = {"words": "q"} | {name: name for name in FILTERS}
 """What the audit book calls the parameters of the address."""
 INSTANCES_SHOWN = 500
@@ -34,6 +34,8 @@ def list_studies(house: House, request: Request) -> Response:
     wanted = browse.Wanted(
         words=wishes.search,
         days=query_text(request, "days"),
+        since=browse.day(query_text(request, "since", 16)),
+        until=browse.day(query_text(request, "until", 16)),
         modality=query_text(request, "modality", 16),
         patient_id=query_text(request, "patient", 64),
         accession_number=query_text(request, "accession", 64),

@@ -100,9 +100,30 @@ def test_dates_may_be_written_as_dicom_or_a_browser_writes_them(days: str) -> No
     assert archive.queries[0].criteria == {browse.STUDY_DATE: Range("20260101", "20260131")}
 
 
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        (Wanted(since="2026-01-01", until="20260131"), Range("20260101", "20260131")),
+        (Wanted(since="2026-01-01"), Range("20260101", None)),
+        (Wanted(until="2026-01-31"), Range(None, "20260131")),
+        (Wanted(days="7", since="2026-02-27"), Range("20260227", "20260302")),
+        (Wanted(days="7", since="2026-01-01", until="2026-02-26"), Range("20260224", "20260226")),
+        (Wanted(days="20260105", until="2026-02-26"), Range("20260105", "20260105")),
+    ],
+)
+def test_a_range_of_dates_restricts_beside_the_choice_of_days(wanted: Wanted, meant: Range) -> None:
+    archive = Asked()
+    list_studies(archive, wanted, TODAY)  # type: ignore[arg-type]
+    assert archive.queries[0].criteria == {browse.STUDY_DATE: meant}
+    assert not wanted.is_empty
+
+
 def test_a_date_that_is_none_is_refused() -> None:
     with pytest.raises(Invalid):
         list_studies(Asked(), Wanted(days="last week"), TODAY)  # type: ignore[arg-type]
+    for text in ("yesterday", "20260101-20260131", "2026-02-31"):
+        with pytest.raises(Invalid):
+            list_studies(Asked(), Wanted(since=text), TODAY)  # type: ignore[arg-type]
 
 
 def test_a_row_shows_values_as_people_read_them_and_odd_ones_as_they_are() -> None:
