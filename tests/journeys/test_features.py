@@ -702,6 +702,23 @@ def test_f186_pages_fit_a_telephone_and_a_small_desktop(console: Console, path: 
         page.set_viewport_size({"width": 1366, "height": 768})
 
 
+@pytest.mark.parametrize(
+    "path", ["/attention", "/attention/conflicts/{conflict}", "/health", "/studies"]
+)
+def test_f186_a_telephone_shows_tables_without_sliding_them(console: Console, path: str) -> None:
+    page = console.page
+    try:
+        page.set_viewport_size({"width": 390, "height": 800})
+        console.go(path.format(conflict=console.conflict))
+        hidden = page.evaluate(
+            "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+        )
+        assert hidden
+        assert set(hidden) == {0}
+    finally:
+        page.set_viewport_size({"width": 1366, "height": 768})
+
+
 def test_f186_a_conflict_is_opened_from_its_finding_by_the_keyboard(console: Console) -> None:
     page = console.page
     console.go("/health")

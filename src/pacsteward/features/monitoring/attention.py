@@ -41,8 +41,8 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
             "An object came under a SOP Instance UID that other content has already. A device "
             "reuses UIDs, or sent a changed object without giving it a new UID. Both contents are "
             "kept; readers get the first one, and the sender was warned.",
-            "Open it to see what differs, and download both. Have the vendor of the sending "
-            "device give new UIDs, and the object sent again under one.",
+            "See what differs, attribute by attribute, and download both. Have the vendor of the "
+            "sending device give new UIDs, and the object sent again under one.",
         ),
         "set-aside": Kind(
             "Set aside",

@@ -128,7 +128,8 @@ CHECKS = (
         Check(
             "are_patients_known",
             "Does every study say whose it is?",
-            "`pacsteward archive doubtful` names them; have the sending device corrected.",
+            "The page Attention and `pacsteward archive doubtful` name them; have the sending "
+            "device corrected.",
         ),
         are_patients_known,
     ),
@@ -136,7 +137,8 @@ CHECKS = (
         Check(
             "is_everything_indexed",
             "Can everything that was acknowledged be found?",
-            "`pacsteward archive set-aside` names them; report it. The bytes are safe.",
+            "The page Attention and `pacsteward archive set-aside` name them; report it. The bytes "
+            "are safe.",
         ),
         is_everything_indexed,
     ),
