@@ -143,7 +143,8 @@ document.addEventListener(
   },
   true,
 );
-for (const picture of document.images) {
+// A copy: the collection lives, and would leave out the one behind each that is replaced.
+for (const picture of [...document.images]) {
   // Some failed before this script was there to hear of it.
   if (picture.complete && !picture.naturalWidth) sayInstead(picture);
 }
