@@ -44,7 +44,7 @@ class PatientProtocol(HttpToolsProtocol):
         """Begin to wait for the first head."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._head_bytes = 0
-        self._is_in_head = False
+        self._is_in_body = False
         self._deadline: asyncio.TimerHandle | None = None
         self._reader_watch: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
@@ -64,7 +64,11 @@ class PatientProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, as long as the head stays within its limit."""
-        if self._deadline is not None:
+        if self._is_in_body:
+            if self._deadline is None and self._is_idle():
+                # What is left of a body that was refused; it must end in time, too.
+                self._wait_for_head()
+        elif self._deadline is not None:
             # In a head, or before the first one. A body in the same piece counts too; it is
             # never larger than one read.
             self._head_bytes += len(data)
@@ -78,11 +82,18 @@ class PatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the clock: the head is in."""
         self._stop_waiting()
+        self._is_in_body = True
         super().on_headers_complete()
         while self._cycles and self._cycles[0].response_complete:
             self._cycles.popleft()
         if self.cycle is not None:
             self._cycles.append(self.cycle)
+
+    def on_message_complete(self) -> None:
+        """Take what follows for the next head."""
+        self._is_in_body = False
+        self._head_bytes = 0
+        super().on_message_complete()
 
     def pause_writing(self) -> None:
         """Begin to watch whether the client goes on reading."""

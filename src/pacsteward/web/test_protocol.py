@@ -156,3 +156,46 @@ def test_requests_in_a_row_of_a_client_that_left_are_answered_to_nobody(
 
     asyncio.run(talk())
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def refuse(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+    """Answer before the body has come, as a door does that finds it too large."""
+    await send(
+        {"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"2")]}
+    )
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+def test_what_is_left_of_a_refused_body_is_no_head() -> None:
+    body = bytes(3 << 20)
+
+    async def talk() -> list[bytes]:
+        answers = []
+        async with connected(refuse) as (reader, writer), asyncio.timeout(10):
+            for _ in range(2):
+                head = f"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+                writer.write(head.encode())
+                await asyncio.sleep(0.05)
+                writer.write(body)
+                await writer.drain()
+                answers.append(await reader.readuntil(b"no"))
+        return answers
+
+    assert [answer[:12] for answer in asyncio.run(talk())] == [b"HTTP/1.1 413"] * 2
+
+
+def test_what_is_left_of_a_refused_body_must_come_in_time() -> None:
+    async def talk() -> bytes:
+        async with connected(refuse) as (reader, writer), asyncio.timeout(10):
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
+            await reader.readuntil(b"no")
+            with contextlib.suppress(ConnectionError):
+                for _ in range(40):
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.03)
+            with contextlib.suppress(ConnectionError):
+                return await reader.read()
+            return b""
+
+    assert b"HTTP/1.1 2" not in asyncio.run(talk())
