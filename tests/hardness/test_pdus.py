@@ -105,6 +105,10 @@ def odd_requests() -> Cases:
         for body in (b"", b"\0", b"\xff" * 3, b"\0" * 40, b"\xff" * 300):
             user = item(0x50, item(0x51, b"\0\1\0\0") + item(kind, body))
             yield f"user item {kind:02X} of {len(body)}", associate_rq(user=user)
+
+
+def odd_identities() -> Cases:
+    """User identities that nobody has."""
     for kind in (1, 2, 3, 4, 5):
         for name in (b"", b"\xff" * 1000, b"a\0b"):
             body = struct.pack(">BBH", kind, 1, len(name)) + name + struct.pack(">H", 5) + b"wrong"
@@ -129,6 +133,7 @@ def first_words() -> Cases:
         yield f"noise {seed}", random.Random(seed).randbytes(200)
 
 
+SIGN_IN_S = 20.0
 FIRST = (lengths, cuts, flips, odd_requests, first_words)
 
 
@@ -252,6 +257,14 @@ def first_answer(target: Target, data: bytes) -> str:
         return _heard(line)
 
 
+def answer_to_a_password(target: Target, data: bytes) -> str:
+    """Do the same with the patience of a sign-in, since guessing is slowed on purpose."""
+    with target.line() as line:
+        line.socket.settimeout(SIGN_IN_S)
+        line.send(data)
+        return _heard(line)
+
+
 def answer_inside(target: Target, data: bytes) -> str:
     """Send `data` in an association, and a C-ECHO after it, so that something must come."""
     with target.line() as line:
@@ -288,6 +301,11 @@ def test_r12_a_malformed_first_pdu_is_answered_or_cut(
 ) -> None:
     with target.unharmed():
         assert hung(target, cases(), first_answer) == []
+
+
+def test_r12_an_odd_user_identity_is_answered_in_the_time_of_a_sign_in(target: Target) -> None:
+    with target.unharmed():
+        assert hung(target, odd_identities(), answer_to_a_password) == []
 
 
 @pytest.mark.parametrize("cases", INSIDE, ids=lambda cases: cases.__name__)

@@ -329,6 +329,7 @@ class Keeper:
 
     def _submit(self, ticket: Ticket) -> None:
         self._last_submit = time.monotonic()
+        self._guard.took(ticket.size_bytes)
         self._committer.submit(ticket)
 
     def _is_busy(self) -> bool:

@@ -18,6 +18,8 @@ from pacsteward.base.clock import Clock
 from pacsteward.base.errors import Exhausted
 
 _FRESH_S: Final = 0.5
+_CAREFUL: Final = 4
+"""The disk is asked again when this many times what was taken since would use up the room."""
 
 
 def space(data_folder: Path, settings: ArchiveSettings) -> Space:
@@ -35,7 +37,11 @@ def space(data_folder: Path, settings: ArchiveSettings) -> Space:
 
 
 class SpaceGuard:
-    """Refuses instances when the disk is at its reserve; asks the disk twice a second."""
+    """Refuses instances when the disk is at its reserve.
+
+    It asks the disk twice a second, and more often the nearer the reserve is: half a second of a
+    fast sender would use up a small one, and then the index could not be written any more.
+    """
 
     def __init__(self, data_folder: Path, settings: ArchiveSettings, clock: Clock) -> None:
         self._data_folder = data_folder
@@ -43,14 +49,25 @@ class SpaceGuard:
         self._clock = clock
         self._space: Space | None = None
         self._asked_at = 0.0
+        self._taken_bytes = 0
+
+    def took(self, size_bytes: int) -> None:
+        """Take note that so much is about to be written."""
+        self._taken_bytes += size_bytes
 
     def now(self) -> Space:
         """Return the room, half a second old at most."""
         now = self._clock.monotonic()
-        if self._space is None or now - self._asked_at > _FRESH_S:
-            self._space = space(self._data_folder, self._settings)
+        room = self._space
+        if (
+            room is None
+            or now - self._asked_at > _FRESH_S
+            or self._taken_bytes * _CAREFUL >= room.free_bytes - room.reserve_bytes
+        ):
+            room = self._space = space(self._data_folder, self._settings)
             self._asked_at = now
-        return self._space
+            self._taken_bytes = 0
+        return room
 
     def check(self) -> None:
         """Return if there is room.
