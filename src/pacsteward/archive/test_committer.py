@@ -57,8 +57,8 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 @pytest.fixture
-def house(tmp_path: Path, sqlite_database: Database, gate: Gate) -> Iterator[House]:
-    with running(tmp_path, sqlite_database) as opened:
+def house(tmp_path: Path, database: Database, gate: Gate) -> Iterator[House]:
+    with running(tmp_path, database) as opened:
         opened.store(data_set("1.1"), "1.1")
         opened.wait()
         yield opened
@@ -129,10 +129,10 @@ def test_a_segment_is_left_only_when_all_in_it_is_safe(house, gate, send) -> Non
 
 
 def test_what_was_refused_by_a_failing_disk_is_not_there_after_a_restart(
-    tmp_path: Path, sqlite_database: Database, gate: Gate
+    tmp_path: Path, database: Database, gate: Gate
 ) -> None:
     told: dict[str, object] = {}
-    with running(tmp_path, sqlite_database) as house, ThreadPoolExecutor(8) as threads:
+    with running(tmp_path, database) as house, ThreadPoolExecutor(8) as threads:
 
         def store(uid: str) -> None:
             try:
@@ -150,7 +150,7 @@ def test_what_was_refused_by_a_failing_disk_is_not_there_after_a_restart(
         # Until another segment was begun, what a failed sync left might still count.
         store("3.9")
         house.wait()
-    with running(tmp_path, sqlite_database) as house:
+    with running(tmp_path, database) as house:
         house.wait()
         assert house.uids() == sorted(uid for uid, what in told.items() if what == "stored")
         assert 0 < len(house.uids()) < 25
