@@ -46,7 +46,10 @@ class Unsynced:
         """Stand between the archive and its disk within the block."""
         real = {
             name: getattr(disk, name)
-            for name in ("open_file", "write_all", "sync", "sync_folder", "rename")
+            for name in (
+                *("open_file", "write_all", "write_blocks"),
+                *("sync", "sync_folder", "rename"),
+            )
         }
 
         def open_file(path: Path, flags: int) -> int:
@@ -59,6 +62,10 @@ class Unsynced:
         def write_all(descriptor: int, parts: Sequence[bytes | memoryview], offset: int) -> int:
             self._note_write(descriptor, sum(map(len, parts)), offset)
             return int(real["write_all"](descriptor, parts, offset))
+
+        def write_blocks(descriptor: int, blocks: memoryview, offset: int) -> int:
+            self._note_write(descriptor, len(blocks), offset)
+            return int(real["write_blocks"](descriptor, blocks, offset))
 
         def sync(descriptor: int) -> None:
             real["sync"](descriptor)
@@ -80,6 +87,7 @@ class Unsynced:
         fakes = {
             "open_file": open_file,
             "write_all": write_all,
+            "write_blocks": write_blocks,
             "sync": sync,
             "sync_folder": sync_folder,
             "rename": rename,
@@ -111,7 +119,9 @@ class Unsynced:
                     self._in(copy, path).unlink(missing_ok=True)
 
     def _note_write(self, descriptor: int, length: int, offset: int) -> None:
-        before = os.pread(descriptor, length, offset)
+        # Not by the descriptor itself, which may be one that takes whole pages of memory only.
+        with open(_path_of(descriptor), "rb") as file:
+            before = os.pread(file.fileno(), length, offset)
         with self._lock:
             writes = self._writes.setdefault(_path_of(descriptor), [])
             writes.append(_Write(offset, length, before))

@@ -109,6 +109,7 @@ class Landing:
         self._offset = 0
         self._written_to = 0
         self._unwritten: list[bytes | memoryview] = []
+        self._writer = disk.StraightWriter()
         self._previous = 0
         self._last_number = 0
         self._added_sequence = 0
@@ -152,6 +153,10 @@ class Landing:
         # What a killed process wrote and did not sync is here, and in memory only. From now on a
         # sender may be told that it is stored.
         disk.sync(self._descriptor)
+        if offset % disk.BLOCK_BYTES:
+            # Its last record is of a format that did not fill its blocks.
+            self._close()
+            return last_sequence
         self._container = segment.container
         self._generation = segment.head.generation
         self._offset = self._written_to = offset
@@ -270,7 +275,7 @@ class Landing:
         """
         if self._unwritten:
             parts, self._unwritten = self._unwritten, []
-            self._written_to = disk.write_all(self.descriptor, parts, self._written_to)
+            self._written_to = self._writer.write_all(self.descriptor, parts, self._written_to)
 
     def retire(self) -> None:
         """Never write to this segment again; forget what was not synced."""

@@ -1,10 +1,10 @@
 r"""One record of the landing log: an instance with all that the index, facts and audit need.
 
-Format 1. All numbers are little endian. A record begins at a multiple of 8 bytes::
+Format 2. All numbers are little endian. A record begins at a multiple of 4096 bytes::
 
     offset  size
          0     8  magic 89 50 73 52 65 63 0D 0A ("\x89PsRec\r\n")
-         8     2  version of the record format: 1
+         8     2  version of the record format: 2
         10     2  kind: 1 the data set follows, 2 the data set is a file of its own ("object")
         12     4  size of the description
         16     8  generation of the segment (random, never 0)
@@ -15,7 +15,10 @@ Format 1. All numbers are little endian. A record begins at a multiple of 8 byte
         52     4  crc32 of the data set
         56     4  check of the record before (of the segment's head for the first)
         60     4  check: crc32 of generation and sequence, these 60 bytes, description, file meta
-        64        description (JSON, UTF-8), file meta (group 2, PS3.10), data set, zeros up to 8
+        64        description (JSON, UTF-8), file meta (group 2, PS3.10), data set, zeros up to 4096
+
+So a record is whole blocks of the disk: it can be written past the page cache, and a block with
+something acknowledged in it is never written again. (In format 1 records began at multiples of 8.)
 
 The check is seeded with generation and sequence, so what a recycled segment held before never
 passes for new; and it names the check of the record before, so a record that was written but never
@@ -41,7 +44,7 @@ from isal.isal_zlib import crc32
 from pacsteward.archive.model import Origin
 from pacsteward.dicom.fragments import Fragments
 
-VERSION: Final = 1
+VERSION: Final = 2
 INSTANCE: Final = 1
 OBJECT: Final = 2
 
@@ -50,7 +53,10 @@ _HEAD: Final = struct.Struct("<8sHHIQQQQIII")
 _SEED: Final = struct.Struct("<QQ")
 _CHECK: Final = struct.Struct("<I")
 HEAD_BYTES: Final = _HEAD.size + _CHECK.size
-ALIGNMENT: Final = 8
+ALIGNMENT: Final = 4096
+"""The largest block that disks are written by."""
+
+_ALIGNMENT_OF: Final = {1: 8, 2: ALIGNMENT}
 DESCRIPTION_MAX: Final = 1 << 20
 """A longer description is no description; file meta has the same bound."""
 
@@ -176,15 +182,16 @@ def decode(segment: Fragments, offset: int) -> Record | None:
         found = segment.window(offset, data_at)
         if len(found) < data_at:
             return None
-    end = aligned(offset + data_at + (data_size if kind == INSTANCE else 0))
-    if end > aligned(segment.size):
+    alignment = _ALIGNMENT_OF.get(version, ALIGNMENT)
+    end = aligned(offset + data_at + (data_size if kind == INSTANCE else 0), alignment)
+    if end > aligned(segment.size, alignment):
         return None
     text = found[HEAD_BYTES:file_meta_at]
     file_meta = found[file_meta_at:data_at]
     (check,) = _CHECK.unpack_from(found, _HEAD.size)
     if check != _check(generation, sequence, found[: _HEAD.size], text, file_meta):
         return None
-    if version != VERSION:
+    if version not in _ALIGNMENT_OF:
         raise FormatIsNewer(version)
     return Record(
         kind=kind,
@@ -211,9 +218,9 @@ class FormatIsNewer(Exception):
         self.version = version
 
 
-def aligned(offset: int) -> int:
+def aligned(offset: int, alignment: int = ALIGNMENT) -> int:
     """Return the next offset at which a record may begin."""
-    return (offset + ALIGNMENT - 1) & -ALIGNMENT
+    return (offset + alignment - 1) & -alignment
 
 
 def checksum_of(data: Buffer, seed: int = 0) -> int:

@@ -148,6 +148,7 @@ class PreparedSegments:
         name = f"prepared-{secrets.token_hex(8)}"
         path = self._folder / f"{name}.part"
         zeros = bytes(_STEP_BYTES)
+        writer = disk.StraightWriter()
         descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             offset = 0
@@ -159,9 +160,8 @@ class PreparedSegments:
                     continue
                 began_at = time.monotonic()
                 size = min(_STEP_BYTES, self._segment_bytes - offset)
-                os.pwrite(descriptor, zeros[:size], offset)
+                offset = writer.write_all(descriptor, [zeros[:size]], offset)
                 os.fdatasync(descriptor)
-                offset += size
                 self._sleep(time.monotonic() - began_at)
             is_whole = offset >= self._segment_bytes
         except BaseException:

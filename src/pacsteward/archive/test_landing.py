@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import random
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from pacsteward.archive import landing as landing_module
+from pacsteward.archive import record
+from pacsteward.archive.disk import BLOCK_BYTES
 from pacsteward.archive.landing import Landed, Landing
 from pacsteward.archive.model import Origin
-from pacsteward.archive.record import Description, checksum_of
+from pacsteward.archive.record import Description, aligned, checksum_of
 from pacsteward.archive.segment import (
     HEAD_BYTES,
     IN_USE,
@@ -94,6 +100,91 @@ def test_pieces_beyond_what_one_call_takes_are_all_written(tmp_path: Path) -> No
     (found,) = opened(tmp_path).replay(0)
     assert found == one
     assert not found.is_damaged
+
+
+@pytest.mark.parametrize("mebibytes", [1, 4, 9])
+def test_large_records_go_straight_to_the_disk_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mebibytes: int
+) -> None:
+    straight = 0
+
+    def pwrite(descriptor: int, blocks: memoryview, offset: int) -> int:
+        nonlocal straight
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        # Not all at once, as a disk that is nearly full does it.
+        written = real(descriptor, blocks[: 1 << 20], offset)
+        straight += written if flags & os.O_DIRECT else 0
+        return written
+
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    landing = opened(tmp_path)
+    data = [random.Random(number).randbytes(mebibytes << 20) for number in range(2)]
+    append(landing, "1.1", data[0])
+    append(landing, "1.2", b"small")
+    append(landing, "1.3", data[1])
+    landing.sync()
+    assert uids(tmp_path) == ["1.1", "1.2", "1.3"]
+    assert not any(one.is_damaged for one in opened(tmp_path).replay(0))
+    assert straight > sum(map(len, data))
+    assert not fcntl.fcntl(landing.descriptor, fcntl.F_GETFL) & os.O_DIRECT
+
+
+def test_a_file_system_that_writes_through_the_page_cache_only_gets_it_that_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pwrite(descriptor: int, blocks: memoryview, offset: int) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "the test's")
+        return real(descriptor, blocks, offset)
+
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    landing = opened(tmp_path)
+    append(landing, "1.1", random.Random(1).randbytes(1 << 20))
+    landing.sync()
+    (found,) = opened(tmp_path).replay(0)
+    assert not found.is_damaged
+
+
+def test_no_block_with_something_acknowledged_in_it_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing = opened(tmp_path)
+    written: list[tuple[int, int]] = []
+
+    def pwritev(descriptor: int, parts: list[bytes], offset: int) -> int:
+        written.append((offset, sum(map(len, parts))))
+        return real(descriptor, parts, offset)
+
+    append(landing, "1.0")
+    landing.sync()
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    for number in range(1, 5):
+        append(landing, f"1.{number}", b"x" * (number * 777))
+        landing.sync()
+    assert all(not offset % BLOCK_BYTES and not size % BLOCK_BYTES for offset, size in written)
+    ends = [offset + size for offset, size in written]
+    assert [offset for offset, _ in written[1:]] == ends[:-1]
+
+
+def test_a_log_of_the_first_format_is_read_and_continued_in_another_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as first:
+        first.setattr(record, "VERSION", 1)
+        first.setattr(landing_module, "aligned", lambda offset: aligned(offset, 8))
+        landing = opened(tmp_path)
+        for number in range(3):
+            append(landing, f"1.{number}")
+        landing.sync()
+    assert last_segment(tmp_path).stat().st_size % BLOCK_BYTES
+    landing = opened(tmp_path)
+    append(landing, "1.3")
+    landing.sync()
+    assert uids(tmp_path) == ["1.0", "1.1", "1.2", "1.3"]
+    assert len(find_segments(tmp_path)[0]) == 2
 
 
 def test_sequences_count_up_through_segments(tmp_path: Path) -> None:
