@@ -55,6 +55,8 @@ WRITE_HIGH_WATER_BYTES = 512 * 1024
 WRITE_LOW_WATER_BYTES = 128 * 1024
 
 _CLOSING_PATIENCE_S = 1.0
+_PARTING_S = 0.05
+"""From A-ABORT to the close of a silent peer's connection: long enough for it to get there."""
 
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux only. Without it a sender with Nagle's algorithm on waits 40 ms for our delayed ACK in
@@ -593,7 +595,7 @@ class Association(asyncio.BufferedProtocol):
         PS3.8 9.1.5 gives for that would only keep the connection from others.
         """
         self.abort(how)
-        self._loop.call_later(_CLOSING_PATIENCE_S, self._do_close, None)
+        self._loop.call_later(_PARTING_S, self._do_close, None)
 
 
 def _nobody_listens(_context_id: int, _control: int, _fragment: memoryview) -> None:
