@@ -182,7 +182,9 @@ def _sqlite_engine(path: Path) -> Engine:
         _switch_to_wal(connection)
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA temp_store=MEMORY")
-        connection.execute("PRAGMA cache_size=-16000")
+        # Pages that are only read come from the mapped file. What is kept besides is forgotten at
+        # every write of another connection, and each connection fills its own.
+        connection.execute("PRAGMA cache_size=-4000")
         connection.execute("PRAGMA mmap_size=268435456")
 
     return engine
