@@ -2,9 +2,8 @@
 
 Writing is three small texts around payloads that somebody else streams: `Writer.head` before each
 part, `Writer.gap` after it, `Writer.end` at the close. Reading is a push parser without any I/O:
-bytes in, events out (`PartBegin`, `PartData`, `PartEnd`, `End`). The tokens are found by
-python-multipart; what a STOW-RS body may look like, and how much of it, is decided here. Unlike a
-form, its parts carry no ``Content-Disposition``.
+bytes in, events out (`PartBegin`, `PartData`, `PartEnd`, `End`). Data are views into what came in;
+only what might be the beginning of a boundary is held back.
 
 References
 ----------
@@ -14,13 +13,11 @@ line break before one belongs to it); RFC 2387 (multipart/related).
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
-
-from python_multipart.exceptions import FormParserError, MultipartParseError
-from python_multipart.multipart import MultipartParser
 
 from pacsteward.base.errors import Invalid
 from pacsteward.dicom.web.errors import TooLarge
@@ -124,32 +121,18 @@ class Reader:
     """
 
     def __init__(self, boundary: str, *, max_parts: int = MAX_PARTS) -> None:
+        self._delimiter = b"\r\n--" + boundary.encode("ascii")
         self._max_parts = max_parts
         self._parts = 0
-        self._events: list[Event] = []
-        self._headers: dict[str, str] = {}
-        self._header_bytes = 0
-        self._field = b""
-        self._value = b""
-        self.is_complete = False
-        self._boundary = boundary.encode("ascii")
-        self._preamble: bytes | None = b""
-        """What came before the first boundary; None once that was seen."""
-        self._parser = MultipartParser(
-            boundary.encode("ascii"),
-            {
-                "on_part_begin": self._begin,
-                "on_header_field": self._header_field,
-                "on_header_value": self._header_value,
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._headers_finished,
-                "on_part_data": self._data,
-                "on_part_end": self._end_part,
-                "on_end": self._end,
-            },
-            max_header_count=_MAX_HEADERS,
-            max_header_size=MAX_PART_HEADER_BYTES,
-        )
+        self._held = b""
+        """What came last and cannot be told yet: the beginning of a delimiter, or of a head."""
+        self._state = _PREAMBLE
+        self._has_begun = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the closing boundary was seen."""
+        return self._state == _EPILOGUE
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """Take the next bytes of the body and give the events that they complete.
@@ -161,13 +144,16 @@ class Reader:
         TooLarge
             Too many parts, or part headers beyond 64 KiB.
         """
-        data = self._after_preamble(data)
-        try:
-            self._parser.write(data)
-        except (MultipartParseError, FormParserError) as error:
-            raise _not_multipart(f"{error}.") from error
-        events, self._events = self._events, []
-        yield from events
+        place = 0
+        while place < len(data) and self._state != _EPILOGUE:
+            if self._state == _DATA:
+                place = yield from self._data(data, place)
+            elif self._state == _HEAD:
+                place = yield from self._head(data, place)
+            elif self._state == _BOUNDARY:
+                place = yield from self._after_delimiter(data, place)
+            else:
+                place = self._preamble(data)
 
     def close(self) -> None:
         """Check that the body, which has ended, was whole.
@@ -177,7 +163,7 @@ class Reader:
         Invalid
             Its closing boundary was never seen, so that it was cut short.
         """
-        if self._preamble:
+        if self._state == _PREAMBLE and self._held:
             raise _not_multipart("That boundary is not in it.")
         if not self.is_complete:
             raise Invalid(
@@ -186,20 +172,51 @@ class Reader:
                 remedy="Send it again as a whole.",
             )
 
-    def _after_preamble(self, data: bytes) -> bytes:
+    # Each of these begins at a place in `data`, and returns the one at which to go on.
+
+    def _preamble(self, data: bytes) -> int:
         """Leave out what stands before the first boundary, as RFC 2046 5.1.1 wants it."""
-        if self._preamble is None:
-            return data
-        seen = self._preamble + data
-        delimiter = b"--" + self._boundary
-        place = 0 if seen.startswith(delimiter) else seen.find(b"\r\n" + delimiter)
+        if not self._held and data.startswith(self._delimiter[2:]):
+            self._state = _BOUNDARY
+            return len(self._delimiter) - 2
+        # The first boundary may stand at the very beginning, where no line ends before it.
+        seen = self._held + data if self._held else b"\r\n" + data
+        place = seen.find(self._delimiter)
         if place < 0:
             if len(seen) > MAX_PART_HEADER_BYTES:
                 raise _not_multipart("That boundary is not at its beginning.")
-            self._preamble = seen
-            return b""
-        self._preamble = None
-        return seen[place:]
+            self._held = seen
+            return len(data)
+        end = place + len(self._delimiter)
+        self._held = b""
+        self._state = _BOUNDARY
+        return end - (len(seen) - len(data))
+
+    def _after_delimiter(self, data: bytes, place: int) -> Generator[Event, None, int]:
+        """Tell a part, the end, and data that only began like a delimiter."""
+        mark = self._held + data[place : place + 2 - len(self._held)]
+        place += len(mark) - len(self._held)
+        if len(mark) < 2:
+            self._held = mark
+            return place
+        self._held = b""
+        if mark == b"\r\n":
+            if self._has_begun:
+                yield PartEnd()
+            self._begin()
+        elif mark == b"--":
+            if self._has_begun:
+                yield PartEnd()
+            self._state = _EPILOGUE
+            yield End()
+        elif not self._has_begun:
+            raise _not_multipart("Its first boundary is followed by something else.")
+        else:
+            # The mark itself may begin the next delimiter.
+            self._state = _DATA
+            yield PartData(memoryview(self._delimiter))
+            yield from self._data(mark, 0)
+        return place
 
     def _begin(self) -> None:
         self._parts += 1
@@ -208,43 +225,105 @@ class Reader:
                 f"The body has more than {self._max_parts} parts.",
                 remedy="Send the instances in several requests.",
             )
-        self._headers = {}
-        self._header_bytes = 0
+        self._has_begun = True
+        self._state = _HEAD
 
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-        self._count(end - start)
+    def _head(self, data: bytes, place: int) -> Generator[Event, None, int]:
+        """Read the header lines of a part, up to the empty line."""
+        # The line break of the delimiter stands before them, so that no line is an empty head.
+        before = self._held or b"\r\n"
+        # So much more than the limit that no head within it is cut here.
+        seen = before + data[place : place + MAX_PART_HEADER_BYTES + _HEAD_ROOM]
+        end = seen.find(b"\r\n\r\n")
+        if end < 0:
+            _check_head(seen)
+            self._held = seen
+            return place + len(seen) - len(before)
+        self._held = b""
+        self._state = _DATA
+        yield PartBegin(_headers(seen[2:end]) if end else {})
+        return place + end + 4 - len(before)
 
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-        self._count(end - start)
+    def _data(self, data: bytes, place: int) -> Generator[Event, None, int]:
+        """Give what belongs to the part, up to the next delimiter."""
+        if self._held:
+            # Looked at together with as much as may complete the delimiter; never with all, since
+            # joining would copy it.
+            held, delimiter = self._held, self._delimiter
+            seen = held + data[place : place + len(delimiter) - 1]
+            found = seen.find(delimiter)
+            if found < 0:
+                begun = _begun(seen, 0, delimiter)
+                if begun < len(held):
+                    # It goes on, and `data` is at its end.
+                    if begun:
+                        yield PartData(memoryview(held)[:begun])
+                    self._held = seen[begun:]
+                    return place + len(seen) - len(held)
+                self._held = b""
+                yield PartData(memoryview(held))
+                return place
+            self._held = b""
+            if found:
+                yield PartData(memoryview(seen)[:found])
+            self._state = _BOUNDARY
+            return place + found + len(delimiter) - len(held)
+        found = data.find(self._delimiter, place)
+        if found < 0:
+            found = _begun(data, place, self._delimiter)
+            self._held = data[found:]
+            end = len(data)
+        else:
+            self._state = _BOUNDARY
+            end = found + len(self._delimiter)
+        if found > place:
+            yield PartData(memoryview(data)[place:found])
+        return end
 
-    def _count(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > MAX_PART_HEADER_BYTES:
-            raise TooLarge(
-                "The header lines of a part are too long.",
-                why=f"They may have {MAX_PART_HEADER_BYTES} bytes.",
-                remedy="Send the part with Content-Type alone.",
-            )
 
-    def _header_end(self) -> None:
-        name = self._field.decode("latin-1").strip().lower()
-        self._headers.setdefault(name, self._value.decode("latin-1").strip())
-        self._field = self._value = b""
+_PREAMBLE: Final = "preamble"
+_BOUNDARY: Final = "boundary"
+_HEAD: Final = "head"
+_DATA: Final = "data"
+_EPILOGUE: Final = "epilogue"
 
-    def _headers_finished(self) -> None:
-        self._events.append(PartBegin(dict(self._headers)))
+_HEAD_ROOM: Final = 4 * _MAX_HEADERS + 4
+"""Colons and line breaks, which do not count as bytes of header lines."""
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        self._events.append(PartData(memoryview(data)[start:end]))
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
-    def _end_part(self) -> None:
-        self._events.append(PartEnd())
 
-    def _end(self) -> None:
-        self.is_complete = True
-        self._events.append(End())
+def _begun(data: bytes, start: int, delimiter: bytes) -> int:
+    """Return where the end of `data` might be the beginning of a delimiter; its length if not."""
+    place = data.find(b"\r", max(start, len(data) - len(delimiter) + 1))
+    while place >= 0:
+        if delimiter.startswith(data[place:]):
+            return place
+        place = data.find(b"\r", place + 1)
+    return len(data)
+
+
+def _check_head(lines: bytes) -> None:
+    if len(lines) > MAX_PART_HEADER_BYTES + _HEAD_ROOM:
+        raise TooLarge(
+            "The header lines of a part are too long.",
+            why=f"They may have {MAX_PART_HEADER_BYTES} bytes.",
+            remedy="Send the part with Content-Type alone.",
+        )
+
+
+def _headers(lines: bytes) -> dict[str, str]:
+    _check_head(lines)
+    found: dict[str, str] = {}
+    each = lines.split(b"\r\n")
+    if len(each) > _MAX_HEADERS:
+        raise _not_multipart(f"One of its parts has more than {_MAX_HEADERS} header lines.")
+    for line in each:
+        name, colon, value = line.partition(b":")
+        if not colon or not _TOKEN.fullmatch(name) or b"\r" in value or b"\n" in value:
+            raise _not_multipart("One of its parts has a line that is no header line.")
+        found.setdefault(name.decode("latin-1").lower(), value.decode("latin-1").strip())
+    return found
 
 
 def _not_multipart(why: str) -> Invalid:

@@ -7,7 +7,7 @@ import email.parser
 import email.policy
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pacsteward.base.errors import Invalid, PacstewardError
@@ -113,6 +113,48 @@ def test_the_beginning_of_a_boundary_in_the_data_is_data(tail: bytes, size: int)
     payload = b"data" + tail + b"more" + tail
     ((_, data),) = read(written([payload], "boundary"), "boundary", size)
     assert data == payload
+
+
+@given(
+    st.lists(st.sampled_from([b"\r", b"\n", b"-", b"b", b"\r\n--b", b"x"]), max_size=40),
+    st.integers(min_value=1, max_value=9),
+)
+def test_what_only_looks_like_a_boundary_is_data_however_it_is_cut(
+    pieces: list[bytes], size: int
+) -> None:
+    """A delimiter counts when a line break or the two hyphens of the end follow it."""
+    payload = b"".join(pieces) + b"."
+    payload = payload.replace(b"\r\n--b\r\n", b"").replace(b"\r\n--b--", b"")
+    assume(b"\r\n--b\r\n" not in payload and b"\r\n--b--" not in payload)
+    assert [data for _, data in read(written([payload, b"2"]), size=size)] == [payload, b"2"]
+
+
+@pytest.mark.parametrize("size", [40, 1000])
+def test_data_are_views_of_what_came_in(size: int) -> None:
+    body = written([b"x" * 100])
+    reader = Reader("b")
+    for start in range(0, len(body), size):
+        chunk = body[start : start + size]
+        for event in reader.feed(chunk):
+            if isinstance(event, PartData) and len(event.data) > 5:
+                assert event.data.obj is chunk
+    assert reader.is_complete
+
+
+def test_nothing_behind_the_end_counts() -> None:
+    assert read(written([b"one"]) + written([b"two"])) == read(written([b"one"]))
+
+
+@pytest.mark.parametrize("line", [b"no colon", b": no name", b"a b: c", b"A: x\rB: y", b" A: b"])
+def test_header_lines_that_are_none_are_refused(line: bytes) -> None:
+    with pytest.raises(Invalid, match="no multipart body"):
+        read(b"--b\r\n" + line + b"\r\n\r\nx\r\n--b--")
+
+
+def test_a_part_may_have_no_header_lines_but_not_a_thousand() -> None:
+    assert read(b"--b\r\n\r\nx\r\n--b--") == [({}, b"x")]
+    with pytest.raises(Invalid, match="more than 100 header lines"):
+        read(b"--b\r\n" + b"A: b\r\n" * 101 + b"\r\nx\r\n--b--")
 
 
 def test_parts_need_no_content_disposition_and_headers_are_found_in_any_case() -> None:
