@@ -4,7 +4,9 @@ Inner modules belong to this package alone; what other floors need is listed her
 """
 
 from pacsteward.archive.archive import Archive
+from pacsteward.archive.arena import Parcel, Shelf
 from pacsteward.archive.bulk import BulkData
+from pacsteward.archive.courier import Courier, Undelivered
 from pacsteward.archive.doubtful import DOUBTFUL_MAX, Conflict, DoubtfulStudy, SetAside
 from pacsteward.archive.events import (
     ContentConflicted,
@@ -40,6 +42,7 @@ __all__ = [
     "BulkData",
     "Conflict",
     "ContentConflicted",
+    "Courier",
     "Damage",
     "DoesNotMatch",
     "DoubtfulStudy",
@@ -53,13 +56,16 @@ __all__ = [
     "Match",
     "Origin",
     "Outcome",
+    "Parcel",
     "RecordSetAside",
     "Selection",
     "SetAside",
+    "Shelf",
     "Space",
     "StoreResult",
     "StoredObject",
     "StudyArrived",
     "StudyCompleted",
+    "Undelivered",
     "VerifyReport",
 ]

@@ -25,6 +25,7 @@ from pacsteward.archive.client import KeeperClient
 from pacsteward.archive.columns import REQUEST_ATTRIBUTES_SEQUENCE
 from pacsteward.archive.completeness import CompletenessWatch
 from pacsteward.archive.conditions import unsupported
+from pacsteward.archive.courier import Courier, Couriers
 from pacsteward.archive.find import KEY_COLUMNS, Finder, Found, is_outside
 from pacsteward.archive.headers import instance_json, read_header, selected
 from pacsteward.archive.keeper import Keeper
@@ -111,6 +112,7 @@ class Archive:
         self._keeper = self._new_keeper() if is_keeper else None
         self._watch = CompletenessWatch(database, facts, clock)
         self._client = KeeperClient(data_folder)
+        self._couriers = Couriers(data_folder / "run")
 
     @classmethod
     def as_keeper(
@@ -174,6 +176,7 @@ class Archive:
 
     def close(self) -> None:
         """Let go of a reader's connection to the keeper."""
+        self._couriers.close()
         self._client.close()
 
     # --- taking in -------------------------------------------------------------------------------
@@ -201,6 +204,13 @@ class Archive:
         if self._keeper is not None:
             return self._keeper.store(origin, meta, data)
         return self._client.store(origin, meta, data)
+
+    async def courier(self) -> Courier | None:
+        """Return the way to hand instances to the keeper in memory that it shares.
+
+        None where `store` has to do: in the keeper itself, and while the keeper is away.
+        """
+        return None if self._keeper is not None else await self._couriers.get()
 
     # --- finding ---------------------------------------------------------------------------------
 

@@ -19,15 +19,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from pacsteward.archive.handover import HEAD, TEXT_MAX, address_of
-from pacsteward.archive.model import Origin, Outcome, StoreResult
-from pacsteward.base.errors import Broken, PacstewardError, Unavailable
+from pacsteward.archive.handover import TEXT_MAX, address_of
+from pacsteward.archive.messages import HEAD, error_of, keeper_is_away, result_of
+from pacsteward.archive.model import Origin, StoreResult
+from pacsteward.base.errors import Unavailable
 from pacsteward.dicom.part10 import FileMeta
 
 TIMEOUT_S: Final = 300.0
 _KEPT_MAX: Final = 16
-
-_KINDS: Final = {kind.kind.value: kind for kind in PacstewardError.__subclasses__()}
 
 
 class KeeperClient:
@@ -58,15 +57,7 @@ class KeeperClient:
         """
         request = {"call": "store", "origin": asdict(origin), "meta": asdict(meta)}
         found = self._ask(request, data)
-        return StoreResult(
-            outcome=Outcome(found["outcome"]),
-            sop_class_uid=found["sop_class_uid"],
-            sop_instance_uid=found["sop_instance_uid"],
-            study_instance_uid=found["study_instance_uid"],
-            series_instance_uid=found["series_instance_uid"],
-            warnings=tuple(found["warnings"]),
-            shortage=found["shortage"],
-        )
+        return result_of(found)
 
     def call(self, verb: str, arguments: Mapping[str, Any]) -> Any:
         """Have the keeper carry out a verb; JSON values in and out."""
@@ -98,21 +89,21 @@ class KeeperClient:
         except OSError:
             connection.close()
             if not is_used:
-                raise _away() from None
+                raise keeper_is_away() from None
             # Kept from before a restart of the keeper.
             connection = self._connect()
             try:
                 answer = self._exchange(connection, head, data)
             except OSError:
                 connection.close()
-                raise _away() from None
+                raise keeper_is_away() from None
         with self._lock:
             if len(self._kept) < _KEPT_MAX:
                 self._kept.append(connection)
             else:
                 connection.close()
         if "error" in answer:
-            raise _error(answer["error"])
+            raise error_of(answer["error"])
         return answer["result"]
 
     def _connection(self) -> tuple[socket.socket, bool]:
@@ -122,14 +113,7 @@ class KeeperClient:
         return self._connect(), False
 
     def _connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(TIMEOUT_S)
-        try:
-            connection.connect(str(address_of(self._run_folder)))
-        except OSError:
-            connection.close()
-            raise _away() from None
-        return connection
+        return connected(self._run_folder)
 
     @staticmethod
     def _exchange(
@@ -138,11 +122,40 @@ class KeeperClient:
         connection.sendall(head)
         if len(data):
             connection.sendall(data)
-        text_bytes, _ = HEAD.unpack(_receive(connection, HEAD.size))
-        if text_bytes > TEXT_MAX:
-            raise ConnectionError
-        answer: dict[str, Any] = json.loads(_receive(connection, text_bytes))
-        return answer
+        return answer_on(connection)
+
+
+def connected(run_folder: Path) -> socket.socket:
+    """Return a connection to the keeper.
+
+    Raises
+    ------
+    Unavailable
+        There is no keeper.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(TIMEOUT_S)
+    try:
+        connection.connect(str(address_of(run_folder)))
+    except OSError:
+        connection.close()
+        raise keeper_is_away() from None
+    return connection
+
+
+def answer_on(connection: socket.socket) -> dict[str, Any]:
+    """Return the next answer; blocks.
+
+    Raises
+    ------
+    OSError
+        The connection ended before.
+    """
+    text_bytes, _ = HEAD.unpack(_receive(connection, HEAD.size))
+    if text_bytes > TEXT_MAX:
+        raise ConnectionError
+    answer: dict[str, Any] = json.loads(_receive(connection, text_bytes))
+    return answer
 
 
 def _receive(connection: socket.socket, size: int) -> bytes:
@@ -154,16 +167,3 @@ def _receive(connection: socket.socket, size: int) -> bytes:
             raise ConnectionError
         view = view[count:]
     return bytes(received)
-
-
-def _error(fields: Mapping[str, str]) -> PacstewardError:
-    kind = _KINDS.get(fields["kind"], Broken)
-    return kind(fields["what"], why=fields["why"], remedy=fields["remedy"])
-
-
-def _away() -> Unavailable:
-    return Unavailable(
-        "The archive's keeper does not answer.",
-        why="The doors' process is not running, or is just being restarted.",
-        remedy="Start it, or try again in a moment.",
-    )

@@ -1,10 +1,11 @@
 """The keeper's door for other processes of the machine: a Unix socket.
 
-A message is a head of twelve bytes (big endian: size of the text, 4 bytes; size of the data set,
-8 bytes), a text in JSON, and for ``store`` the data set. Requests::
+A message is a head (`messages.py`; its number is the size of the data set), a text in JSON, and for
+``store`` the data set. Requests::
 
     {"call": "store", "origin": {…}, "meta": {…}}        + data set
     {"call": "reject", "arguments": {…}}                  any verb of the keeper
+    {"call": "share"}                                     from now on as `sharing.py` says
 
 Answers are ``{"result": …}`` or ``{"error": {"kind", "what", "why", "remedy"}}``. A connection
 serves one request after the other. Only the user that runs the archive may connect: the folder is
@@ -21,34 +22,23 @@ import contextlib
 import json
 import os
 import shutil
-import struct
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
-from pacsteward.archive.model import Origin, StoreResult
+from pacsteward.archive.messages import HEAD, Receiver, error_fields, result_fields
+from pacsteward.archive.model import Origin
+from pacsteward.archive.sharing import Closable, DescriptorWait, SharedConnection
 from pacsteward.base.errors import Broken, Invalid, PacstewardError
 from pacsteward.dicom.part10 import FileMeta
 
-HEAD: Final = struct.Struct(">IQ")
 TEXT_MAX: Final = 64 << 20
 PIECE_BYTES: Final = 1 << 20
 ADDRESS_MAX: Final = 100
 SOCKET_NAME: Final = "keeper.sock"
 ADDRESS_NAME: Final = "keeper.address"
 _TEMPORARY_PREFIX: Final = "pacsteward-"
-
-
-class Receiver(Protocol):
-    """An instance that is arriving; see `model.Incoming`."""
-
-    def write(self, fragment: bytes | memoryview) -> None: ...  # noqa: D102
-
-    async def finish(self) -> StoreResult: ...  # noqa: D102
-
-    def abandon(self) -> None: ...  # noqa: D102
 
 
 class Owner(Protocol):
@@ -73,7 +63,7 @@ class Handover:
         self._server: asyncio.Server | None = None
         self._address = Path()
         self._record = Path()
-        self._connections: set[_Connection] = set()
+        self._connections: set[Closable] = set()
 
     async def open(self, run_folder: Path) -> None:
         """Begin to listen."""
@@ -123,11 +113,12 @@ def address_of(run_folder: Path) -> Path:
 class _Connection(asyncio.BufferedProtocol):
     """One process at the other end; what it sends is received into the buffers that are kept."""
 
-    def __init__(self, owner: Owner, connections: set[_Connection]) -> None:
+    def __init__(self, owner: Owner, connections: set[Closable]) -> None:
         self._owner = owner
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
+        self._wait: DescriptorWait | None = None
         self._begin_message()
 
     def _begin_message(self) -> None:
@@ -167,6 +158,9 @@ class _Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """End it."""
+        if self._wait is not None:
+            self._wait.close()
+            self._wait = None
         if self._transport is not None:
             self._transport.close()
 
@@ -210,6 +204,10 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport.pause_reading()
         # Never filled while the answer is made.
         self._expect(1)
+        if self._failure is None and self._request["call"] == "share":
+            self._wait = DescriptorWait(self._transport, self._share, self.close)
+            self._say({"result": "ready"})
+            return
         self._task = asyncio.get_running_loop().create_task(self._answer())
 
     _stages: Final = {"head": _head, "text": _text, "piece": _piece}
@@ -218,36 +216,42 @@ class _Connection(asyncio.BufferedProtocol):
         try:
             answer = {"result": await self._result()}
         except PacstewardError as error:
-            answer = {"error": _error_fields(error)}
+            answer = {"error": error_fields(error)}
         except Exception as error:  # noqa: BLE001 — the other process must get an answer
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "A request to the keeper failed.", "exception": error}
             )
-            answer = {"error": _error_fields(Broken("The request to the keeper failed."))}
+            answer = {"error": error_fields(Broken("The request to the keeper failed."))}
         self._task = None
         assert self._transport is not None
         if self._transport.is_closing():
             return
-        text = json.dumps(answer).encode()
-        self._transport.write(HEAD.pack(len(text), 0) + text)
+        self._say(answer)
         self._begin_message()
         self._transport.resume_reading()
+
+    def _share(self, memory: memoryview) -> None:
+        """Become a connection of the other kind."""
+        assert self._transport is not None
+        self._wait = None
+        self._connections.discard(self)
+        connection = SharedConnection(self._owner.receive, memory, self._connections)
+        self._transport.set_protocol(connection)
+        connection.connection_made(self._transport)
+        self._say({"result": "shared"})
+        self._transport.resume_reading()
+
+    def _say(self, answer: Mapping[str, Any]) -> None:
+        assert self._transport is not None
+        text = json.dumps(answer).encode()
+        self._transport.write(HEAD.pack(len(text), 0) + text)
 
     async def _result(self) -> Any:
         if self._failure is not None:
             raise self._failure
         if self._receiver is not None:
             receiver, self._receiver = self._receiver, None
-            return asdict(await receiver.finish())
+            return result_fields(await receiver.finish())
         return await asyncio.to_thread(
             self._owner.call, self._request["call"], self._request.get("arguments", {})
         )
-
-
-def _error_fields(error: PacstewardError) -> dict[str, str]:
-    return {
-        "kind": error.kind.value,
-        "what": error.what,
-        "why": error.why,
-        "remedy": error.remedy,
-    }

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
 import stat
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +26,11 @@ from pacsteward.archive.fixtures.sender import (
     data_set,
     meta,
     running,
+    serving,
 )
 from pacsteward.archive.folder import BeforeRebuild, mark_half_made_index
-from pacsteward.archive.handover import HEAD, address_of
+from pacsteward.archive.handover import address_of
+from pacsteward.archive.messages import HEAD
 from pacsteward.archive.model import Outcome
 from pacsteward.base.db import Database
 from pacsteward.base.errors import (
@@ -43,24 +42,6 @@ from pacsteward.base.errors import (
     Unavailable,
     Unsupported,
 )
-
-
-@contextmanager
-def serving(house: House) -> Iterator[KeeperClient]:
-    """Let a running keeper listen, on an event loop of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(house.keeper.serve(), loop).result(10)
-    client = KeeperClient(house.folder)
-    try:
-        yield client
-    finally:
-        client.close()
-        asyncio.run_coroutine_threadsafe(house.keeper.close(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 def test_a_second_keeper_is_refused(tmp_path: Path, database: Database) -> None:

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Final
 
-from pacsteward.archive import Origin
+from pacsteward.archive import Courier, Origin, Shelf
 from pacsteward.base.errors import Invalid
 from pacsteward.dicom.uids import check_uid
 from pacsteward.dicom.web.answers import (
@@ -29,7 +29,7 @@ from pacsteward.dicom.web.answers import (
     single_form,
     warning,
 )
-from pacsteward.dicom.web.bodies import Spool, chunks
+from pacsteward.dicom.web.bodies import chunks
 from pacsteward.dicom.web.errors import UnsupportedMediaType
 from pacsteward.dicom.web.multipart import PartBegin, PartData, PartEnd, Reader, boundary_of
 from pacsteward.dicom.web.negotiation import (
@@ -40,6 +40,7 @@ from pacsteward.dicom.web.negotiation import (
     parse_media_type,
 )
 from pacsteward.feature import House, Route
+from pacsteward.features.storage.payload import Payload
 from pacsteward.features.storage.settings import StorageSettings
 from pacsteward.features.storage.stow import (
     Verdict,
@@ -47,7 +48,9 @@ from pacsteward.features.storage.stow import (
     remarks,
     response_data_set,
     store_instance,
+    store_parcel,
 )
+from pacsteward.web.threads import in_thread
 
 AT_A_TIME: Final = 4
 """Instances of one request that are being stored at once."""
@@ -87,73 +90,91 @@ class _Intake:
         self._origin = Origin(door="stow", actor=actor.name, address=actor.address)
         self._scratch = house.archive.scratch_folder()
         self._free = asyncio.Semaphore(AT_A_TIME)
+        self._courier: Courier | None = None
+        self._shelf: Shelf | None = None
 
     async def run(self) -> list[Verdict]:
         """Take all parts; the verdicts come in their order."""
         content_type = parse_media_type(self._request.headers.get("content-type", ""))
         _check_type(content_type)
         _check_encoding(self._request.headers.get("content-encoding", ""))
+        self._courier = await self._house.archive.courier()
+        if self._courier is not None:
+            self._shelf = self._courier.shelf()
         stores: list[asyncio.Task[Verdict]] = []
         try:
-            async for spool in self._parts(content_type):
+            async for payload in self._parts(content_type):
                 await self._free.acquire()
-                stores.append(asyncio.create_task(self._store(spool)))
+                stores.append(asyncio.create_task(self._store(payload)))
         finally:
+            if self._shelf is not None:
+                self._shelf.close()
             # Those that are whole are kept, also when the rest of the body is broken: the sender
             # may repeat the request, since storing again what is here changes nothing.
             await asyncio.gather(*stores, return_exceptions=True)
         return [task.result() for task in stores]
 
-    async def _parts(self, content_type: MediaType) -> AsyncIterator[Spool]:
+    async def _parts(self, content_type: MediaType) -> AsyncIterator[Payload]:
         body = chunks(self._request, max_bytes=self._settings.max_request_bytes)
         if not content_type.is_multipart:
             yield await self._whole(body)
             return
         reader = Reader(boundary_of(content_type), max_parts=self._settings.max_parts)
         with ExitStack() as unfinished:
-            spool: Spool | None = None
+            payload: Payload | None = None
             async for chunk in body:
                 for event in reader.feed(chunk):
                     if isinstance(event, PartData):
-                        if spool is not None:
-                            spool.write(event.data)
+                        if payload is not None:
+                            payload.write(event.data)
                     elif isinstance(event, PartBegin):
                         _check_part(event)
-                        spool = unfinished.enter_context(self._spool())
-                    elif isinstance(event, PartEnd) and spool is not None:
+                        payload = unfinished.enter_context(closing(self._payload()))
+                    elif isinstance(event, PartEnd) and payload is not None:
                         unfinished.pop_all()
-                        yield spool
-                        spool = None
+                        yield payload
+                        payload = None
             reader.close()
 
-    async def _whole(self, body: AsyncIterator[bytes]) -> Spool:
-        spool = self._spool()
+    async def _whole(self, body: AsyncIterator[bytes]) -> Payload:
+        payload = self._payload()
         try:
             async for chunk in body:
-                spool.write(chunk)
+                payload.write(chunk)
         except BaseException:
-            spool.close()
+            payload.close()
             raise
-        return spool
+        return payload
 
-    def _spool(self) -> Spool:
-        return Spool(self._scratch, max_bytes=self._settings.max_request_bytes)
+    def _payload(self) -> Payload:
+        return Payload(self._shelf, self._scratch, max_bytes=self._settings.max_request_bytes)
 
-    async def _store(self, spool: Spool) -> Verdict:
+    async def _store(self, payload: Payload) -> Verdict:
         try:
-            return await asyncio.to_thread(self._store_now, spool)
+            verdict: Verdict | None = None
+            if self._courier is not None and payload.parcel is not None:
+                verdict = await store_parcel(
+                    self._courier,
+                    self._settings,
+                    self._origin,
+                    payload.parcel,
+                    study_instance_uid=self._study,
+                )
+            if verdict is None:
+                verdict = await in_thread(self._store_now, payload)
+            return verdict
         finally:
+            payload.close()
             self._free.release()
 
-    def _store_now(self, spool: Spool) -> Verdict:
-        with spool:
-            return store_instance(
-                self._house.archive,
-                self._settings,
-                self._origin,
-                spool.value(),
-                study_instance_uid=self._study,
-            )
+    def _store_now(self, payload: Payload) -> Verdict:
+        return store_instance(
+            self._house.archive,
+            self._settings,
+            self._origin,
+            payload.value(),
+            study_instance_uid=self._study,
+        )
 
 
 def _check_type(content_type: MediaType) -> None:

@@ -15,7 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pacsteward.archive import Archive, DoesNotMatch, Origin, Outcome, StoreResult
+from pacsteward.archive import (
+    Archive,
+    Courier,
+    DoesNotMatch,
+    Origin,
+    Outcome,
+    Parcel,
+    StoreResult,
+    Undelivered,
+)
 from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unavailable
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import Header, read_header
@@ -70,6 +79,62 @@ class Failed:
 
 
 Verdict = Stored | Failed
+
+_NOTHING: Final = memoryview(b"")
+
+
+async def store_parcel(
+    courier: Courier,
+    settings: StorageSettings,
+    origin: Origin,
+    parcel: Parcel,
+    *,
+    study_instance_uid: str = "",
+) -> Verdict | None:
+    """Keep one instance that lies in shared memory, if there is nothing unusual about it.
+
+    Parameters
+    ----------
+    parcel
+        A whole Part 10 file.
+
+    Returns
+    -------
+    Verdict or None
+        None when `store_instance` has to look at it: what the file says in front is not what the
+        data set says, it cannot be read, or the keeper went away. That it was sent already does no
+        harm; to store the same again changes nothing.
+    """
+    head = next(parcel.views(), _NOTHING)
+    try:
+        meta, offset = split_part10(head)
+        # Where the first piece ends, the file meta information may go on in the next one.
+        if offset + 2 > len(head) or not _is_plain(settings, meta):
+            return None
+        if study_instance_uid:
+            data_set = Fragments(tuple(parcel.views(offset)))
+            _check_study(read_header(data_set, meta.transfer_syntax_uid), study_instance_uid)
+        result = await courier.store(origin, meta, parcel, offset)
+    except (Invalid, Undelivered):
+        return None
+    except PacstewardError as error:
+        return Failed(
+            failure_reason(error),
+            error,
+            meta.media_storage_sop_class_uid,
+            meta.media_storage_sop_instance_uid,
+        )
+    return Stored(result, _warning_reason(result, settings))
+
+
+def _is_plain(settings: StorageSettings, meta: FileMeta) -> bool:
+    """Whether the keeper finds out by itself that the data set is of a class that is accepted.
+
+    It refuses a data set that is of another class, or another instance, than is said in front.
+    """
+    return bool(meta.media_storage_sop_instance_uid) and is_accepted(
+        settings, meta.media_storage_sop_class_uid
+    )
 
 
 def store_instance(

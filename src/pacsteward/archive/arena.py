@@ -1,0 +1,227 @@
+"""Memory that a process shares with the keeper: instances lie in it while they are handed over.
+
+The process that hands over owns an arena: a file of a fixed size that exists in memory only and has
+no name, so a crash leaves nothing behind. It is lent in blocks. A `Shelf` takes the bytes of one
+request as they come, and a `Parcel` is one instance on it, in one piece or several. A block is lent
+again when nobody has a hold on it: neither the shelf, nor a parcel that lies on it.
+
+The keeper maps the same file, for reading only (`mapped`), and is told where the pieces are
+(`sharing.py`). It checks each place against the size of its own mapping; it takes a file that can
+neither shrink nor grow (seals), since to touch a page behind the end would kill it. Of what is left
+it need not be afraid, and cannot be sure either: whoever owns the arena could change bytes while
+they are being written. The checksum would then not agree with what is on the disk; the record would
+read as damaged, and so might the end of the log after a crash. So nothing but the rule of the
+blocks stands between a mistake here and a damaged record: **a parcel that was sent keeps its blocks
+until its answer is there**, and an arena whose connection broke is never written to again. Against
+malice there is nothing to gain: who may connect runs as the same user and owns the data folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from pacsteward.base.errors import Invalid
+
+BLOCK_BYTES: Final = 512 << 10
+ARENA_BYTES: Final = 64 << 20
+"""A page of it takes room only once it was used, and blocks that are warm are lent first."""
+
+_MAPPED_MAX: Final = 1 << 30
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class Arena:
+    """Shared memory, and which blocks of it are free.
+
+    Parameters
+    ----------
+    size_bytes
+        A multiple of `BLOCK_BYTES`.
+    """
+
+    def __init__(self, size_bytes: int = ARENA_BYTES) -> None:
+        self.descriptor = os.memfd_create("pacsteward-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.descriptor, size_bytes)
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            memory = memoryview(mmap.mmap(self.descriptor, size_bytes))
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        self._free = [
+            Block(self, offset, memory[offset : offset + BLOCK_BYTES])
+            for offset in reversed(range(0, size_bytes, BLOCK_BYTES))
+        ]
+        self.is_retired = False
+
+    def take(self) -> Block | None:
+        """Lend a block, or None when all are lent."""
+        return self._free.pop() if self._free and not self.is_retired else None
+
+    def give(self, block: Block) -> None:
+        """Take a block back, on which nobody has a hold."""
+        self._free.append(block)
+
+    def retire(self) -> None:
+        """Lend nothing any more; what lies here can still be read by those who put it here."""
+        self.is_retired = True
+
+    def close_descriptor(self) -> None:
+        """Let the file go; it lives as long as somebody has it mapped."""
+        os.close(self.descriptor)
+
+
+class Block:
+    """A part of an arena, with the number of those who have a hold on it."""
+
+    __slots__ = ("_arena", "_holds", "offset", "view")
+
+    def __init__(self, arena: Arena, offset: int, view: memoryview) -> None:
+        self._arena = arena
+        self._holds = 0
+        self.offset = offset
+        self.view = view
+
+    def hold(self) -> None:
+        """Keep it from being lent again."""
+        self._holds += 1
+
+    def let_go(self) -> None:
+        """End a hold; the last one gives it back."""
+        self._holds -= 1
+        if not self._holds:
+            self._arena.give(self)
+
+
+class Shelf:
+    """Takes bytes as they come, block after block; several parcels may lie in one block.
+
+    Parameters
+    ----------
+    arena
+        Lends the blocks.
+    """
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena = arena
+        self._block: Block | None = None
+        self._filled = 0
+
+    def put(self, data: memoryview) -> tuple[Block, int, int] | None:
+        """Copy as much of `data` as the block has room for.
+
+        Returns
+        -------
+        (Block, int, int) or None
+            Where it lies: block, first byte in it, number of bytes. None when there is no block.
+        """
+        if self._block is None or self._filled == BLOCK_BYTES:
+            self.close()
+            self._block = self.arena.take()
+            if self._block is None:
+                return None
+            self._block.hold()
+            self._filled = 0
+        start = self._filled
+        count = min(len(data), BLOCK_BYTES - start)
+        self._block.view[start : start + count] = data[:count]
+        self._filled += count
+        return self._block, start, count
+
+    def close(self) -> None:
+        """Put nothing more here."""
+        if self._block is not None:
+            self._block.let_go()
+            self._block = None
+
+
+class Parcel:
+    """One instance that lies in shared memory; `release` it exactly once.
+
+    Parameters
+    ----------
+    shelf
+        Where its bytes are put.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._pieces: list[tuple[Block, int, int]] = []
+        self._holds = 1
+        self.arena = shelf.arena
+        self.size = 0
+
+    def write(self, data: memoryview) -> int:
+        """Take the next bytes; return how many found room. Fewer than all: the arena is full."""
+        taken = 0
+        while taken < len(data):
+            piece = self._shelf.put(data[taken:])
+            if piece is None:
+                break
+            self._add(*piece)
+            taken += piece[2]
+        self.size += taken
+        return taken
+
+    def _add(self, block: Block, start: int, count: int) -> None:
+        if self._pieces:
+            last, last_start, last_count = self._pieces[-1]
+            if last is block:
+                # What one parcel takes in a row lies in a row.
+                self._pieces[-1] = block, last_start, last_count + count
+                return
+        block.hold()
+        self._pieces.append((block, start, count))
+
+    def views(self, offset: int = 0) -> Iterator[memoryview]:
+        """Give its bytes from `offset` on, without copying them."""
+        for block, start, count in self._pieces:
+            if offset < count:
+                yield block.view[start + offset : start + count]
+            offset = max(0, offset - count)
+
+    def places(self, offset: int = 0) -> list[int]:
+        """Return where its bytes from `offset` on lie: place and length of each piece in turn."""
+        places: list[int] = []
+        for block, start, count in self._pieces:
+            if offset < count:
+                places += block.offset + start + offset, count - offset
+            offset = max(0, offset - count)
+        return places
+
+    def hold(self) -> None:
+        """Keep it from being released: it was sent, and its answer is not here."""
+        self._holds += 1
+
+    def release(self) -> None:
+        """End a hold; the first one is its maker's."""
+        self._holds -= 1
+        if not self._holds:
+            for block, _, _ in self._pieces:
+                block.let_go()
+            self._pieces.clear()
+
+
+def mapped(descriptor: int) -> memoryview:
+    """Map the arena of another process, for reading.
+
+    Raises
+    ------
+    Invalid
+        It is none that can be trusted to keep its size.
+    """
+    try:
+        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:
+        seals = 0
+    size_bytes = os.fstat(descriptor).st_size
+    if seals & _SEALS != _SEALS or not 0 < size_bytes <= _MAPPED_MAX:
+        raise Invalid(
+            "The memory was not taken.",
+            why="It can change its size, or is larger than an arena may be.",
+        )
+    return memoryview(mmap.mmap(descriptor, size_bytes, access=mmap.ACCESS_READ))

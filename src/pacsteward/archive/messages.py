@@ -1,0 +1,79 @@
+"""What the keeper and other processes say to each other: heads, results, errors.
+
+Each message begins with a head of twelve bytes, big endian: size of the text (4), and a number (8)
+whose meaning `handover.py` and `sharing.py` give. The text is JSON.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from pacsteward.archive.model import Outcome, StoreResult
+from pacsteward.base.errors import Broken, PacstewardError, Unavailable
+
+HEAD: Final = struct.Struct(">IQ")
+
+_KINDS: Final = {kind.kind.value: kind for kind in PacstewardError.__subclasses__()}
+
+
+class Receiver(Protocol):
+    """An instance that is arriving; see `model.Incoming`."""
+
+    def write(self, fragment: bytes | memoryview) -> None: ...  # noqa: D102
+
+    async def finish(self) -> StoreResult: ...  # noqa: D102
+
+    def abandon(self) -> None: ...  # noqa: D102
+
+
+def result_fields(result: StoreResult) -> dict[str, Any]:
+    """Return a result as it is told to another process."""
+    return {
+        "outcome": result.outcome.value,
+        "sop_class_uid": result.sop_class_uid,
+        "sop_instance_uid": result.sop_instance_uid,
+        "study_instance_uid": result.study_instance_uid,
+        "series_instance_uid": result.series_instance_uid,
+        "warnings": result.warnings,
+        "shortage": result.shortage,
+    }
+
+
+def result_of(fields: Mapping[str, Any]) -> StoreResult:
+    """Return the result that another process told."""
+    return StoreResult(
+        outcome=Outcome(fields["outcome"]),
+        sop_class_uid=fields["sop_class_uid"],
+        sop_instance_uid=fields["sop_instance_uid"],
+        study_instance_uid=fields["study_instance_uid"],
+        series_instance_uid=fields["series_instance_uid"],
+        warnings=tuple(fields["warnings"]),
+        shortage=fields["shortage"],
+    )
+
+
+def error_fields(error: PacstewardError) -> dict[str, str]:
+    """Return an error as it is told to another process."""
+    return {
+        "kind": error.kind.value,
+        "what": error.what,
+        "why": error.why,
+        "remedy": error.remedy,
+    }
+
+
+def error_of(fields: Mapping[str, str]) -> PacstewardError:
+    """Return the error that another process told."""
+    kind = _KINDS.get(fields["kind"], Broken)
+    return kind(fields["what"], why=fields["why"], remedy=fields["remedy"])
+
+
+def keeper_is_away() -> Unavailable:
+    """Return what is to be said when nobody answers."""
+    return Unavailable(
+        "The archive's keeper does not answer.",
+        why="The doors' process is not running, or is just being restarted.",
+        remedy="Start it, or try again in a moment.",
+    )

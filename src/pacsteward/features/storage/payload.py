@@ -1,0 +1,69 @@
+"""One part of a STOW-RS request while it arrives.
+
+Where the keeper shares memory with this process it lies there, and is handed over without a copy;
+it goes to a `Spool` when it is large, or when that memory is full.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pacsteward.archive import Parcel, Shelf
+from pacsteward.dicom.web.bodies import IN_MEMORY_BYTES, Spool
+
+
+class Payload:
+    """The bytes of one part; `close` frees them.
+
+    Parameters
+    ----------
+    shelf
+        Shared memory for the parts of this request; None where there is none.
+    folder, max_bytes
+        Of `Spool`.
+    """
+
+    def __init__(self, shelf: Shelf | None, folder: Path, *, max_bytes: int) -> None:
+        self.parcel = Parcel(shelf) if shelf is not None else None
+        self._spool = Spool(folder, max_bytes=max_bytes)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes, which must stay unchanged.
+
+        Raises
+        ------
+        TooLarge
+            It is longer than it may be.
+        """
+        if self.parcel is None:
+            self._spool.write(data)
+            return
+        view = memoryview(data)
+        taken = 0
+        if self.parcel.size + len(view) <= IN_MEMORY_BYTES:
+            taken = self.parcel.write(view)
+        if taken < len(view):
+            self._move_to_spool(self.parcel)
+            self._spool.write(view[taken:])
+
+    def value(self) -> memoryview:
+        """Return the whole; valid until `close`."""
+        if self.parcel is not None:
+            return memoryview(b"".join(self.parcel.views()))
+        return self._spool.value()
+
+    def close(self) -> None:
+        """Free everything."""
+        self._spool.close()
+        if self.parcel is not None:
+            self.parcel.release()
+            self.parcel = None
+
+    def _move_to_spool(self, parcel: Parcel) -> None:
+        # As copies: the memory is lent to somebody else at once.
+        self.parcel = None
+        try:
+            for view in parcel.views():
+                self._spool.write(bytes(view))
+        finally:
+            parcel.release()
