@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacsteward.web import problem
+from pacsteward.web.inflow import SCOPE_KEY, Inflow
 
 HEADERS_MAX = 100
 JSON_DEPTH_MAX = 64
@@ -70,18 +71,18 @@ class Limits:
         ):
             await _refuse(scope, receive, send, 431, "The request's headers are too large.")
             return
-        limit = None if self._is_streamed(scope) else self._body_max_bytes
+        is_free = is_streamed(scope["method"], scope["path"], self._streamed)
+        limit = None if is_free else self._body_max_bytes
         if limit is not None and _promised_bytes(headers) > limit:
             await _refuse(scope, receive, send, 413, _too_large(limit))
             return
         depth = self._json_depth_max if limit is not None and _may_be_json(headers) else None
         await _Watched(scope, receive, send, limit, self._stall_s, depth).run(self._app)
 
-    def _is_streamed(self, scope: Scope) -> bool:
-        return any(
-            scope["method"] == method and scope["path"].startswith(path)
-            for method, path in self._streamed
-        )
+
+def is_streamed(method: str, path: str, streamed: Sequence[tuple[str, str]] = STREAMED) -> bool:
+    """Say whether the body of a request is read as it comes, whatever its size."""
+    return any(method == one and path.startswith(beginning) for one, beginning in streamed)
 
 
 class _Watched:
@@ -107,6 +108,9 @@ class _Watched:
         self._is_body_in = False
         self._has_answered = False
         self._fault: tuple[int, str] | None = None
+        inflow: Inflow | None = scope.get(SCOPE_KEY)
+        if inflow is not None:
+            inflow.watch(stall_s, self._stalled)
 
     async def run(self, app: ASGIApp) -> None:
         try:
@@ -125,7 +129,7 @@ class _Watched:
             async with asyncio.timeout(self._stall_s):
                 message = await self._receive()
         except TimeoutError:
-            self._fault = (408, "The request stopped coming in.")
+            self._stalled()
             return {"type": "http.disconnect"}
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
@@ -140,6 +144,9 @@ class _Watched:
                 )
                 return {"type": "http.disconnect"}
         return message
+
+    def _stalled(self) -> None:
+        self._fault = (408, "The request stopped coming in.")
 
     async def _is_too_deep(self, message: Message) -> bool:
         """Collect the body, and look at it when it is whole."""

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES
+from pacsteward.web.inflow import SCOPE_KEY, Inflow, length_of
+from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES, is_streamed
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -50,6 +52,8 @@ class PatientProtocol(HttpToolsProtocol):
         self._unsent_bytes = 0
         self._read_at = 0.0
         self._cycles: deque[Any] = deque()
+        self._inflow: Inflow | None = None
+        self._body_bytes = 0
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -60,6 +64,8 @@ class PatientProtocol(HttpToolsProtocol):
             # Uvicorn tells only the last of several requests that were sent in a row; the answer
             # to another would be written to a connection that is gone.
             cycle.disconnected = True
+        if self._inflow is not None:
+            self._inflow.lose()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -68,6 +74,12 @@ class PatientProtocol(HttpToolsProtocol):
             if self._deadline is None and self._is_idle():
                 # What is left of a body that was refused; it must end in time, too.
                 self._wait_for_head()
+            if self._inflow is not None:
+                self._unset_keepalive_if_required()
+                rest = self._inflow.receive(data)
+                if rest:
+                    self.data_received(rest)
+                return
         elif self._deadline is not None:
             # In a head, or before the first one. A body in the same piece counts too; it is
             # never larger than one read.
@@ -83,11 +95,35 @@ class PatientProtocol(HttpToolsProtocol):
         """Stop the clock: the head is in."""
         self._stop_waiting()
         self._is_in_body = True
+        self._body_bytes = 0
         super().on_headers_complete()
+        if is_streamed(self.scope["method"], self.scope["path"]) and self.cycle is not None:
+            scope = cast(dict[str, Any], self.scope)
+            length = length_of(scope)
+            if length:
+                scope[SCOPE_KEY] = Inflow(self, self.cycle, length)
         while self._cycles and self._cycles[0].response_complete:
             self._cycles.popleft()
         if self.cycle is not None:
             self._cycles.append(self.cycle)
+
+    def on_body(self, body: bytes) -> None:
+        """Count what the parser has seen of the body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    def divert(self, inflow: Inflow) -> int:
+        """Give what comes to `inflow` from now on; return how many bytes the body still lacks."""
+        self._inflow = inflow
+        return inflow.length - self._body_bytes
+
+    def rejoin(self) -> None:
+        """Take what comes for the next request: the body is whole."""
+        self._inflow = None
+        # The old one would wait for the body that it has not seen.
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.on_message_complete()
 
     def on_message_complete(self) -> None:
         """Take what follows for the next head."""

@@ -1,0 +1,248 @@
+"""Bodies that are given piece by piece: whole, bounded in time, and nothing of the next request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from pacsteward.web.inflow import Inflow, inflow_of
+from pacsteward.web.limits import Limits
+from pacsteward.web.protocol import PatientProtocol
+
+PATH = b"/dicom-web/studies"
+
+Talk = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Hasty(PatientProtocol):
+    head_timeout_s = 0.3
+
+
+class Handler:
+    """Counts what it gets of each body, and says how much and in which way."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.take: Callable[[Inflow, bytes], None] = lambda _inflow, data: self.pieces.append(data)
+        self.ends: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            text = await self.read(request)
+        except ClientDisconnect:
+            self.ends.append("away")
+            return
+        except ValueError:
+            self.ends.append("refused")
+            text = "refused"
+        await PlainTextResponse(text)(scope, receive, send)
+
+    async def read(self, request: Request) -> str:
+        inflow = inflow_of(request)
+        if inflow is None:
+            return f"asked {len(await request.body())}"
+        before = sum(map(len, self.pieces))
+        await inflow.into(lambda data: self.take(inflow, data))
+        return f"given {sum(map(len, self.pieces)) - before}"
+
+
+@asynccontextmanager
+async def talking(app: Any) -> AsyncIterator[Talk]:
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, http=Hasty, lifespan="off", log_config=None
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        async with asyncio.timeout(20):
+            yield reader, writer
+    finally:
+        writer.close()
+        server.should_exit = True
+        await task
+
+
+def limited(app: Any, stall_s: float = 0.3) -> Limits:
+    return Limits(app, body_max_bytes=100, stall_s=stall_s)
+
+
+def head(*lines: bytes, path: bytes = PATH) -> bytes:
+    return b"\r\n".join((b"POST " + path + b" HTTP/1.1", b"host: x", *lines)) + b"\r\n\r\n"
+
+
+def post(body: bytes, path: bytes = PATH) -> bytes:
+    return head(b"content-length: %d" % len(body), path=path) + body
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    lines = await reader.readuntil(b"\r\n\r\n")
+    length = int(lines.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    return int(lines.split()[1]), await reader.readexactly(length)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 3_000_000])
+def test_a_body_is_given_whole_and_the_next_request_is_taken(size: int) -> None:
+    body = bytes(range(256)) * (size // 256 + 1)
+
+    async def talk() -> list[tuple[int, bytes]]:
+        async with talking(handler) as (reader, writer):
+            # Two in a row, and one that comes alone.
+            writer.write(post(body) + post(body[:7]))
+            answers = [await answer(reader), await answer(reader)]
+            writer.write(post(body[:9]))
+            return [*answers, await answer(reader)]
+
+    handler = Handler()
+    assert asyncio.run(talk()) == [
+        (200, b"given %d" % len(body)),
+        (200, b"given 7"),
+        (200, b"given 9"),
+    ]
+    assert b"".join(handler.pieces) == body + body[:7] + body[:9]
+
+
+def test_a_body_that_comes_byte_by_byte_is_given_whole() -> None:
+    async def talk() -> tuple[int, bytes]:
+        async with talking(handler) as (reader, writer):
+            for letter in post(b"0123456789"):
+                writer.write(bytes([letter]))
+                await asyncio.sleep(0.001)
+            return await answer(reader)
+
+    handler = Handler()
+    assert asyncio.run(talk()) == (200, b"given 10")
+    assert b"".join(handler.pieces) == b"0123456789"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        head(b"transfer-encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n",
+        head(b"content-length: 3", b"expect: 100-continue") + b"abc",
+        post(b"abc", path=b"/elsewhere"),
+    ],
+)
+def test_other_bodies_are_asked_for_as_ever(sent: bytes) -> None:
+    async def talk() -> bytes:
+        async with talking(Handler()) as (reader, writer):
+            writer.write(sent)
+            return await reader.readuntil(b"asked 3")
+
+    assert asyncio.run(talk()).count(b"HTTP/1.1 200") == 1
+
+
+def test_what_is_left_of_a_refused_body_is_no_next_request() -> None:
+    """Also when it looks like one."""
+
+    def refuse(_inflow: Inflow, _data: bytes) -> None:
+        raise ValueError
+
+    async def talk() -> list[tuple[int, bytes]]:
+        async with talking(handler) as (reader, writer):
+            writer.write(head(b"content-length: 900000") + bytes(100_000))
+            first = await answer(reader)
+            handler.take = lambda _inflow, data: handler.pieces.append(data)
+            rest = post(b"no request") * 20_000
+            writer.write(rest[:800_000] + post(b"abc"))
+            return [first, await answer(reader)]
+
+    handler = Handler()
+    handler.take = refuse
+    assert asyncio.run(talk()) == [(200, b"refused"), (200, b"given 3")]
+
+
+def test_what_is_left_of_a_refused_body_must_come_in_time() -> None:
+    def refuse(_inflow: Inflow, _data: bytes) -> None:
+        raise ValueError
+
+    async def talk() -> bytes:
+        async with talking(handler) as (reader, writer):
+            writer.write(head(b"content-length: 900000") + bytes(100_000))
+            await answer(reader)
+            writer.write(b"x")
+            return await reader.read()
+
+    handler = Handler()
+    handler.take = refuse
+    # Closed: an answer was given already.
+    assert asyncio.run(talk()) == b""
+
+
+def test_a_body_that_stalls_is_given_up() -> None:
+    async def talk() -> bytes:
+        async with talking(limited(handler)) as (reader, writer):
+            writer.write(head(b"content-length: 900000") + bytes(100_000))
+            return await reader.readuntil(b"\r\n\r\n")
+
+    handler = Handler()
+    lines = asyncio.run(talk())
+    assert lines.startswith(b"HTTP/1.1 408")
+    assert b"connection: close" in lines.lower()
+    assert handler.ends == ["away"]
+
+
+def test_a_body_that_comes_slowly_is_no_stalled_one() -> None:
+    async def talk() -> tuple[int, bytes]:
+        async with talking(limited(Handler(), stall_s=1.0)) as (reader, writer):
+            writer.write(head(b"content-length: 15"))
+            for _ in range(15):
+                writer.write(b"x")
+                await asyncio.sleep(0.1)
+            return await answer(reader)
+
+    assert asyncio.run(talk()) == (200, b"given 15")
+
+
+def test_a_client_that_goes_away_ends_it() -> None:
+    async def talk() -> None:
+        async with talking(handler) as (_reader, writer):
+            writer.write(head(b"content-length: 900000") + bytes(100_000))
+            while not handler.pieces:
+                await asyncio.sleep(0.01)
+            writer.transport.abort()
+            while not handler.ends:
+                await asyncio.sleep(0.01)
+
+    handler = Handler()
+    asyncio.run(talk())
+    assert handler.ends == ["away"]
+
+
+def test_a_pause_holds_the_sender_up_and_is_no_stall() -> None:
+    size = 40_000_000
+
+    async def talk() -> tuple[int, bytes]:
+        async with talking(limited(handler, stall_s=0.5)) as (reader, writer):
+            writer.write(head(b"content-length: %d" % size) + bytes(size))
+            while not paused:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(1.5)
+            got = len(handler.pieces)
+            assert got < size // 256_000
+            await asyncio.sleep(0.1)
+            assert len(handler.pieces) == got
+            paused[0].resume()
+            return await answer(reader)
+
+    def take_and_pause(inflow: Inflow, data: bytes) -> None:
+        handler.pieces.append(data)
+        if not paused:
+            paused.append(inflow)
+            inflow.pause()
+
+    handler, paused = Handler(), list[Inflow]()
+    handler.take = take_and_pause
+    assert asyncio.run(talk()) == (200, b"given %d" % size)
