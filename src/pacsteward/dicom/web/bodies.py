@@ -33,24 +33,38 @@ async def chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
     Invalid
         The client went away before the end.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > max_bytes:
-        raise _too_large(max_bytes)
+    check_announced(request, max_bytes=max_bytes)
     size = 0
     stream = request.stream()
     while True:
         try:
             chunk = await anext(stream, b"")
         except ClientDisconnect as error:
-            raise Invalid(
-                "The body was not received.", why="The connection ended before it did."
-            ) from error
+            raise not_received() from error
         if not chunk:
             return
         size += len(chunk)
         if size > max_bytes:
             raise _too_large(max_bytes)
         yield chunk
+
+
+def check_announced(request: Request, *, max_bytes: int) -> None:
+    """Refuse a body that is announced as too large.
+
+    Raises
+    ------
+    TooLarge
+        It would be longer than `max_bytes`.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > max_bytes:
+        raise _too_large(max_bytes)
+
+
+def not_received() -> Invalid:
+    """Return what is said of a body whose client went away."""
+    return Invalid("The body was not received.", why="The connection ended before it did.")
 
 
 def _too_large(max_bytes: int) -> TooLarge:

@@ -14,9 +14,10 @@ not taken yet; they are answered 415.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable
 from typing import Final
+
+from starlette.requests import ClientDisconnect
 
 from pacsteward.archive import Courier, Origin, Shelf
 from pacsteward.base.errors import Invalid
@@ -29,7 +30,7 @@ from pacsteward.dicom.web.answers import (
     single_form,
     warning,
 )
-from pacsteward.dicom.web.bodies import chunks
+from pacsteward.dicom.web.bodies import check_announced, chunks, not_received
 from pacsteward.dicom.web.errors import UnsupportedMediaType
 from pacsteward.dicom.web.multipart import PartBegin, PartData, PartEnd, Reader, boundary_of
 from pacsteward.dicom.web.negotiation import (
@@ -50,9 +51,10 @@ from pacsteward.features.storage.stow import (
     store_instance,
     store_parcel,
 )
+from pacsteward.web.inflow import Inflow, inflow_of
 from pacsteward.web.threads import in_thread
 
-AT_A_TIME: Final = 4
+AT_A_TIME: Final = 8
 """Instances of one request that are being stored at once."""
 
 
@@ -88,10 +90,15 @@ class _Intake:
         self._settings = house.settings.of(StorageSettings)
         actor = request.state.actor
         self._origin = Origin(door="stow", actor=actor.name, address=actor.address)
-        self._scratch = house.archive.scratch_folder()
-        self._free = asyncio.Semaphore(AT_A_TIME)
+        self._threads = asyncio.Semaphore(AT_A_TIME)
         self._courier: Courier | None = None
         self._shelf: Shelf | None = None
+        self._inflow: Inflow | None = None
+        self._payload: Payload | None = None
+        """The part that is arriving."""
+        self._stores: list[asyncio.Task[Verdict]] = []
+        self._running = 0
+        self._has_room = asyncio.Event()
 
     async def run(self) -> list[Verdict]:
         """Take all parts; the verdicts come in their order."""
@@ -101,53 +108,83 @@ class _Intake:
         self._courier = await self._house.archive.courier()
         if self._courier is not None:
             self._shelf = self._courier.shelf()
-        stores: list[asyncio.Task[Verdict]] = []
         try:
-            async for payload in self._parts(content_type):
-                await self._free.acquire()
-                stores.append(asyncio.create_task(self._store(payload)))
+            if content_type.is_multipart:
+                await self._parts(content_type)
+            else:
+                await self._whole()
         finally:
+            if self._payload is not None:
+                self._payload.close()
             if self._shelf is not None:
                 self._shelf.close()
             # Those that are whole are kept, also when the rest of the body is broken: the sender
             # may repeat the request, since storing again what is here changes nothing.
-            await asyncio.gather(*stores, return_exceptions=True)
-        return [task.result() for task in stores]
+            await asyncio.gather(*self._stores, return_exceptions=True)
+        return [task.result() for task in self._stores]
 
-    async def _parts(self, content_type: MediaType) -> AsyncIterator[Payload]:
-        body = chunks(self._request, max_bytes=self._settings.max_request_bytes)
-        if not content_type.is_multipart:
-            yield await self._whole(body)
-            return
+    async def _parts(self, content_type: MediaType) -> None:
         reader = Reader(boundary_of(content_type), max_parts=self._settings.max_parts)
-        with ExitStack() as unfinished:
-            payload: Payload | None = None
-            async for chunk in body:
-                for event in reader.feed(chunk):
-                    if isinstance(event, PartData):
-                        if payload is not None:
-                            payload.write(event.data)
-                    elif isinstance(event, PartBegin):
-                        _check_part(event)
-                        payload = unfinished.enter_context(closing(self._payload()))
-                    elif isinstance(event, PartEnd) and payload is not None:
-                        unfinished.pop_all()
-                        yield payload
-                        payload = None
-            reader.close()
 
-    async def _whole(self, body: AsyncIterator[bytes]) -> Payload:
-        payload = self._payload()
-        try:
-            async for chunk in body:
-                payload.write(chunk)
-        except BaseException:
-            payload.close()
-            raise
-        return payload
+        def take(data: bytes) -> None:
+            for event in reader.feed(data):
+                if isinstance(event, PartData):
+                    if self._payload is not None:
+                        self._payload.write(event.data)
+                elif isinstance(event, PartBegin):
+                    _check_part(event)
+                    self._begin()
+                elif isinstance(event, PartEnd):
+                    self._end()
 
-    def _payload(self) -> Payload:
-        return Payload(self._shelf, self._scratch, max_bytes=self._settings.max_request_bytes)
+        await self._receive(take)
+        reader.close()
+
+    async def _whole(self) -> None:
+        payload = self._begin()
+        await self._receive(payload.write)
+        self._end()
+
+    async def _receive(self, take: Callable[[bytes], None]) -> None:
+        """Give all of the body to `take`, no faster than its parts are stored."""
+        max_bytes = self._settings.max_request_bytes
+        check_announced(self._request, max_bytes=max_bytes)
+        self._inflow = inflow_of(self._request)
+        if self._inflow is not None:
+            try:
+                await self._inflow.into(take)
+            except ClientDisconnect as error:
+                raise not_received() from error
+            return
+        async for chunk in chunks(self._request, max_bytes=max_bytes):
+            take(chunk)
+            while self._running >= AT_A_TIME:
+                self._has_room.clear()
+                await self._has_room.wait()
+
+    def _begin(self) -> Payload:
+        self._payload = Payload(
+            self._shelf,
+            self._house.archive.scratch_folder,
+            max_bytes=self._settings.max_request_bytes,
+        )
+        return self._payload
+
+    def _end(self) -> None:
+        payload, self._payload = self._payload, None
+        if payload is None:
+            return
+        self._running += 1
+        if self._running >= AT_A_TIME and self._inflow is not None:
+            self._inflow.pause()
+        self._stores.append(asyncio.create_task(self._store(payload)))
+
+    def _stored(self) -> None:
+        self._running -= 1
+        if self._running < AT_A_TIME:
+            self._has_room.set()
+            if self._inflow is not None:
+                self._inflow.resume()
 
     async def _store(self, payload: Payload) -> Verdict:
         try:
@@ -161,11 +198,12 @@ class _Intake:
                     study_instance_uid=self._study,
                 )
             if verdict is None:
-                verdict = await in_thread(self._store_now, payload)
+                async with self._threads:
+                    verdict = await in_thread(self._store_now, payload)
             return verdict
         finally:
             payload.close()
-            self._free.release()
+            self._stored()
 
     def _store_now(self, payload: Payload) -> Verdict:
         return store_instance(

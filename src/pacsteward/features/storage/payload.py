@@ -6,6 +6,7 @@ it goes to a `Spool` when it is large, or when that memory is full.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pacsteward.archive import Parcel, Shelf
@@ -19,13 +20,17 @@ class Payload:
     ----------
     shelf
         Shared memory for the parts of this request; None where there is none.
-    folder, max_bytes
-        Of `Spool`.
+    folder
+        Gives that of the `Spool`, which few need.
+    max_bytes
+        Of the `Spool`.
     """
 
-    def __init__(self, shelf: Shelf | None, folder: Path, *, max_bytes: int) -> None:
+    def __init__(self, shelf: Shelf | None, folder: Callable[[], Path], *, max_bytes: int) -> None:
         self.parcel = Parcel(shelf) if shelf is not None else None
-        self._spool = Spool(folder, max_bytes=max_bytes)
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._spool = None if self.parcel is not None else self._new_spool()
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes, which must stay unchanged.
@@ -36,6 +41,7 @@ class Payload:
             It is longer than it may be.
         """
         if self.parcel is None:
+            assert self._spool is not None
             self._spool.write(data)
             return
         view = memoryview(data)
@@ -43,27 +49,33 @@ class Payload:
         if self.parcel.size + len(view) <= IN_MEMORY_BYTES:
             taken = self.parcel.write(view)
         if taken < len(view):
-            self._move_to_spool(self.parcel)
-            self._spool.write(view[taken:])
+            self._move_to_spool(self.parcel).write(view[taken:])
 
     def value(self) -> memoryview:
         """Return the whole; valid until `close`."""
         if self.parcel is not None:
             return memoryview(b"".join(self.parcel.views()))
+        assert self._spool is not None
         return self._spool.value()
 
     def close(self) -> None:
         """Free everything."""
-        self._spool.close()
+        if self._spool is not None:
+            self._spool.close()
         if self.parcel is not None:
             self.parcel.release()
             self.parcel = None
 
-    def _move_to_spool(self, parcel: Parcel) -> None:
+    def _new_spool(self) -> Spool:
+        return Spool(self._folder(), max_bytes=self._max_bytes)
+
+    def _move_to_spool(self, parcel: Parcel) -> Spool:
         # As copies: the memory is lent to somebody else at once.
         self.parcel = None
         try:
+            self._spool = self._new_spool()
             for view in parcel.views():
                 self._spool.write(bytes(view))
         finally:
             parcel.release()
+        return self._spool

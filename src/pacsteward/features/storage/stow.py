@@ -130,11 +130,12 @@ async def store_parcel(
 def _is_plain(settings: StorageSettings, meta: FileMeta) -> bool:
     """Whether the keeper finds out by itself that the data set is of a class that is accepted.
 
-    It refuses a data set that is of another class, or another instance, than is said in front.
+    It refuses a data set that is of another class, or another instance, than is said in front;
+    where nothing is said it has nothing to compare.
     """
-    return bool(meta.media_storage_sop_instance_uid) and is_accepted(
-        settings, meta.media_storage_sop_class_uid
-    )
+    sop_class_uid = meta.media_storage_sop_class_uid
+    is_named = bool(sop_class_uid and meta.media_storage_sop_instance_uid)
+    return is_named and is_accepted(settings, sop_class_uid)
 
 
 def store_instance(
