@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import socket
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,6 +159,53 @@ def test_c69_the_same_request_again_changes_nothing(site: Site) -> None:
     uid = site.files["CT_small.dcm"].StudyInstanceUID
     (study,) = site.client.search_for_studies(search_filters={"StudyInstanceUID": uid})
     assert study["00201208"]["Value"] == [1]
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_many_parts_are_kept_in_their_order_however_the_body_comes(
+    site: Site, is_chunked: bool
+) -> None:
+    """More than are stored at a time, of all sizes, the last beyond what memory takes."""
+    files = [
+        part10(small(40 + is_chunked, 1, number, PixelData=bytes([number]) * size))
+        for number, size in enumerate([100, 700_000, 100, 3_000_000] * 6 + [9_000_000], 1)
+    ]
+    body, headers = related(files)
+    answer = site.http.post(
+        f"{SERVICE}/studies",
+        content=(body[at : at + 100_000] for at in range(0, len(body), 100_000))
+        if is_chunked
+        else body,
+        headers=headers,
+    )
+    uids = [f"2.25.99.{40 + is_chunked}.1.{number}" for number in range(1, 26)]
+    module = answer.json()
+    assert "00081198" not in module
+    assert [one["00081155"]["Value"][0] for one in module["00081199"]["Value"]] == uids
+    for number in (1, 2, 4, 25):
+        at = f"{SERVICE}/studies/2.25.99.{40 + is_chunked}/series/2.25.99.{40 + is_chunked}.1"
+        kept = site.http.get(f"{at}/instances/{uids[number - 1]}", headers={"accept": "*/*"})
+        assert kept.content.count(bytes([number]) * 100)
+        assert files[number - 1][-1000:] in kept.content
+
+
+def test_what_was_whole_is_kept_when_the_sender_goes_away(site: Site) -> None:
+    body, headers = related([part10(small(42, 1, number)) for number in (1, 2)])
+    half = body[: len(body) * 3 // 4]
+    with socket.create_connection(("127.0.0.1", site.product.http_port)) as connection:
+        lines = [
+            f"POST {SERVICE}/studies HTTP/1.1",
+            "Host: localhost",
+            f"Authorization: {site.http.headers['authorization']}",
+            f"Content-Type: {headers['content-type']}",
+            f"Content-Length: {len(body)}",
+        ]
+        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + half)
+    path = f"{SERVICE}/instances?StudyInstanceUID=2.25.99.42"
+    deadline = time.monotonic() + 20
+    while (found := site.http.get(path)).status_code == 204 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [one["00080018"]["Value"] for one in found.json()] == [["2.25.99.42.1.1"]]
 
 
 def test_c66_one_bad_part_does_not_stop_the_others(site: Site) -> None:

@@ -100,6 +100,7 @@ class Inflow:
             await self._end
         finally:
             self._take = None
+            self._end.cancel()
             if self._timer is not None:
                 self._timer.cancel()
 

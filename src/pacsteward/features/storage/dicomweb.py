@@ -244,7 +244,7 @@ def _check_encoding(encoding: str) -> None:
 def _check_part(part: PartBegin) -> None:
     # C65: a transfer-syntax parameter is tolerated; what counts is the instance's own file meta.
     content_type = part.headers.get("content-type", DICOM)
-    if parse_media_type(content_type).name != DICOM:
+    if content_type != DICOM and parse_media_type(content_type).name != DICOM:
         raise UnsupportedMediaType(
             "The request was not taken.",
             why="One of its parts is not of type application/dicom.",
