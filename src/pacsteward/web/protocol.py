@@ -97,7 +97,9 @@ class PatientProtocol(HttpToolsProtocol):
         self._is_in_body = True
         self._body_bytes = 0
         super().on_headers_complete()
-        if is_streamed(self.scope["method"], self.scope["path"]) and self.cycle is not None:
+        # A request for another protocol has no path, and no cycle of its own.
+        path = self.scope.get("path", "")
+        if is_streamed(self.scope["method"], path) and self.cycle is not None:
             scope = cast(dict[str, Any], self.scope)
             length = length_of(scope)
             if length:
