@@ -55,8 +55,7 @@ WRITE_HIGH_WATER_BYTES = 512 * 1024
 WRITE_LOW_WATER_BYTES = 128 * 1024
 
 _CLOSING_PATIENCE_S = 1.0
-_PARTING_S = 0.05
-"""From A-ABORT to the close of a silent peer's connection: long enough for it to get there."""
+_PARTING_S = 0.05  # for the A-ABORT to a silent peer
 
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux only. Without it a sender with Nagle's algorithm on waits 40 ms for our delayed ACK in
@@ -591,8 +590,7 @@ class Association(asyncio.BufferedProtocol):
     def _cut(self, how: str) -> None:
         """End an association whose peer is silent, and its connection soon after.
 
-        Who has said nothing for so long will not close the connection either, and the time that
-        PS3.8 9.1.5 gives for that would only keep the connection from others.
+        Who was silent for so long will not close it either (PS3.8 9.1.5 gives it time for that).
         """
         self.abort(how)
         self._loop.call_later(_PARTING_S, self._do_close, None)
