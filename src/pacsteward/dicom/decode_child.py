@@ -199,9 +199,9 @@ def serve(channel: socket.socket, tasks: Mapping[str, Task], blob_max: int) -> N
         except PacstewardError as error:
             result, answer = b"", _answer(error)
         except MemoryError:
-            result, answer = b"", _answer(_out_of_memory())
+            result, answer = b"", _answer(out_of_memory())
         except Exception as error:  # noqa: BLE001 - the door of the process: nothing passes it
-            result, answer = b"", _answer(_failed(error))
+            result, answer = b"", _answer(failed(error))
         signal.setitimer(signal.ITIMER_REAL, 0)
         send_message(channel, answer, [result])
 
@@ -215,7 +215,7 @@ def _answer(error: PacstewardError) -> dict[str, Any]:
     }
 
 
-def _failed(error: Exception) -> Invalid:
+def failed(error: Exception) -> Invalid:
     """Return the error for what no decoder foresaw; only the data can have caused it."""
     return Invalid(
         "The image could not be decoded.",
@@ -224,7 +224,8 @@ def _failed(error: Exception) -> Invalid:
     )
 
 
-def _out_of_memory() -> Exhausted:
+def out_of_memory() -> Exhausted:
+    """Return the error for a decoder that has too little memory."""
     return Exhausted(
         "The image was not decoded.",
         why="It needs more memory than a decoder may have.",
