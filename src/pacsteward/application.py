@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
+from prometheus_client import Histogram
 from starlette.applications import Starlette
 
 from pacsteward import __version__, features
@@ -13,7 +14,8 @@ from pacsteward.base import metrics
 from pacsteward.base.errors import PacstewardError
 from pacsteward.feature import Feature, House
 from pacsteward.web.api import ApiOperation
-from pacsteward.web.server import BoundRoute, Parts, build_server
+from pacsteward.web.protocol import PatientProtocol
+from pacsteward.web.server import BoundRoute, Parts, build_server, build_short_way
 from pacsteward.web.settings import WebSettings
 
 REQUESTS = metrics.histogram(
@@ -23,32 +25,48 @@ REQUESTS = metrics.histogram(
 
 def build_application(place: Place, house: House) -> Starlette:
     """Make the ASGI application that serves `house`."""
-    routes = [route for room in place.rooms for route in _bound(room, house)]
-    return build_server(
-        Parts(
-            access=house.access,
-            audit=house.audit,
-            settings=place.settings.of(WebSettings),
-            routes=routes,
-            operations=[
-                ApiOperation(
-                    one.method, one.path, one.endpoint, one.permission, one.summary, tag=room.name
-                )
-                for room in place.rooms
-                for one in room.api
-            ],
-            template_folders=_template_folders(place),
-            state={"house": house},
-            is_ready=partial(_is_ready, house),
-            watch=count_request,
-            version=__version__,
-        )
+    return build_server(_parts(place, house))
+
+
+def build_protocol(place: Place, house: House) -> type[PatientProtocol]:
+    """Make the connection that answers some requests before that application is asked."""
+
+    class Protocol(PatientProtocol):
+        short_way = build_short_way(_parts(place, house))
+
+    return Protocol
+
+
+def _parts(place: Place, house: House) -> Parts:
+    return Parts(
+        access=house.access,
+        audit=house.audit,
+        settings=place.settings.of(WebSettings),
+        routes=[route for room in place.rooms for route in _bound(room, house)],
+        operations=[
+            ApiOperation(
+                one.method, one.path, one.endpoint, one.permission, one.summary, tag=room.name
+            )
+            for room in place.rooms
+            for one in room.api
+        ],
+        template_folders=_template_folders(place),
+        state={"house": house},
+        is_ready=partial(_is_ready, house),
+        watch=count_request,
+        version=__version__,
     )
 
 
 def count_request(method: str, kind: str, status: int, seconds: float) -> None:
     """Count one HTTP request."""
-    REQUESTS.labels(method, kind, f"{status // 100}xx").observe(seconds)
+    _requests(method, kind, status // 100).observe(seconds)
+
+
+# To find a figure by its labels takes longer than to count it. Methods may be anything.
+@lru_cache(maxsize=256)
+def _requests(method: str, kind: str, hundreds: int) -> Histogram:
+    return REQUESTS.labels(method, kind, f"{hundreds}xx")
 
 
 def _bound(room: Feature, house: House) -> list[BoundRoute]:
@@ -65,7 +83,13 @@ def _bound(room: Feature, house: House) -> list[BoundRoute]:
         for page in room.pages
     ]
     routes = [
-        BoundRoute((route.method,), route.path, partial(route.handler, house), route.permission)
+        BoundRoute(
+            (route.method,),
+            route.path,
+            partial(route.handler, house),
+            route.permission,
+            at_once=partial(route.at_once, house) if route.at_once else None,
+        )
         for route in room.routes
     ]
     return pages + routes

@@ -33,6 +33,7 @@ from pacsteward.base.secrets import Secrets
 from pacsteward.base.settings import Section, Settings
 from pacsteward.dicom.dimse import service as dimse
 from pacsteward.security import Access, AuditBook, PeerBook
+from pacsteward.web.short_way import WholeAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +97,18 @@ class Route:
 
     A request without credentials is answered 401. `permission` None makes it public: those are
     on a written list that a test compares.
+
+    Parameters
+    ----------
+    at_once
+        Gives the same answer on the event loop, or raises `WouldWait`; see `web/short_way.py`.
     """
 
     method: str
     path: str
     handler: Handler
     permission: str | None
+    at_once: Callable[[House, Request], WholeAnswer] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import logging
 import signal
 import sys
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 
@@ -179,8 +180,7 @@ def _limits(place: Place) -> Limits:
 
 def run_web(place: Place, tell_ready: Tell) -> None:
     """Serve the console, DICOMweb and the API."""
-    from pacsteward.application import build_application
-    from pacsteward.web.protocol import PatientProtocol
+    from pacsteward.application import build_application, build_protocol
 
     database = open_place_database(place)
     house = build_house(place, database, process_name="web")
@@ -192,7 +192,7 @@ def run_web(place: Place, tell_ready: Tell) -> None:
                 host=place.server.host,
                 port=place.server.http_port,
                 loop="uvloop",
-                http=PatientProtocol,
+                http=build_protocol(place, house),
                 access_log=False,
                 log_config=None,
                 log_level="warning",
@@ -233,6 +233,19 @@ class _WebServer(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._tell_ready()
+            threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+
+
+def _warm_up() -> None:
+    """Import what is too slow to import before the first request, and what some request needs.
+
+    Whoever asked first for metadata or a picture would wait for it, up to a second.
+    """
+    for name in _NEEDED_SOON:
+        importlib.import_module(name)
+
+
+_NEEDED_SOON: Final = ("pydicom.filereader", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")
 
 
 def run_jobs(place: Place, tell_ready: Tell) -> None:

@@ -32,6 +32,7 @@ from pacsteward.archive.model import (
     StoreResult,
     VerifyReport,
 )
+from pacsteward.archive.prompt import PromptArchive
 from pacsteward.archive.read import StoredObject
 from pacsteward.archive.settings import ArchiveSettings
 
@@ -57,6 +58,7 @@ __all__ = [
     "Origin",
     "Outcome",
     "Parcel",
+    "PromptArchive",
     "RecordSetAside",
     "Selection",
     "SetAside",

@@ -41,6 +41,7 @@ from pacsteward.archive.model import (
     StoreResult,
     VerifyReport,
 )
+from pacsteward.archive.prompt import PromptArchive
 from pacsteward.archive.read import Reader, StoredObject
 from pacsteward.archive.rebuild import rebuild
 from pacsteward.archive.recent import Recent
@@ -109,6 +110,10 @@ class Archive:
             cache_bytes=settings.metadata_cache_bytes,
         )
         self._frames: Recent[tuple[str, int], FrameTable] = Recent(FRAME_TABLES_BYTES, _cost)
+        self.prompt = PromptArchive(
+            self._reader, self._watermark, self._frames, has_near_index=database.is_sqlite
+        )
+        """What of it may be asked on an event loop."""
         self._keeper = self._new_keeper() if is_keeper else None
         self._watch = CompletenessWatch(database, facts, clock)
         self._client = KeeperClient(data_folder)

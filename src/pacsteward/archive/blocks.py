@@ -26,7 +26,7 @@ _REMEMBERED: Final = 1 << 20
 """Checksums kept in a process: 4 MiB, for 256 GiB of objects."""
 _LOCKS: Final = 16
 
-RawReader = Callable[[int, int], bytes]
+RawReader = Callable[[int, int], bytes | bytearray]
 """Given offset and length, gives exactly those bytes of the data set, unchecked."""
 
 
@@ -57,6 +57,10 @@ class BlockChecksums:
         with self._locks[hash(key) % _LOCKS]:
             known = self._known.get(key)
             return known if known is not None else self.renew(location, checksum, read, compare)
+
+    def has(self, location: Location, checksum: int) -> bool:
+        """Say whether `of` has nothing to read."""
+        return self._known.get((location, checksum)) is not None
 
     def renew(
         self, location: Location, checksum: int, read: RawReader, compare: Callable[[int], None]

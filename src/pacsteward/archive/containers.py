@@ -11,13 +11,14 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from pacsteward.archive.file_range import FileRange
 from pacsteward.archive.model import Location
 from pacsteward.archive.segment import read_generation, segment_path
 from pacsteward.archive.storage.local import object_path
-from pacsteward.base.errors import NotFound
+from pacsteward.base.errors import NotFound, WouldWait
 
 
 def container_path(data_folder: Path, location: Location) -> Path:
@@ -28,30 +29,38 @@ def container_path(data_folder: Path, location: Location) -> Path:
     ValueError
         The location is not one that the archive has written.
     """
-    if location.container_kind == "landing":
-        return segment_path(data_folder / "landing", location.container)
-    if location.container_kind == "object":
-        return object_path(data_folder, location.container)
-    raise ValueError(f"There is no container of kind {location.container_kind!r}.")
+    return Path(_path_text(data_folder, location.container_kind, location.container))
+
+
+# Each frame of a series asks for the same path, and to join one takes longer than to open it.
+@lru_cache(maxsize=256)
+def _path_text(data_folder: Path, kind: str, container: str) -> str:
+    if kind == "landing":
+        return str(segment_path(data_folder / "landing", container))
+    if kind == "object":
+        return str(object_path(data_folder, container))
+    raise ValueError(f"There is no container of kind {kind!r}.")
 
 
 @contextmanager
-def opened(data_folder: Path, location: Location) -> Iterator[int]:
+def opened(data_folder: Path, location: Location, *, may_wait: bool = True) -> Iterator[int]:
     """Give a descriptor of the container, leased until the block ends.
 
     Raises
     ------
     NotFound
         The container is gone, or holds something else by now.
+    WouldWait
+        The recycler has the container, and the caller may not wait for it.
     """
-    path = container_path(data_folder, location)
+    path = _path_text(data_folder, location.container_kind, location.container)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise _gone(location, "The file is not there.") from None
     try:
         if location.container_kind == "landing":
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            _lease(descriptor, may_wait=may_wait)
         _check_generation(descriptor, location)
         yield descriptor
         _check_generation(descriptor, location)
@@ -72,6 +81,18 @@ def stored_data(data_folder: Path, location: Location) -> Iterator[FileRange]:
         if os.fstat(descriptor).st_size < location.offset + location.length:
             raise _gone(location, "The file is shorter than the instance in it.")
         yield FileRange(descriptor, location.offset, location.length)
+
+
+def _lease(descriptor: int, *, may_wait: bool) -> None:
+    if may_wait:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        # The head, which is read next, has to be in memory too.
+        os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except OSError:
+        raise WouldWait from None
 
 
 def _check_generation(descriptor: int, location: Location) -> None:

@@ -20,12 +20,12 @@ from typing import Any, Final
 
 from pacsteward.archive.blocks import BlockChecksums, checked_range
 from pacsteward.archive.containers import opened
-from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, equal, every
+from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, every, is_storable
 from pacsteward.archive.doubtful import UNKNOWN_CHECKSUM, instance_set_aside
 from pacsteward.archive.model import Instance, Location, Selection
 from pacsteward.archive.record import checksum_of
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Broken, NotFound, Unavailable
+from pacsteward.base.errors import Broken, NotFound, Unavailable, WouldWait
 from pacsteward.dicom.part10 import FileMeta, encode_part10_head, split_part10
 
 KEPT_WHOLE_BYTES: Final = 1024 * 1024
@@ -35,6 +35,9 @@ CHECKED_AHEAD_BYTES: Final = 64 * 1024 * 1024
 """Objects up to this size are read twice rather than found to be damaged in mid-answer."""
 
 CHUNK_BYTES: Final = 1024 * 1024
+
+AT_ONCE_BYTES: Final = 4 * 1024 * 1024
+"""As much is read of an object that was opened at once: more holds up the loop by milliseconds."""
 
 
 # --- what is stored ------------------------------------------------------------------------------
@@ -76,6 +79,11 @@ class Reader:
         self._database = database
         self._data_folder = data_folder
         self._dialect: Dialect = Sqlite() if database.is_sqlite else Postgres()
+        # By the SOP Instance UID alone: a planner that was given the others too may begin there.
+        self._one = self._dialect.statement(
+            f"SELECT {_COLUMNS} FROM {_FROM} "  # noqa: S608
+            f"WHERE instance.sop_instance_uid = ? AND {_SHOWN.text} ORDER BY {_VIEWING_ORDER}"
+        )
         self._blocks = BlockChecksums()
 
     def instances(self, selection: Selection, *, with_rejected: bool = False) -> list[Instance]:
@@ -108,23 +116,27 @@ class Reader:
         NotFound
             There is none, or it is rejected.
         """
-        # By the SOP Instance UID alone: a planner that was given the others too may begin there.
-        condition = every([equal("instance.sop_instance_uid", sop_uid), _SHOWN])
-        found = [
-            instance
-            for instance in self._select(condition)
-            if study_uid in ("", instance.study_instance_uid)
-            and series_uid in ("", instance.series_instance_uid)
-        ]
-        if not found and (aside := instance_set_aside(self._database, sop_uid)):
+        if indexed := self.indexed_instance(study_uid, series_uid, sop_uid):
+            return indexed
+        if aside := instance_set_aside(self._database, sop_uid):
             return aside
-        if not found:
-            raise NotFound(
-                f"Instance {sop_uid} was not found.",
-                why="Nothing is stored under this UID" + (" there." if study_uid else "."),
-                remedy="Look for it by a query; it may have been rejected or deleted.",
-            )
-        return found[0]
+        raise NotFound(
+            f"Instance {sop_uid} was not found.",
+            why="Nothing is stored under this UID" + (" there." if study_uid else "."),
+            remedy="Look for it by a query; it may have been rejected or deleted.",
+        )
+
+    def indexed_instance(self, study_uid: str, series_uid: str, sop_uid: str) -> Instance | None:
+        """Return one shown instance of the index; an empty study or series UID is any."""
+        if not is_storable(sop_uid):
+            return None
+        for row in self._database.glance(self._one, (sop_uid,)):
+            instance = _instance(row)
+            if study_uid in ("", instance.study_instance_uid) and (
+                series_uid in ("", instance.series_instance_uid)
+            ):
+                return instance
+        return None
 
     def representative(self, key_column: str, key: int) -> Instance | None:
         """Return the first shown instance below a row, None where there is none left.
@@ -164,6 +176,20 @@ class Reader:
         with ExitStack() as lease:
             descriptor, current = self._lease(lease, instance)
             yield StoredObject(current, descriptor, self._blocks)
+
+    @contextmanager
+    def open_at_once(self, instance: Instance) -> Iterator[StoredObject]:
+        """Do the same without ever waiting, for an event loop.
+
+        Raises
+        ------
+        NotFound
+            It is not where the caller found it any more.
+        WouldWait
+            Its place is locked; and so says each read of what the system has not in memory.
+        """
+        with opened(self._data_folder, instance.location, may_wait=False) as descriptor:
+            yield StoredObject(instance, descriptor, self._blocks, may_wait=False)
 
     def _lease(self, lease: ExitStack, instance: Instance) -> tuple[int, Instance]:
         try:
@@ -216,13 +242,17 @@ def _instance(row: Sequence[Any]) -> Instance:
 
 
 class StoredObject:
-    """The bytes of one instance, open. Made by `Reader.open`."""
+    """The bytes of one instance, open. Made by `Reader.open` and `Reader.open_at_once`."""
 
-    def __init__(self, instance: Instance, descriptor: int, blocks: BlockChecksums) -> None:
+    def __init__(
+        self, instance: Instance, descriptor: int, blocks: BlockChecksums, *, may_wait: bool = True
+    ) -> None:
         self.instance = instance
         self._descriptor = descriptor
         self._blocks = blocks
-        self._kept: bytes | None = None
+        self._may_wait = may_wait
+        self._at_once_left = AT_ONCE_BYTES
+        self._kept: bytes | bytearray | None = None
         self._location = instance.location
 
     @property
@@ -266,12 +296,36 @@ class StoredObject:
         if offset < 0 or length <= 0:
             return b""
         if length == self.size or self.size <= KEPT_WHOLE_BYTES:
-            return self.data_set()[offset : offset + length]
-        blocks = self._blocks.of(self._location, self.instance.checksum, self._raw, self._compare)
-        data = checked_range(blocks, self._raw, offset, length)
-        if data is None:
-            raise self._damaged(_NOT_WHAT_CAME)
-        return data
+            return _part_of(self._whole(), offset, length)
+        return self._part(offset, length)
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """Return what `read` does, of a small object without a copy."""
+        length = min(length, self.size - offset)
+        if offset < 0 or length <= 0:
+            return memoryview(b"")
+        if length == self.size or self.size <= KEPT_WHOLE_BYTES:
+            return memoryview(self._whole())[offset : offset + length]
+        return memoryview(self._part(offset, length))
+
+    def enclosed(self, before: bytes, after: bytes) -> memoryview:
+        """Return the whole data set between other bytes, checked; without a copy of it.
+
+        Raises
+        ------
+        Broken
+            It is not what was received.
+        """
+        whole = memoryview(bytearray(len(before) + self.size + len(after)))
+        inside = whole[len(before) : len(before) + self.size]
+        whole[: len(before)] = before
+        if self._may_wait:
+            inside[:] = self._raw(0, self.size)
+        else:
+            self._fill_from_memory(inside, self._location.offset)
+        whole[len(before) + self.size :] = after
+        self._compare(checksum_of(inside))
+        return whole
 
     def data_set(self) -> bytes:
         """Return the whole data set, checked; for objects that are known to be small.
@@ -281,6 +335,9 @@ class StoredObject:
         Broken
             It is not what was received.
         """
+        return bytes(self._whole())
+
+    def _whole(self) -> bytes | bytearray:
         if self._kept is not None:
             return self._kept
         data = self._raw(0, self.size)
@@ -289,7 +346,17 @@ class StoredObject:
             self._kept = data
         return data
 
-    def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+    def _part(self, offset: int, length: int) -> bytes:
+        found = self._location, self.instance.checksum
+        if not self._may_wait and not self._blocks.has(*found):
+            raise WouldWait  # the first read of a part goes through the whole object
+        blocks = self._blocks.of(*found, self._raw, self._compare)
+        data = checked_range(blocks, self._raw, offset, length)
+        if data is None:
+            raise self._damaged(_NOT_WHAT_CAME)
+        return data
+
+    def chunks(self, size: int = CHUNK_BYTES) -> Iterator[memoryview]:
         """Give the whole data set piece by piece, checked.
 
         Raises
@@ -301,7 +368,7 @@ class StoredObject:
         if CHUNK_BYTES < self.size <= CHECKED_AHEAD_BYTES:
             self.check()
         for offset in range(0, self.size, size):
-            yield self.read(offset, size)
+            yield self.view(offset, size)
 
     def check(self) -> None:
         """Return when the stored bytes are those that were received.
@@ -315,9 +382,11 @@ class StoredObject:
         """
         self._blocks.renew(self._location, self.instance.checksum, self._raw, self._compare)
 
-    def _raw(self, offset: int, length: int) -> bytes:
+    def _raw(self, offset: int, length: int) -> bytes | bytearray:
         """Return a range as it lies there, shorter only at the end of the data set."""
         length = min(length, self.size - offset)
+        if not self._may_wait:
+            return self._from_memory(length, self._location.offset + offset)
         data = self._pread(length, self._location.offset + offset)
         while len(data) < length:
             more = self._pread(length - len(data), self._location.offset + offset + len(data))
@@ -325,6 +394,24 @@ class StoredObject:
                 raise self._damaged("Its file ends before it does.")
             data += more
         return data
+
+    def _from_memory(self, length: int, offset: int) -> bytearray:
+        data = bytearray(length)
+        self._fill_from_memory(memoryview(data), offset)
+        return data
+
+    def _fill_from_memory(self, buffer: memoryview, offset: int) -> None:
+        """Read what the system has in its page cache, and nothing that it would have to fetch."""
+        self._at_once_left -= len(buffer)
+        if self._at_once_left < 0:
+            raise WouldWait
+        try:
+            found = os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT)
+        except OSError:
+            # Not in memory, not told by this file system, or the disk failed: a thread will see.
+            raise WouldWait from None
+        if found < len(buffer):
+            raise WouldWait
 
     def _pread(self, length: int, offset: int) -> bytes:
         try:
@@ -346,3 +433,9 @@ class StoredObject:
             why=f"{why} It lies in {self._location.container_kind} {self._location.container}.",
             remedy="Run `pacsteward archive verify` and restore what it names from the backup.",
         )
+
+
+def _part_of(whole: bytes | bytearray, offset: int, length: int) -> bytes:
+    """Return a part with one copy; none where it is all of it."""
+    part = whole[offset : offset + length] if isinstance(whole, bytes) else whole
+    return part if isinstance(part, bytes) else bytes(memoryview(part)[offset : offset + length])

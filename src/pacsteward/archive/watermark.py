@@ -71,6 +71,11 @@ class Watermark:
         self._numbers[_INDEXED] = sequence
 
     @property
+    def is_caught_up(self) -> bool:
+        """Whether all that has landed is in the index."""
+        return self.indexed >= self.landed
+
+    @property
     def is_wanted(self) -> bool:
         """Whether a reader waits for something that is not indexed yet."""
         return self._numbers[_WANTED] > self._numbers[_INDEXED]

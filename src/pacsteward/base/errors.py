@@ -98,3 +98,10 @@ class Broken(PacstewardError):
     """Our own fault."""
 
     kind = Kind.BROKEN
+
+
+class WouldWait(Exception):
+    """What was asked cannot be done at once, and whoever asked may not wait.
+
+    Nothing is wrong: it is to be asked again from a thread. No door ever tells it.
+    """

@@ -171,6 +171,24 @@ class FrameTable:
         start, end = self._native_range(frame)
         return ((self.value + start, end - start),)
 
+    def span_as_delivered(self, frame: int) -> Span | None:
+        """Return where a frame lies, if its stored bytes leave as they are and in one piece.
+
+        Raises
+        ------
+        NotFound, Invalid, Unsupported
+            As `spans` does.
+        """
+        codec = codec_of(self.transfer_syntax_uid)
+        if self.swap_bytes > 1 or transfer_syntax(self.transfer_syntax_uid).is_deflated:
+            return None
+        if codec is Codec.NATIVE:
+            has_whole_bytes = self.bits_allocated > 1 or not self.image.frame_bits % 8
+        else:
+            has_whole_bytes = codec not in _DELIVERED_NATIVE
+        spans = self.spans(frame)
+        return spans[0] if has_whole_bytes and len(spans) == 1 else None
+
     def stream_spans(self) -> tuple[Span, ...]:
         """Return where the whole encapsulated stream lies, all fragments in order (video)."""
         return tuple(self._fragment(index) for index in range(self._fragment_count()))

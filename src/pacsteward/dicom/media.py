@@ -11,6 +11,7 @@ PS3.5 8.2 and Annex A (pixel encodings); PS3.18 8.7.3 and 8.7.4 (media types).
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from pacsteward.dicom import uids
@@ -79,6 +80,7 @@ _ALWAYS_LOSSY: Final = frozenset(
 )
 
 
+@lru_cache(maxsize=128)
 def codec_of(transfer_syntax_uid: str) -> Codec:
     """Return the codec family of a transfer syntax.
 

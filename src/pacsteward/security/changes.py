@@ -9,6 +9,7 @@ is refused by the next request, in whatever process it was revoked.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 from sqlalchemy import Connection, PoolProxiedConnection, insert, select, update
 
@@ -51,10 +52,8 @@ class Changes:
         with self._lock:
             if self._kept is None:
                 self._kept = self._database.engine.raw_connection()
-            cursor = self._kept.cursor()
-            cursor.execute(_NUMBER)
-            row = cursor.fetchone()
-            cursor.close()
+            driver: Any = self._kept.dbapi_connection
+            row = driver.execute(_NUMBER).fetchone()
             return int(row[0]) if row else 0
 
     def raise_number(self, connection: Connection) -> None:

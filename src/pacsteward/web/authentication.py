@@ -20,8 +20,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,6 +34,45 @@ SESSION_COOKIE = "pacsteward_session"
 DEVICE_COOKIE = "pacsteward_device"
 
 SECRET_MAX = 512
+
+
+NOBODY_YET: Final = {
+    "actor": None,
+    "visit": None,
+    "credentials": "none",
+    "is_wrong": False,
+    "form_token": "",
+}
+"""What stands in ``request.state`` of somebody who showed nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Who sends a request, and by what it is known."""
+
+    how: str
+    secret: str
+    visit: Visit
+
+
+def let_in(state: MutableMapping[str, Any], known: Known) -> None:
+    """Write into ``request.state`` who it is."""
+    state.update(
+        actor=known.visit.actor,
+        visit=known.visit,
+        credentials=known.how,
+        is_wrong=False,
+        form_token=form_token_of(known.secret) if known.how == "session" else "",
+    )
+
+
+def remembered(access: Access, scope: Scope) -> Known | None:
+    """Return who sends a request, if that can be said at once; it changes nothing."""
+    how, secret = _shown(scope["headers"])
+    if not secret or len(secret) > SECRET_MAX or not access.changes.is_instant:
+        return None
+    visit = access.recall(secret, _address(scope), access.changes.number())
+    return Known(how, secret, visit) if visit else None
 
 
 class Authentication:
@@ -55,26 +96,21 @@ class Authentication:
         """Find out who it is, and pass the request on."""
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
-            state.update(actor=None, visit=None, credentials="none", is_wrong=False, form_token="")
+            state.update(NOBODY_YET)
             if not scope["path"].startswith(self._public):
                 await self._recognise(scope)
         await self._app(scope, receive, send)
 
     async def _recognise(self, scope: Scope) -> None:
         state = scope["state"]
-        address = scope["client"][0] if scope.get("client") else ""
         how, secret = _shown(scope["headers"])
         if how == "none":
             return
-        visit = await self._visit(how, secret, address)
-        state["credentials"] = how
+        visit = await self._visit(how, secret, _address(scope))
         if visit is None:
-            state["is_wrong"] = True
-            return
-        state["actor"] = visit.actor
-        state["visit"] = visit
-        if how == "session":
-            state["form_token"] = form_token_of(secret)
+            state.update(credentials=how, is_wrong=True)
+        else:
+            let_in(state, Known(how, secret, visit))
 
     async def _visit(self, how: str, secret: str, address: str) -> Visit | None:
         if not secret or len(secret) > SECRET_MAX:
@@ -84,6 +120,10 @@ class Authentication:
             return known
         look = self._access.visit_by_session if how == "session" else self._access.visit_by_token
         return await in_thread(look, secret, address)
+
+
+def _address(scope: Scope) -> str:
+    return scope["client"][0] if scope.get("client") else ""
 
 
 def _shown(headers: list[tuple[bytes, bytes]]) -> tuple[str, str]:

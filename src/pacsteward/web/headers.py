@@ -10,6 +10,8 @@ OWASP ASVS 5.0 V3.4 — browser security headers; CSP Level 3.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PAGE_POLICY = (
@@ -33,6 +35,20 @@ _PAGE = (*_ALWAYS, (b"content-security-policy", PAGE_POLICY.encode()))
 _DATA = (*_ALWAYS, (b"content-security-policy", DATA_POLICY.encode()))
 
 
+def completed(given: Iterable[tuple[bytes, bytes]], kind: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers of an answer with those that it lacks.
+
+    Parameters
+    ----------
+    kind
+        Of the route that answers, see `guard.Kind`.
+    """
+    headers = list(given)
+    names = {name for name, _value in headers}
+    wanted = _PAGE if kind in ("page", "asset") else _DATA
+    return headers + [pair for pair in wanted if pair[0] not in names]
+
+
 class SafeHeaders:
     """ASGI middleware."""
 
@@ -47,11 +63,9 @@ class SafeHeaders:
 
         async def complete(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = message["headers"] = list(message.get("headers", []))
-                given = {name for name, _value in headers}
-                # Set by the guard of each route, so it is known only now.
-                wanted = _PAGE if scope.get("pacsteward.kind") in ("page", "asset") else _DATA
-                headers += [pair for pair in wanted if pair[0] not in given]
+                # The kind is set by the guard of each route, so it is known only now.
+                kind = scope.get("pacsteward.kind", "")
+                message["headers"] = completed(message.get("headers", []), kind)
             await send(message)
 
         await self._app(scope, receive, complete)

@@ -61,12 +61,12 @@ class Journal:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = f"{_PROCESS}{next(_COUNT) & 0xFFFFFF:06x}"
+        request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         mark = request_id.encode()
         status = 0
 
-        async def note(message: Message) -> None:
+        async def marked(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -74,7 +74,7 @@ class Journal:
             await send(message)
 
         try:
-            await self._app(scope, receive, note)
+            await self._app(scope, receive, marked)
         except ClientDisconnect:
             status = status or 499
         except Exception as error:  # noqa: BLE001 - the last place where it can be caught
@@ -86,31 +86,38 @@ class Journal:
                 exc_info=error,
             )
             if status == 0:
-                await _apologise(scope, receive, note)
+                await _apologise(scope, receive, marked)
             # An answer that had begun stays incomplete: the server cuts the connection, and the
             # client sees that it did not get the whole.
         finally:
-            self._note(scope, request_id, status, time.perf_counter() - began)
+            note(self._watch, scope, request_id, status, time.perf_counter() - began)
 
-    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
-        kind = scope.get("pacsteward.kind", "other")
-        if self._watch is not None:
-            self._watch(scope["method"], kind, status, seconds)
-        if status >= 500 or seconds >= SLOW_S:
-            level = logging.WARNING
-        else:
-            level = logging.INFO if kind in ("page", "api") else logging.DEBUG
-        if not _plain_log.isEnabledFor(level):
-            return
-        _log.log(
-            level,
-            "request",
-            request_id=request_id,
-            method=scope["method"],
-            path=_address(scope),
-            status=status,
-            ms=round(seconds * 1000, 1),
-        )
+
+def new_request_id() -> str:
+    """Return a name for a request."""
+    return f"{_PROCESS}{next(_COUNT) & 0xFFFFFF:06x}"
+
+
+def note(watch: Watch | None, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+    """Write down how a request ended."""
+    kind = scope.get("pacsteward.kind", "other")
+    if watch is not None:
+        watch(scope["method"], kind, status, seconds)
+    if status >= 500 or seconds >= SLOW_S:
+        level = logging.WARNING
+    else:
+        level = logging.INFO if kind in ("page", "api") else logging.DEBUG
+    if not _plain_log.isEnabledFor(level):
+        return
+    _log.log(
+        level,
+        "request",
+        request_id=request_id,
+        method=scope["method"],
+        path=_address(scope),
+        status=status,
+        ms=round(seconds * 1000, 1),
+    )
 
 
 def _address(scope: Scope) -> str:

@@ -66,9 +66,7 @@ class Limits:
             await self._app(scope, receive, send)
             return
         headers = scope["headers"]
-        if len(headers) > self._headers_max or (
-            sum(len(name) + len(value) for name, value in headers) > self._header_block_max_bytes
-        ):
+        if is_head_too_large(headers, self._headers_max, self._header_block_max_bytes):
             await _refuse(scope, receive, send, 431, "The request's headers are too large.")
             return
         is_free = is_streamed(scope["method"], scope["path"], self._streamed)
@@ -165,6 +163,15 @@ class _Watched:
         if self._fault is None or self._has_answered:
             self._has_answered = True
             await self._send(message)
+
+
+def is_head_too_large(
+    headers: Sequence[tuple[bytes, bytes]], headers_max: int, block_max_bytes: int
+) -> bool:
+    """Whether a request has more headers than it may, or longer ones."""
+    return len(headers) > headers_max or (
+        sum([len(name) + len(value) for name, value in headers]) > block_max_bytes
+    )
 
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)

@@ -41,7 +41,28 @@ class _Said:
 
 
 class Origin:
-    """ASGI middleware.
+    """ASGI middleware; the parameters are those of `OriginFinder`."""
+
+    def __init__(
+        self, app: ASGIApp, *, public_url: str = "", trusted_proxies: Iterable[str] = ()
+    ) -> None:
+        self._app = app
+        self._finder = OriginFinder(public_url=public_url, trusted_proxies=trusted_proxies)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Settle where the request comes from and went to, and pass it on."""
+        if scope["type"] != "http" or self._finder.settle(scope):
+            await self._app(scope, receive, send)
+            return
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"host"]
+        response = problem.document(
+            Request(scope), 400, "The Host header names no host.", remedy="Correct the address."
+        )
+        await response(scope, receive, send)
+
+
+class OriginFinder:
+    """Finds out where a request comes from and went to.
 
     Parameters
     ----------
@@ -51,19 +72,13 @@ class Origin:
         Addresses and networks of proxies that are believed.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, public_url: str = "", trusted_proxies: Iterable[str] = ()
-    ) -> None:
-        self._app = app
+    def __init__(self, *, public_url: str = "", trusted_proxies: Iterable[str] = ()) -> None:
         parts = urlsplit(public_url)
         self._public = _Said(scheme=parts.scheme, host=parts.netloc)
         self._trusted = [ipaddress.ip_network(text, strict=False) for text in trusted_proxies]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Settle where the request comes from and went to, and pass it on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    def settle(self, scope: Scope) -> bool:
+        """Correct a request's client, scheme and host; whether the last one names a host."""
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         said = self._said_by_proxies(scope, headers) if self._trusted else _Said()
         if said.client:
@@ -78,18 +93,9 @@ class Origin:
         hosts = [value for name, value in headers if name == b"host"]
         # RFC 9112 3.2: in HTTP/1.1 there is one, and one only.
         needed = scope.get("http_version", "1.1") == "1.1"
-        if (
-            len(hosts) > 1
-            or (needed and not hosts)
-            or any(not _HOST.fullmatch(value) for value in hosts)
-        ):
-            scope["headers"] = [(name, value) for name, value in headers if name != b"host"]
-            response = problem.document(
-                Request(scope), 400, "The Host header names no host.", remedy="Correct the address."
-            )
-            await response(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        if len(hosts) == 1:
+            return _HOST.fullmatch(hosts[0]) is not None
+        return not hosts and not needed
 
     def _said_by_proxies(self, scope: Scope, headers: list[tuple[bytes, bytes]]) -> _Said:
         """Walk from the nearest proxy outwards, as far as each one is trusted."""

@@ -6,6 +6,8 @@ number of them. A few hundred clients that send one byte a minute would then hol
 has not brought a whole head in time, or whose head gets too large, is closed; bodies are watched by
 `limits.py`. So is a connection whose client stopped reading its answer.
 
+Before the application is asked at all, the short way is (`short_way.py`).
+
 References
 ----------
 RFC 9112 2.2 — message parsing; RFC 6585 5 — 431.
@@ -22,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pacsteward.web.inflow import SCOPE_KEY, Inflow, length_of
 from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES, is_streamed
+from pacsteward.web.short_way import ShortWay
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -42,11 +45,15 @@ class PatientProtocol(HttpToolsProtocol):
     write_stall_s: ClassVar[float] = 30.0
     """How long a client may take nothing of an answer that waits for it."""
 
+    short_way: ClassVar[ShortWay | None] = None
+    """Asked before the application."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._head_bytes = 0
         self._is_in_body = False
+        self._is_answered = False
         self._deadline: asyncio.TimerHandle | None = None
         self._reader_watch: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
@@ -87,15 +94,19 @@ class PatientProtocol(HttpToolsProtocol):
             if self._head_bytes > HEADER_BLOCK_MAX_BYTES + _ONE_READ_BYTES:
                 self._close_with(_TOO_LARGE)
                 return
-        elif self._is_idle():
-            self._wait_for_head()
         super().data_received(data)
+        if self._is_between_requests():
+            # Only now: most heads come in one piece, and a clock for each would be made in vain.
+            self._wait_for_head()
 
     def on_headers_complete(self) -> None:
         """Stop the clock: the head is in."""
         self._stop_waiting()
         self._is_in_body = True
         self._body_bytes = 0
+        if self.short_way is not None and self._is_answered_by(self.short_way):
+            self._is_answered = True
+            return
         super().on_headers_complete()
         # A request for another protocol has no path, and no cycle of its own.
         path = self.scope.get("path", "")
@@ -131,7 +142,33 @@ class PatientProtocol(HttpToolsProtocol):
         """Take what follows for the next head."""
         self._is_in_body = False
         self._head_bytes = 0
-        super().on_message_complete()
+        if self._is_answered:
+            self._is_answered = False
+            self.on_response_complete()
+        else:
+            super().on_message_complete()
+
+    def _is_answered_by(self, short_way: ShortWay) -> bool:
+        """Answer at once, if that can be done and the connection is free for it."""
+        if (
+            self.parser.get_method() != b"GET"
+            or self.parser.get_http_version() != "1.1"
+            or not self.parser.should_keep_alive()
+            or not self._is_idle()
+            or self.flow.write_paused
+            or self.transport.is_closing()
+        ):
+            return False
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        if "%" in path:
+            return False
+        scope = {**self.scope, "method": "GET", "path": path, "query_string": url.query or b""}
+        pieces = short_way.answer(scope, self.server_state.default_headers)
+        if pieces is None:
+            return False
+        self.transport.writelines(pieces)
+        return True
 
     def pause_writing(self) -> None:
         """Begin to watch whether the client goes on reading."""
@@ -165,6 +202,16 @@ class PatientProtocol(HttpToolsProtocol):
         if self._reader_watch is not None:
             self._reader_watch.cancel()
             self._reader_watch = None
+
+    def _is_between_requests(self) -> bool:
+        """Say whether a head has begun, or something that will be one, and no clock runs."""
+        return (
+            not self._is_in_body
+            and self._deadline is None
+            and self.timeout_keep_alive_task is None
+            and self._is_idle()
+            and not self.transport.is_closing()
+        )
 
     def _is_idle(self) -> bool:
         cycle: Any = self.cycle

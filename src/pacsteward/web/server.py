@@ -49,9 +49,10 @@ from pacsteward.web.guard import Guard, Handler, Kind
 from pacsteward.web.headers import SafeHeaders
 from pacsteward.web.journal import Journal, Watch
 from pacsteward.web.limits import Limits
-from pacsteward.web.origin import Origin
+from pacsteward.web.origin import Origin, OriginFinder
 from pacsteward.web.page import STATIC, MenuItem, Pages
 from pacsteward.web.settings import WebSettings
+from pacsteward.web.short_way import AtOnce, ShortRoute, ShortWay
 
 STATIC_PATH = "/static/"
 
@@ -79,6 +80,8 @@ class BoundRoute:
         None makes it public; only those in `PUBLIC_PATHS` may be.
     title, menu
         Of a page that stands in the menu.
+    at_once
+        Answers the same, where that can be done without waiting; see `short_way.py`.
     """
 
     methods: tuple[str, ...]
@@ -88,6 +91,7 @@ class BoundRoute:
     kind: Literal["page", "route"] = "route"
     title: str = ""
     menu: int | None = None
+    at_once: AtOnce | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,25 @@ class Parts:
     version: str = ""
     site: str = ""
     """Name of this installation, shown in the console."""
+
+
+def build_short_way(parts: Parts) -> ShortWay:
+    """Make what answers some requests before the application is asked."""
+    settings = parts.settings
+    return ShortWay(
+        [
+            ShortRoute(route.path, route.at_once, route.permission)
+            for route in parts.routes
+            if route.at_once is not None and route.permission is not None
+        ],
+        access=parts.access,
+        origin=OriginFinder(
+            public_url=settings.public_url, trusted_proxies=settings.trusted_proxies
+        ),
+        headers_max=settings.headers_max,
+        header_block_max_bytes=settings.header_block_bytes_max,
+        watch=parts.watch,
+    )
 
 
 def build_server(parts: Parts) -> Starlette:

@@ -26,12 +26,28 @@ async def hello(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
     await send({"type": "http.response.body", "body": b"hi"})
 
 
+class Short:
+    """A short way for paths that begin so; answers with the path and so many bytes."""
+
+    def __init__(self, size: int = 0) -> None:
+        self.size = size
+
+    def answer(self, scope: dict[str, Any], own_headers: object) -> list[bytes] | None:
+        if not scope["path"].startswith("/short"):
+            return None
+        body = scope["path"].encode() + bytes(self.size)
+        return [b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body), body]
+
+
 @contextlib.asynccontextmanager
 async def connected(
-    app: Any = hello,
+    app: Any = hello, short: Short | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    class Protocol(Hasty):
+        short_way = short  # type: ignore[assignment]
+
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, http=Hasty, lifespan="off", log_config=None
+        app, host="127.0.0.1", port=0, http=Protocol, lifespan="off", log_config=None
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
@@ -199,3 +215,100 @@ def test_what_is_left_of_a_refused_body_must_come_in_time() -> None:
             return b""
 
     assert b"HTTP/1.1 2" not in asyncio.run(talk())
+
+
+# --- the short way --------------------------------------------------------------------------------
+
+
+def get(path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "host: x", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def test_answers_of_both_ways_come_in_the_order_of_their_requests() -> None:
+    paths = ["/short/1", "/long", "/short/2", "/short/3", "/long"]
+
+    async def late(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        await asyncio.sleep(0.05)
+        body = scope["path"].encode()
+        head = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": body})
+
+    async def talk() -> list[str]:
+        came = []
+        async with connected(late, Short()) as (reader, writer), asyncio.timeout(5):
+            for _ in range(3):  # in a row, and then the connection is as good as new
+                writer.write(b"".join(map(get, paths)))
+                for _path in paths:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    size = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+                    came.append((await reader.readexactly(size)).decode())
+        return came
+
+    assert asyncio.run(talk()) == paths * 3
+
+
+def test_a_head_that_stops_after_a_short_answer_is_closed_in_time() -> None:
+    async def talk() -> bytes:
+        async with connected(short=Short()) as (reader, writer), asyncio.timeout(4):
+            writer.write(get("/short"))
+            await reader.readuntil(b"/short")
+            await asyncio.sleep(0.05)
+            writer.write(get("/short")[:-10])
+            return await reader.read()
+
+    assert asyncio.run(talk()) == b""
+
+
+def test_empty_lines_alone_keep_no_connection() -> None:
+    async def talk() -> bytes:
+        async with connected(short=Short()) as (reader, writer), asyncio.timeout(4):
+            writer.write(get("/short"))
+            await reader.readuntil(b"/short")
+            await asyncio.sleep(0.05)
+            writer.write(b"\r\n")
+            return await reader.read()
+
+    assert asyncio.run(talk()) == b""
+
+
+def test_client_that_reads_nothing_of_a_short_answer_is_cut() -> None:
+    size = 64 * 1024**2
+
+    async def talk() -> int:
+        received = 0
+        async with connected(short=Short(size)) as (reader, writer), asyncio.timeout(5):
+            writer.write(get("/short"))
+            await asyncio.sleep(1.0)
+            with contextlib.suppress(ConnectionError):
+                while piece := await reader.read(1 << 20):
+                    received += len(piece)
+        return received
+
+    assert asyncio.run(talk()) < size
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        get("/short", "connection: close"),
+        get("/short").replace(b"GET", b"HEAD"),
+        get("/short").replace(b"1.1", b"1.0"),
+        get("/%73hort"),
+    ],
+)
+def test_what_is_no_plain_get_goes_to_the_application(request_bytes: bytes) -> None:
+    asked = []
+
+    async def note(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        asked.append(scope["path"])
+        await hello(scope, receive, send)
+
+    async def talk() -> bytes:
+        async with connected(note, Short()) as (reader, writer), asyncio.timeout(5):
+            writer.write(request_bytes)
+            return await reader.readuntil(b"\r\n\r\n")
+
+    asyncio.run(talk())
+    assert asked == ["/short"]

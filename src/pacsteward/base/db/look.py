@@ -84,6 +84,25 @@ class Looks:
             raise
         self._keep(look)
 
+    def glance(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Return the rows of one statement; see `Database.glance`."""
+        look: Look | None = None
+        if self._is_sqlite:
+            # One statement is one consistent state by itself.
+            with suppress(IndexError):
+                look = self._kept.pop()
+        if look is None:
+            with self.look(None) as first:
+                return first.rows(statement, parameters)
+        try:
+            found = look.rows(statement, parameters)
+        except self._error:
+            self._drop(look)
+            with self.look(None) as another:
+                return another.rows(statement, parameters)
+        self._kept.append(look)
+        return found
+
     def close(self) -> None:
         """Close what is kept."""
         while self._kept:

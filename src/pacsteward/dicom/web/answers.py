@@ -1,12 +1,7 @@
 """Answers of DICOMweb as HTTP messages: JSON, single payloads, parts, all of them streamed.
 
-A room hands over plain iterators of bytes. Here they become responses: pieces are read in a
-thread while the previous ones are on their way, so neither a slow disk nor a slow client stops the
-event loop, and of a study of gigabytes only a megabyte or two is ever in memory. When the client
-goes away the iterator is closed, and with it whatever it held open.
-
-Once the first byte is sent an error can no longer become a status. The connection is then cut
-before the promised length, so that a client never takes a part for the whole.
+A room hands over plain iterators of bytes. Here they become responses; how their bytes get on
+their way is in `streaming`.
 
 References
 ----------
@@ -16,16 +11,21 @@ PS3.18 8.4 (header fields), 8.5 (status codes).
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
 
 from pacsteward.dicom.web.multipart import Writer
 from pacsteward.dicom.web.native_xml import to_xml
@@ -38,7 +38,7 @@ from pacsteward.dicom.web.negotiation import (
     accepted,
     choose,
 )
-from pacsteward.web.threads import in_thread
+from pacsteward.dicom.web.streaming import PiecesAnswer, StreamedAnswer
 
 __all__ = ["Request", "Response"]
 
@@ -49,16 +49,17 @@ NO_STORE: Final = "no-store"
 
 SERVICE_PATH: Final = "/dicom-web"
 
-_BATCH_BYTES: Final = 1 << 20
 _GZIP_FROM_BYTES: Final = 1024
-_SMALL_BYTES: Final = 16 * 1024
 
 
 def ranges_of(request: Request) -> tuple[MediaType, ...]:
     """Return what the client accepts: the ``accept`` parameters, else the header (C59)."""
-    return accepted(
-        ",".join(request.headers.getlist("accept")), request.query_params.getlist("accept")
-    )
+    # Straight from the scope: the mappings of names that a request offers cost more to make than
+    # all that is done with the answer.
+    scope = request.scope
+    lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]
+    given = request.query_params.getlist("accept") if scope["query_string"] else ()
+    return accepted(",".join(lines), given)
 
 
 def service_url(request: Request) -> str:
@@ -67,131 +68,6 @@ def service_url(request: Request) -> str:
     The HTTP door has settled scheme and host before, also behind a proxy (C25).
     """
     return f"{str(request.base_url).rstrip('/')}{SERVICE_PATH}"
-
-
-# --- streaming ----------------------------------------------------------------------------------
-
-
-class StreamedAnswer(Response):
-    """Sends pieces of bytes while later ones are being read.
-
-    Parameters
-    ----------
-    pieces
-        Consumed in a worker thread, and closed at the end if it is a generator.
-    size_bytes
-        Of all pieces together, when it is known; the answer then carries Content-Length.
-    """
-
-    def __init__(
-        self,
-        pieces: Iterable[bytes],
-        *,
-        media_type: str,
-        status_code: int = 200,
-        headers: Mapping[str, str] | None = None,
-        size_bytes: int | None = None,
-    ) -> None:
-        self.status_code = status_code
-        self.media_type = media_type
-        self.background = None
-        self._pieces = iter(pieces)
-        every = {"content-type": media_type, **(headers or {})}
-        if size_bytes is not None:
-            every["content-length"] = str(size_bytes)
-        self.raw_headers = _raw_headers(every)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the whole answer, or as much of it as the client stays for."""
-        gone = asyncio.ensure_future(_until_gone(receive))
-        reading = asyncio.ensure_future(in_thread(_take, self._pieces))
-        try:
-            # The first pieces are read before the status is sent, so that what fails at once
-            # still becomes a problem document.
-            pieces = await reading
-            await send(_start(self.status_code, self.raw_headers))
-            if scope.get("method") == "HEAD":
-                pieces = []
-            while pieces and not gone.done():
-                reading = asyncio.ensure_future(in_thread(_take, self._pieces))
-                for piece in pieces:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                pieces = await reading
-            if not pieces:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            gone.cancel()
-            await asyncio.wait([reading])
-            if isinstance(self._pieces, Generator):
-                await in_thread(self._pieces.close)
-
-
-class PiecesAnswer(Response):
-    """Sends a few pieces that are in memory already, without joining them."""
-
-    def __init__(
-        self,
-        pieces: Sequence[bytes],
-        *,
-        media_type: str,
-        status_code: int = 200,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        self.status_code = status_code
-        self.media_type = media_type
-        self.background = None
-        self._pieces = _joined(pieces)
-        size = sum(map(len, pieces))
-        self.raw_headers = _raw_headers(
-            {"content-type": media_type, "content-length": str(size), **(headers or {})}
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the whole answer."""
-        await send(_start(self.status_code, self.raw_headers))
-        pieces = [b""] if scope.get("method") == "HEAD" else self._pieces
-        last = len(pieces) - 1
-        for number, piece in enumerate(pieces):
-            await send({"type": "http.response.body", "body": piece, "more_body": number < last})
-
-
-def _joined(pieces: Iterable[bytes]) -> list[bytes]:
-    """Put small pieces that follow each other together: each one sent passes many layers."""
-    joined: list[bytes] = []
-    for piece in pieces:
-        if joined and len(joined[-1]) + len(piece) <= _SMALL_BYTES:
-            joined[-1] += piece
-        else:
-            joined.append(piece)
-    return joined or [b""]
-
-
-def _raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [
-        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
-    ]
-
-
-def _start(status: int, headers: list[tuple[bytes, bytes]]) -> Message:
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _take(pieces: Iterator[bytes]) -> list[bytes]:
-    """Take about a megabyte of pieces: one change of thread for many small ones."""
-    taken: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        if piece:
-            taken.append(piece)
-            size += len(piece)
-        if size >= _BATCH_BYTES:
-            break
-    return _joined(taken) if taken else taken
 
 
 # --- data sets as JSON or XML -------------------------------------------------------------------

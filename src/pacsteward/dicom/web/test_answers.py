@@ -12,10 +12,10 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from pacsteward.base.errors import Broken, WouldWait
 from pacsteward.dicom.web.answers import (
     Request,
     Response,
-    StreamedAnswer,
     answer_range,
     array_answer,
     byte_range,
@@ -26,6 +26,7 @@ from pacsteward.dicom.web.answers import (
     not_modified,
     warning,
 )
+from pacsteward.dicom.web.streaming import PartsAnswer, StreamedAnswer
 
 
 def client(handler: object) -> TestClient:
@@ -75,6 +76,57 @@ def test_what_was_open_is_closed_when_the_client_leaves() -> None:
 
     assert asyncio.run(story()) < 8
     assert closed.is_set()
+
+
+class Piecemeal:
+    """A part that is in memory, or has to be brought by a thread."""
+
+    def __init__(self, text: bytes, *, is_there: bool) -> None:
+        self.text = text
+        self.is_there = is_there
+        self.threads: list[int] = []
+
+    def at_once(self) -> bytes:
+        if not self.is_there:
+            raise WouldWait
+        self.threads.append(threading.get_ident())
+        return self.text
+
+    def pieces(self) -> Iterator[bytes]:
+        self.threads.append(threading.get_ident())
+        yield self.text[:1]
+        yield self.text[1:]
+
+
+@pytest.mark.parametrize("there", [(True, False, True), (False, True, True), (True, True, False)])
+def test_parts_come_in_order_whether_they_are_there_or_have_to_be_brought(
+    there: tuple[bool, ...],
+) -> None:
+    parts = [
+        Piecemeal(bytes([65 + n]) * 700_000, is_there=is_there) for n, is_there in enumerate(there)
+    ]
+    loops = []
+
+    async def handler(_request: Request) -> Response:
+        loops.append(threading.get_ident())
+        return PartsAnswer(parts, b"end", media_type="a/b", size_bytes=2_100_003)
+
+    answer = client(handler).get("/")
+    assert answer.content == b"".join(part.text for part in parts) + b"end"
+    assert [part.threads == loops for part in parts] == list(there)
+
+
+def test_a_part_that_is_damaged_in_the_middle_breaks_the_answer_off() -> None:
+    class Damaged(Piecemeal):
+        def pieces(self) -> Iterator[bytes]:
+            raise Broken("It is damaged.")
+
+    def handler(_request: Request) -> Response:
+        parts = [Piecemeal(b"good", is_there=True), Damaged(b"", is_there=False)]
+        return PartsAnswer(parts, b"end", media_type="a/b")
+
+    with pytest.raises(Broken):
+        client(handler).get("/")
 
 
 def test_an_error_before_the_first_byte_reaches_the_door() -> None:

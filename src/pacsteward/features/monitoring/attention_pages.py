@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pacsteward.archive import DOUBTFUL_MAX, Archive, Instance
 from pacsteward.base.errors import NotFound
 from pacsteward.dicom.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
-from pacsteward.dicom.web.answers import StreamedAnswer
+from pacsteward.dicom.web.streaming import StreamedAnswer
 from pacsteward.feature import House, Page, Route
 from pacsteward.features.monitoring import attention
 from pacsteward.features.monitoring.attention import KINDS, Matter
@@ -121,7 +121,7 @@ def _file(archive: Archive, instance: Instance, name: str) -> Response:
     # A UID is whatever its sender wrote: in a header it must not end the name or the line.
     name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
 
-    def pieces() -> Iterator[bytes]:
+    def pieces() -> Iterator[bytes | memoryview]:
         with archive.open(instance) as stored:
             yield stored.head()
             yield from stored.chunks()

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-from pacsteward.archive import Archive, BulkData, Instance
-from pacsteward.base.errors import Exhausted, NotFound
+from pacsteward.archive import Archive, BulkData, Instance, PromptArchive
+from pacsteward.base.errors import Exhausted, NotFound, WouldWait
 from pacsteward.dicom.decode import DecoderPool
 from pacsteward.dicom.frames import FrameTable
 from pacsteward.dicom.pixels import ImagePixel
@@ -55,7 +55,18 @@ def frame_coder(settings: RetrieveSettings) -> FrameCoder:
     return code
 
 
-def frames_of(archive: Archive, instance: Instance) -> FrameTable:
+def coder_at_once(data: bytes, from_uid: str, to_uid: str, image: ImagePixel) -> tuple[bytes, str]:
+    """Stand for a coder where nobody may wait for one.
+
+    Raises
+    ------
+    WouldWait
+        Always.
+    """
+    raise WouldWait
+
+
+def frames_of(archive: Archive | PromptArchive, instance: Instance) -> FrameTable:
     """Return where the frames of an instance are; see `Archive.frames`.
 
     Raises
@@ -63,8 +74,10 @@ def frames_of(archive: Archive, instance: Instance) -> FrameTable:
     TooLarge
         What stands before its pixels is more than one image may have.
     """
-    with _bounded():
+    try:
         return archive.frames(instance)
+    except Exhausted as error:
+        raise _too_large(error) from error
 
 
 def bulk_data_of(archive: Archive, instance: Instance, path: str) -> BulkData:
@@ -110,4 +123,8 @@ def _bounded() -> Iterator[None]:
     try:
         yield
     except Exhausted as error:
-        raise TooLarge(error.what, why=error.why, remedy=error.remedy) from error
+        raise _too_large(error) from error
+
+
+def _too_large(error: Exhausted) -> TooLarge:
+    return TooLarge(error.what, why=error.why, remedy=error.remedy)

@@ -17,18 +17,17 @@ from hashlib import blake2s
 from itertools import chain
 from typing import Final, Literal
 
-from pacsteward.archive import Instance, Selection
-from pacsteward.base.errors import Invalid, NotFound
+from pacsteward.archive import Archive, Instance, PromptArchive, Selection
+from pacsteward.base.errors import Invalid, NotFound, WouldWait
 from pacsteward.dicom.media import PDF_MEDIA_TYPE, PNG_MEDIA_TYPE
 from pacsteward.dicom.render_request import RenderRequest, Viewport
+from pacsteward.dicom.transcode import FrameCoder
 from pacsteward.dicom.uids import check_uid, transfer_syntax
 from pacsteward.dicom.web.answers import (
     NO_STORE,
     PRIVATE_CACHE,
-    PiecesAnswer,
     Request,
     Response,
-    StreamedAnswer,
     answer_range,
     array_answer,
     etag_header,
@@ -49,11 +48,18 @@ from pacsteward.dicom.web.negotiation import (
     Offer,
     choose,
 )
+from pacsteward.dicom.web.streaming import PartsAnswer, PiecesAnswer, StreamedAnswer
 from pacsteward.feature import House, Route
 from pacsteward.features.retrieve import payloads
-from pacsteward.features.retrieve.decoding import bulk_data_of, frame_coder, frames_of
+from pacsteward.features.retrieve.decoding import (
+    bulk_data_of,
+    coder_at_once,
+    frame_coder,
+    frames_of,
+)
 from pacsteward.features.retrieve.pictures import Subject, middle_frame, picture, representative
 from pacsteward.features.retrieve.representations import (
+    Plan,
     frame_offers,
     object_offers,
     part_content_type,
@@ -108,7 +114,7 @@ class Target:
             There is nothing of the kind.
         """
         if self.instance:
-            return [self.one(house)]
+            return [self.one(house.archive)]
         found = house.archive.instances(
             Selection(
                 study_instance_uids=(self.study,),
@@ -122,13 +128,21 @@ class Target:
             )
         return found
 
-    def one(self, house: House) -> Instance:
+    def one(self, archive: Archive | PromptArchive) -> Instance:
         """Return the one instance that the path names."""
-        return house.archive.instance(self.study, self.series, self.instance)
+        return archive.instance(self.study, self.series, self.instance)
 
 
 def _record(house: House, request: Request, target: Target) -> None:
     house.audit.record_access(request.state.actor, (target.study,))
+
+
+def _recorded_target(house: House, request: Request) -> Target:
+    """Return what the path names, for an answer that cannot wait for the audit book."""
+    target = Target.of(request)
+    if not house.audit.has_recorded_access(request.state.actor, (target.study,)):
+        raise WouldWait
+    return target
 
 
 # --- whole objects ------------------------------------------------------------------------------
@@ -142,33 +156,63 @@ def retrieve(house: House, request: Request) -> Response:
     offer = choose(ranges, offers)
     if offer.media_type == ZIP:
         return _zip(house, request, target)
-    instances = target.instances(house)
-    fitting = tuple(one for one in ranges if one.is_multipart == offer.is_multipart)
-    chosen = plan(instances, fitting or ranges)
+    chosen = _plan(target.instances(house), ranges, offer)
     _record(house, request, target)
-    headers = {"cache-control": NO_STORE, "vary": "Accept"}
     coder = frame_coder(house.settings.of(RetrieveSettings))
+    if target.instance and payloads.is_small(chosen.planned):
+        # Streaming changes threads several times, which costs more than the object.
+        return _small_object(house.archive, chosen, offer, coder)
     if not offer.is_multipart:
         (only,) = chosen.planned
         return StreamedAnswer(
             payloads.part10_file(house.archive, only, coder),
             media_type=part_content_type(offer.media_type, only.transfer_syntax_uid),
-            headers=headers,
+            headers=_OBJECT_HEADERS,
             size_bytes=payloads.size_of_file(only.instance) if only.is_as_stored else None,
         )
     writer = Writer(offer.media_type)
-    if target.instance and payloads.is_small(chosen.planned):
-        # At once: streaming changes threads several times, which costs more than the object.
-        pieces = list(payloads.object_parts(house.archive, chosen.planned, writer, coder))
-        return PiecesAnswer(pieces, media_type=writer.content_type, headers=headers)
-    return StreamedAnswer(
-        payloads.object_parts(house.archive, chosen.planned, writer, coder),
+    return PartsAnswer(
+        [payloads.ObjectPart(house.archive, one, writer, coder) for one in chosen.planned],
+        writer.end,
         media_type=writer.content_type,
         # 206 here says that some objects could not be given in what the client accepts.
         status_code=200 if chosen.is_complete else 206,
-        headers=headers,
+        headers=_OBJECT_HEADERS,
         size_bytes=payloads.size_of_parts(chosen.planned, writer),
     )
+
+
+def retrieve_at_once(house: House, request: Request) -> PiecesAnswer:
+    """Answer GET of an instance on the event loop, where it can be done without waiting."""
+    target = _recorded_target(house, request)
+    ranges = ranges_of(request)
+    offer = choose(ranges, object_offers(is_single=True, is_study=False))
+    archive = house.archive.prompt
+    chosen = _plan([target.one(archive)], ranges, offer)
+    if not payloads.is_small(chosen.planned):
+        raise WouldWait
+    return _small_object(archive, chosen, offer, coder_at_once)
+
+
+def _plan(instances: Sequence[Instance], ranges: Sequence[MediaType], offer: Offer) -> Plan:
+    fitting = tuple(one for one in ranges if one.is_multipart == offer.is_multipart)
+    return plan(instances, fitting or ranges)
+
+
+def _small_object(
+    archive: Archive | PromptArchive, chosen: Plan, offer: Offer, coder: FrameCoder
+) -> PiecesAnswer:
+    if not offer.is_multipart:
+        (only,) = chosen.planned
+        pieces = list(payloads.part10_file(archive, only, coder))
+        media_type = part_content_type(offer.media_type, only.transfer_syntax_uid)
+        return PiecesAnswer(pieces, media_type=media_type, headers=_OBJECT_HEADERS)
+    writer = Writer(offer.media_type)
+    pieces = list(payloads.object_parts(archive, chosen.planned, writer, coder))
+    return PiecesAnswer(pieces, media_type=writer.content_type, headers=_OBJECT_HEADERS)
+
+
+_OBJECT_HEADERS: Final = {"cache-control": NO_STORE, "vary": "Accept"}
 
 
 def _zip(house: House, request: Request, target: Target) -> Response:
@@ -221,27 +265,58 @@ def frames(house: House, request: Request) -> Response:
     """Answer GET of frames, in the order asked for (C51)."""
     target = Target.of(request)
     numbers = _frame_list(request.path_params["frames"])
-    instance = target.one(house)
-    table = frames_of(house.archive, instance)
-    offer = choose(ranges_of(request), frame_offers(table, is_single=len(numbers) == 1))
-    contents = payloads.read_frames(house.archive, instance, table, numbers)
-    if offer.transfer_syntax != table.delivered_transfer_syntax_uid:
-        coder = frame_coder(house.settings.of(RetrieveSettings))
-        contents = payloads.decoded(contents, table.image, coder)
-    _record(house, request, target)
-    headers = {"cache-control": NO_STORE, "vary": "Accept"}
-    if not offer.is_multipart:
-        (content,) = contents
-        label = part_content_type(offer.media_type, content.transfer_syntax_uid)
-        return PiecesAnswer([content.data], media_type=label, headers=headers)
-    writer = Writer(offer.media_type)
-    parts = payloads.frame_parts(contents, offer.media_type, writer)
+    coder = frame_coder(house.settings.of(RetrieveSettings))
     if len(numbers) == 1:
-        return PiecesAnswer(list(parts), media_type=writer.content_type, headers=headers)
+        answer: Response = _frame(house.archive, request, target, numbers[0], coder)
+    else:
+        answer = _several_frames(house.archive, request, target, numbers, coder)
+    _record(house, request, target)
+    return answer
+
+
+def frame_at_once(house: House, request: Request) -> PiecesAnswer:
+    """Answer GET of one frame on the event loop, where it can be done without waiting."""
+    target = _recorded_target(house, request)
+    numbers = _frame_list(request.path_params["frames"])
+    if len(numbers) > 1:
+        raise WouldWait
+    return _frame(house.archive.prompt, request, target, numbers[0], coder_at_once)
+
+
+def _frame(
+    archive: Archive | PromptArchive,
+    request: Request,
+    target: Target,
+    number: int,
+    coder: FrameCoder,
+) -> PiecesAnswer:
+    instance = target.one(archive)
+    table = (
+        frames_of(archive, instance) if isinstance(archive, Archive) else archive.frames(instance)
+    )
+    offer = choose(ranges_of(request), frame_offers(table, is_single=True))
+    (content,) = payloads.frames(archive, instance, table, [number], offer, coder)
+    if not offer.is_multipart:
+        label = part_content_type(offer.media_type, content.transfer_syntax_uid)
+        return PiecesAnswer([content.data], media_type=label, headers=_OBJECT_HEADERS)
+    writer = Writer(offer.media_type)
+    pieces = list(payloads.frame_parts([content], offer.media_type, writer))
+    return PiecesAnswer(pieces, media_type=writer.content_type, headers=_OBJECT_HEADERS)
+
+
+def _several_frames(
+    archive: Archive, request: Request, target: Target, numbers: Sequence[int], coder: FrameCoder
+) -> StreamedAnswer:
+    instance = target.one(archive)
+    table = frames_of(archive, instance)
+    offer = choose(ranges_of(request), frame_offers(table, is_single=False))
+    writer = Writer(offer.media_type)
+    contents = payloads.frames(archive, instance, table, numbers, offer, coder)
+    parts = payloads.frame_parts(contents, offer.media_type, writer)
     # What is missing or damaged in the list is found before the answer begins.
     for number in numbers:
         table.spans(number)
-    return StreamedAnswer(parts, media_type=writer.content_type, headers=headers)
+    return StreamedAnswer(parts, media_type=writer.content_type, headers=_OBJECT_HEADERS)
 
 
 def _frame_list(text: str) -> list[int]:
@@ -269,7 +344,7 @@ _HARMLESS: Final = frozenset(
 def bulk_data(house: House, request: Request) -> Response:
     """Answer GET of what a BulkDataURI names, as one payload or as one part (C42, C43)."""
     target = Target.of(request)
-    instance = target.one(house)
+    instance = target.one(house.archive)
     found = bulk_data_of(house.archive, instance, request.path_params["path"])
     media_type = found.media_type if found.media_type in _HARMLESS else OCTET_STREAM
     types = dict.fromkeys((media_type, OCTET_STREAM))
@@ -329,9 +404,9 @@ def render(form: Form) -> Callable[[House, Request], Response]:
 def _subject(house: House, request: Request, target: Target, form: Form) -> Subject:
     if "frame" in request.path_params:
         (frame,) = _frame_list(request.path_params["frame"])[:1]
-        return Subject(target.one(house), frame)
+        return Subject(target.one(house.archive), frame)
     if target.instance:
-        instance = target.one(house)
+        instance = target.one(house.archive)
         return middle_frame(instance) if form == "thumbnail" else Subject(instance)
     return representative(target.instances(house))
 
@@ -382,14 +457,19 @@ _ENCAPSULATED: Final = "1.2.840.10008.5.1.4.1.1.104."
 _ENCAPSULATED_DOCUMENT: Final = "00420011"
 
 
-def _get(path: str, handler: Callable[[House, Request], Response]) -> Route:
-    return Route("GET", path, handler, "studies.read")
+def _get(
+    path: str,
+    handler: Callable[[House, Request], Response],
+    at_once: Callable[[House, Request], PiecesAnswer] | None = None,
+) -> Route:
+    return Route("GET", path, handler, "studies.read", at_once)
 
 
 ROUTES = (
-    *(_get(path, retrieve) for path in (STUDY, SERIES, INSTANCE)),
+    *(_get(path, retrieve) for path in (STUDY, SERIES)),
+    _get(INSTANCE, retrieve, retrieve_at_once),
     *(_get(f"{path}/metadata", metadata) for path in (STUDY, SERIES, INSTANCE)),
-    _get(f"{INSTANCE}/frames/{{frames}}", frames),
+    _get(f"{INSTANCE}/frames/{{frames}}", frames, frame_at_once),
     _get(f"{INSTANCE}/bulkdata/{{path:path}}", bulk_data),
     *(
         _get(f"{path}/{form}", render(form))

@@ -12,21 +12,25 @@ PS3.18 8.7.8 (multipart), 10.4 (retrieve); PS3.10 7 (file format); PKWARE APPNOT
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from pacsteward.archive import Archive, BulkData, Instance, StoredObject
-from pacsteward.base.errors import Exhausted, Invalid, Unsupported
-from pacsteward.dicom.frames import FrameContent, FrameTable, frame_bytes
+from pacsteward.archive import Archive, BulkData, Instance, PromptArchive, StoredObject
+from pacsteward.base.errors import Exhausted, Invalid, Unsupported, WouldWait
+from pacsteward.dicom.fragments import Buffer
+from pacsteward.dicom.frames import FrameTable, frame_bytes
 from pacsteward.dicom.part10 import FileMeta, encode_part10_head
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.transcode import FrameCoder, transcode_chunks
 from pacsteward.dicom.web.multipart import Writer
-from pacsteward.dicom.web.negotiation import DICOM, EXPLICIT_VR_LITTLE_ENDIAN, OCTET_STREAM
+from pacsteward.dicom.web.negotiation import (
+    DICOM,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    Offer,
+)
 from pacsteward.features.retrieve.decoding import frames_of
 from pacsteward.features.retrieve.representations import Planned, part_content_type
 
@@ -37,19 +41,22 @@ _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
 # --- whole objects ------------------------------------------------------------------------------
 
 
-def part10_file(archive: Archive, planned: Planned, code_frame: FrameCoder) -> Iterator[bytes]:
+def part10_file(
+    archive: Archive | PromptArchive, planned: Planned, code_frame: FrameCoder
+) -> Iterator[Buffer]:
     """Give one object as a Part 10 file."""
     with archive.open(planned.instance) as stored:
-        scratch = archive.scratch_folder()
-        yield from _file(stored, planned.transfer_syntax_uid, code_frame, scratch)[1]
+        yield from _file(stored, planned.transfer_syntax_uid, code_frame, archive)[1]
 
 
 def _file(
-    stored: StoredObject, target: str, code_frame: FrameCoder, scratch: Path
-) -> tuple[str, Iterator[bytes]]:
+    stored: StoredObject, target: str, code_frame: FrameCoder, archive: Archive | PromptArchive
+) -> tuple[str, Iterator[Buffer]]:
     """Return the transfer syntax that it really leaves in, and the pieces of the file."""
     if target == stored.transfer_syntax_uid:
         return target, _as_stored(stored)
+    if isinstance(archive, PromptArchive):
+        raise WouldWait
     # Damage is then an answer of its own, and not one that breaks off after a few frames.
     stored.check()
     try:
@@ -59,7 +66,7 @@ def _file(
             stored.transfer_syntax_uid,
             target,
             code_frame=code_frame,
-            scratch=scratch,
+            scratch=archive.scratch_folder(),
         )
     except (Invalid, Unsupported, Exhausted):
         # One damaged image must not make a whole study impossible to retrieve. It leaves as it
@@ -69,28 +76,59 @@ def _file(
     return target, _joined(head, chunks)
 
 
-def _as_stored(stored: StoredObject) -> Iterator[bytes]:
+def _as_stored(stored: StoredObject) -> Iterator[Buffer]:
     yield stored.head()
     yield from stored.chunks()
 
 
-def _joined(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _joined(head: bytes, chunks: Iterator[bytes]) -> Iterator[Buffer]:
     yield head
     yield from chunks
 
 
 def object_parts(
-    archive: Archive, plan: Sequence[Planned], writer: Writer, code_frame: FrameCoder
-) -> Iterator[bytes]:
+    archive: Archive | PromptArchive,
+    plan: Sequence[Planned],
+    writer: Writer,
+    code_frame: FrameCoder,
+) -> Iterator[Buffer]:
     """Give objects as parts of a multipart/related payload."""
     for planned in plan:
-        with archive.open(planned.instance) as stored:
-            scratch = archive.scratch_folder()
-            syntax, pieces = _file(stored, planned.transfer_syntax_uid, code_frame, scratch)
-            yield writer.head({"Content-Type": part_content_type(DICOM, syntax)})
-            yield from pieces
-            yield writer.gap
+        yield from _object_part(archive, planned, writer, code_frame)
     yield writer.end
+
+
+def _object_part(
+    archive: Archive | PromptArchive, planned: Planned, writer: Writer, code_frame: FrameCoder
+) -> Iterator[Buffer]:
+    with archive.open(planned.instance) as stored:
+        syntax, pieces = _file(stored, planned.transfer_syntax_uid, code_frame, archive)
+        yield writer.head({"Content-Type": part_content_type(DICOM, syntax)})
+        yield from pieces
+        yield writer.gap
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPart:
+    """One object of many, as `PartsAnswer` sends it."""
+
+    archive: Archive
+    planned: Planned
+    writer: Writer
+    code_frame: FrameCoder
+
+    def at_once(self) -> Buffer:
+        """Give its bytes on the event loop, or raise `WouldWait`."""
+        if not self.planned.is_as_stored:
+            raise WouldWait
+        label = part_content_type(DICOM, self.planned.transfer_syntax_uid)
+        with self.archive.prompt.open(self.planned.instance) as stored:
+            head = self.writer.head({"Content-Type": label}) + stored.head()
+            return stored.enclosed(head, self.writer.gap)
+
+    def pieces(self) -> Iterator[Buffer]:
+        """Give its bytes in a thread."""
+        return _object_part(self.archive, self.planned, self.writer, self.code_frame)
 
 
 SMALL_BYTES: Final = 2 << 20
@@ -143,7 +181,7 @@ class _Outlet:
         self.pieces: list[bytes] = []
         self._position = 0
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: Buffer, /) -> int:
         self.pieces.append(bytes(data))
         self._position += len(data)
         return len(data)
@@ -193,32 +231,61 @@ def _zip_name(instance: Instance) -> str:
 # --- frames -------------------------------------------------------------------------------------
 
 
-def read_frames(
-    archive: Archive, instance: Instance, table: FrameTable, numbers: Sequence[int]
-) -> Iterator[FrameContent]:
-    """Give frames as they are delivered, in the order asked for."""
+class Frame(NamedTuple):
+    """One frame as it leaves, with a truthful label."""
+
+    data: Buffer
+    transfer_syntax_uid: str
+
+
+def frames(
+    archive: Archive | PromptArchive,
+    instance: Instance,
+    table: FrameTable,
+    numbers: Sequence[int],
+    offer: Offer,
+    code_frame: FrameCoder,
+) -> Iterator[Frame]:
+    """Give frames in the transfer syntax that was chosen, in the order asked for."""
+    contents = _as_delivered(archive, instance, table, numbers)
+    if offer.transfer_syntax == table.delivered_transfer_syntax_uid:
+        return contents
+    return decoded(contents, table.image, code_frame)
+
+
+def _as_delivered(
+    archive: Archive | PromptArchive, instance: Instance, table: FrameTable, numbers: Sequence[int]
+) -> Iterator[Frame]:
     with archive.open(instance) as stored:
         for number in numbers:
-            yield frame_bytes(stored.read, table, number)
+            yield _frame(stored, table, number)
+
+
+def _frame(stored: StoredObject, table: FrameTable, number: int) -> Frame:
+    span = table.span_as_delivered(number)
+    if span is not None:
+        data = stored.view(*span)
+        if len(data) == span[1]:
+            return Frame(data, table.delivered_transfer_syntax_uid)
+    content = frame_bytes(stored.read, table, number)
+    return Frame(content.data, content.transfer_syntax_uid)
 
 
 def decoded(
-    contents: Iterator[FrameContent], image: ImagePixel, code_frame: FrameCoder
-) -> Iterator[FrameContent]:
+    contents: Iterator[Frame], image: ImagePixel, code_frame: FrameCoder
+) -> Iterator[Frame]:
     """Give frames decoded to Explicit VR Little Endian."""
     for content in contents:
         data, _photometric = code_frame(
-            content.data, content.transfer_syntax_uid, EXPLICIT_VR_LITTLE_ENDIAN, image
+            bytes(content.data), content.transfer_syntax_uid, EXPLICIT_VR_LITTLE_ENDIAN, image
         )
         if image.bits_allocated == 1:
             # A decoder gives a byte for each bit; the native encoding packs them (PS3.5 8.1.1).
             data = np.packbits(np.frombuffer(data, np.uint8), bitorder="little").tobytes()
-        yield FrameContent(data, EXPLICIT_VR_LITTLE_ENDIAN, OCTET_STREAM)
+        yield Frame(data, EXPLICIT_VR_LITTLE_ENDIAN)
 
 
-def frame_parts(
-    contents: Iterator[FrameContent], media_type: str, writer: Writer
-) -> Iterator[bytes]:
+def frame_parts(contents: Iterable[Frame], media_type: str, writer: Writer) -> Iterator[Buffer]:
     """Give frames as parts of a multipart/related payload, each labelled truthfully."""
     for content in contents:
         label = part_content_type(media_type, content.transfer_syntax_uid)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from pacsteward.archive import Instance
@@ -131,7 +132,12 @@ def frame_offers(table: FrameTable, *, is_single: bool) -> tuple[Offer, ...]:
     is_single
         Whether one frame was asked for, so that it may come without parts.
     """
-    delivered = table.delivered_transfer_syntax_uid
+    return _frame_offers(table.delivered_transfer_syntax_uid, table.delivered_media_type, is_single)
+
+
+# The frames of a series are asked for one after the other.
+@lru_cache(maxsize=128)
+def _frame_offers(delivered: str, media_type: str, is_single: bool) -> tuple[Offer, ...]:
     is_native = delivered == EXPLICIT_VR_LITTLE_ENDIAN
     can_decode = not is_native and can_transcode(delivered, EXPLICIT_VR_LITTLE_ENDIAN)
     forms: list[tuple[str, str, bool]] = [
@@ -142,14 +148,14 @@ def frame_offers(table: FrameTable, *, is_single: bool) -> tuple[Offer, ...]:
         decoded = (OCTET_STREAM, EXPLICIT_VR_LITTLE_ENDIAN, True)
         place = 0 if delivered in UNREADABLE_IN_BROWSERS else 1
         forms.insert(place, decoded)
-    if table.delivered_media_type not in (OCTET_STREAM, ""):
-        forms.append((table.delivered_media_type, delivered, True))
+    if media_type not in (OCTET_STREAM, ""):
+        forms.append((media_type, delivered, True))
     elif not can_decode:
         forms[0] = (OCTET_STREAM, delivered, True)
     return tuple(
-        Offer(media_type, is_multipart, syntax, is_default=is_default)
+        Offer(name, is_multipart, syntax, is_default=is_default)
         for is_multipart in ((True, False) if is_single else (True,))
-        for media_type, syntax, is_default in forms
+        for name, syntax, is_default in forms
     )
 
 

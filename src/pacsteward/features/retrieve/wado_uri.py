@@ -18,9 +18,10 @@ from pacsteward.archive import Instance
 from pacsteward.base.errors import Invalid, NotFound
 from pacsteward.dicom.render_request import RenderRequest
 from pacsteward.dicom.uids import check_uid
-from pacsteward.dicom.web.answers import NO_STORE, Request, Response, StreamedAnswer
+from pacsteward.dicom.web.answers import NO_STORE, Request, Response
 from pacsteward.dicom.web.errors import NotAcceptable
 from pacsteward.dicom.web.negotiation import DICOM, JPEG, PNG, MediaType, accepted
+from pacsteward.dicom.web.streaming import StreamedAnswer
 from pacsteward.feature import House, Route
 from pacsteward.features.retrieve import payloads
 from pacsteward.features.retrieve.decoding import frame_coder

@@ -6,14 +6,8 @@ DICOMweb, with the same session.
 
 from __future__ import annotations
 
-from pacsteward.dicom.web.answers import (
-    Request,
-    Response,
-    StreamedAnswer,
-    etag_header,
-    is_unchanged,
-    takes_gzip,
-)
+from pacsteward.dicom.web.answers import Request, Response, etag_header, is_unchanged, takes_gzip
+from pacsteward.dicom.web.streaming import StreamedAnswer
 from pacsteward.feature import House, Page
 from pacsteward.features.viewer import files
 

@@ -1,0 +1,97 @@
+"""The part of the archive that never waits, for an event loop.
+
+A frame that a viewer scrolls to is nearly always in the system's memory already, and its row in the
+index is some microseconds away. To hand such a request to a thread and back costs more than all
+that is done for it. So whoever runs on an event loop asks here first. What cannot be answered at
+once raises `WouldWait`, and is to be asked again from a thread, of the `Archive`: bytes that the
+disk has to bring, a container that the recycler has, an index that lags behind what was
+acknowledged, an object that is large or that nobody has gone through yet, a database on the other
+end of a line.
+
+What it does answer is what the `Archive` would: the same rows, leases, generations and checksums.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from pacsteward.archive.model import Instance
+from pacsteward.archive.read import KEPT_WHOLE_BYTES, Reader, StoredObject
+from pacsteward.archive.recent import Recent
+from pacsteward.archive.watermark import Watermark
+from pacsteward.base.errors import WouldWait
+from pacsteward.dicom.frames import FrameTable, locate_frames
+from pacsteward.dicom.media import Codec, codec_of
+from pacsteward.dicom.uids import transfer_syntax
+
+
+class PromptArchive:
+    """Made by `Archive`, which shares with it what it remembers.
+
+    Parameters
+    ----------
+    has_near_index
+        Whether the database is a file of this machine.
+    frames
+        Frame tables of what was looked at last.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        watermark: Watermark,
+        frames: Recent[tuple[str, int], FrameTable],
+        *,
+        has_near_index: bool,
+    ) -> None:
+        self._reader = reader
+        self._watermark = watermark
+        self._frames = frames
+        self._has_near_index = has_near_index
+
+    def instance(self, study_uid: str, series_uid: str, sop_uid: str) -> Instance:
+        """Return one instance.
+
+        Raises
+        ------
+        WouldWait
+            See above; or the index has none.
+        """
+        if not self._has_near_index or not self._watermark.is_caught_up:
+            raise WouldWait
+        found = self._reader.indexed_instance(study_uid, series_uid, sop_uid)
+        if found is None:
+            raise WouldWait
+        return found
+
+    def open(self, instance: Instance) -> AbstractContextManager[StoredObject]:
+        """Give the bytes of an instance while the block lasts; reads may raise `WouldWait`."""
+        return self._reader.open_at_once(instance)
+
+    def frames(self, instance: Instance) -> FrameTable:
+        """Return where the frames of an instance are.
+
+        Raises
+        ------
+        NotFound, Invalid
+            It has no frames, or is damaged.
+        WouldWait
+            See above.
+        """
+        if _must_be_inflated(instance):
+            raise WouldWait
+        key = (instance.sop_instance_uid, instance.checksum)
+        table = self._frames.get(key)
+        if table is None:
+            if instance.size_bytes > KEPT_WHOLE_BYTES:
+                raise WouldWait
+            with self.open(instance) as stored:
+                table = locate_frames(stored.read, stored.size, stored.transfer_syntax_uid)
+            self._frames.put(key, table)
+        return table
+
+
+def _must_be_inflated(instance: Instance) -> bool:
+    """Say whether its frames take more work, and more memory, than their stored bytes tell."""
+    uid = instance.transfer_syntax_uid
+    return transfer_syntax(uid).is_deflated or codec_of(uid) is Codec.DEFLATED_FRAME
