@@ -45,7 +45,9 @@ class Later:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
                 self._thread.start()
-            self._state.notify()
+            # The thread is woken to begin to wait and to stop waiting, not by all in between.
+            if len(self._waiting) in (1, BATCH_MAX):
+                self._state.notify()
         if is_crowded:
             self.flush()
 
@@ -63,8 +65,7 @@ class Later:
         while True:
             with self._state:
                 self._state.wait_for(lambda: bool(self._waiting))
-                if len(self._waiting) < BATCH_MAX:
-                    self._state.wait(DELAY_S)
+                self._state.wait_for(lambda: len(self._waiting) >= BATCH_MAX, DELAY_S)
             try:
                 self.flush()
             except PacstewardError as error:

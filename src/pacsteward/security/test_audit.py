@@ -3,6 +3,8 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+import time
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 import pytest
@@ -24,6 +26,7 @@ from pacsteward.security import (
     audit_chain,
     to_dicom_audit_xml,
 )
+from pacsteward.security.audit_later import DELAY_S, Later
 from pacsteward.security.tables import AUDIT_ENTRY, AUDIT_HEAD, AUDIT_OBJECT
 
 ADA = Actor("person", "ada", frozenset(), "10.1.1.7")
@@ -194,6 +197,25 @@ def test_what_is_recorded_soon_is_there_when_the_book_is_closed(
     audit.close()
     assert AuditBook(database, clock).count() == 1200
     assert audit.verify().is_whole
+
+
+def test_entries_that_come_soon_after_each_other_are_recorded_together() -> None:
+    batches: list[int] = []
+    is_recorded = threading.Event()
+
+    def record(batch: Sequence[AuditEntry]) -> None:
+        batches.append(len(batch))
+        is_recorded.set()
+
+    later = Later(record)
+    began = time.monotonic()
+    for number in range(40):
+        later.put(an_entry(number))
+        is_recorded.wait(0.001)
+        is_recorded.clear()
+    later.flush()
+    assert sum(batches) == 40
+    assert len(batches) <= (time.monotonic() - began) / DELAY_S + 2
 
 
 def test_refusals_are_recorded_once_a_minute(audit: AuditBook, clock: ManualClock) -> None:
