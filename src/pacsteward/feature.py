@@ -65,7 +65,7 @@ class DimseService:
     accepts: Callable[[House, str], bool]
     permission: str
     transfer_syntaxes: tuple[str, ...] | None = None
-    respond: Callable[[House, dimse.Request, bytes | None], AsyncIterator[dimse.Answer]] | None = (
+    respond: Callable[[House, dimse.Request, bytes | None], AsyncIterator[dimse.Answers]] | None = (
         None
     )
     receive: Callable[[House, dimse.Request], dimse.DataSink] | None = None

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 from pacsteward.dicom.dimse import message as dimse
@@ -41,6 +41,7 @@ from pacsteward.dicom.dimse.outgoing import Outgoing
 from pacsteward.dicom.dimse.pdu import CONTROL_COMMAND, CONTROL_LAST
 from pacsteward.dicom.dimse.service import (
     Answer,
+    Answers,
     Caller,
     CommandField,
     DataSink,
@@ -392,47 +393,51 @@ class Conversation:
         answers = self._answers(operation)
         try:
             pending = 0
-            async for answer in answers:
+            async for together in answers:
                 is_stopped = operation.is_cancelled and operation.field == CommandField.C_FIND
-                if answer.is_pending and is_stopped:
+                if together[0].is_pending and is_stopped:
                     # The service has not looked yet; the door keeps the promise of PS3.7 9.3.2.3.
                     await self._answer(operation, Answer(CANCEL))
                     return
-                await self._answer(operation, answer)
-                if not answer.is_pending:
+                await self._answer(operation, *together)
+                if not together[-1].is_pending:
                     return
-                pending += 1
-                if pending % _PENDING_BEFORE_A_BREATH == 0:
+                pending += len(together)
+                if pending >= _PENDING_BEFORE_A_BREATH:
+                    pending = 0
                     await asyncio.sleep(0)  # C-CANCEL and the other associations come to word
         finally:
             await answers.aclose()
 
-    async def _answers(self, operation: Operation) -> AsyncGenerator[Answer, None]:
-        """Yield the answers of a service, and make one of whatever it raises."""
+    async def _answers(self, operation: Operation) -> AsyncGenerator[Sequence[Answer], None]:
+        """Yield the answers of a service, those given together, and one for what it raises."""
         service, request = operation.service, operation.request
         assert service is not None
         assert request is not None
         data_set = bytes(operation.collected or b"") if has_data_set(operation.command) else None
         operation.collected = None
-        given: AsyncIterator[Answer] | None = None
+        given: AsyncIterator[Answers] | None = None
         try:
             if service.respond is None:
                 raise TypeError(f"Service {service.name} has no handler.")
             given = service.respond(request, data_set)
-            async for answer in given:
-                yield answer
-                if not answer.is_pending:
+            async for answers in given:
+                together = (answers,) if isinstance(answers, Answer) else answers
+                if not together:
+                    continue
+                yield together
+                if not together[-1].is_pending:
                     return
             raise RuntimeError(f"Service {service.name} gave no final answer.")
         except Exception as error:  # noqa: BLE001 - any fault of a room becomes an answer
-            yield answer_for(error, operation.field, operation.name)
+            yield (answer_for(error, operation.field, operation.name),)
         finally:
             close = getattr(given, "aclose", None)
             if close is not None:
                 await close()
 
-    async def _answer(self, operation: Operation, answer: Answer) -> None:
-        await self.outgoing.answer(operation.context_id, operation.command, answer)
+    async def _answer(self, operation: Operation, *answers: Answer) -> None:
+        await self.outgoing.answer(operation.context_id, operation.command, *answers)
 
 
 def _drop(_fragment: memoryview) -> None:

@@ -188,18 +188,30 @@ class Outgoing:
 
     # Answers -------------------------------------------------------------------------------------
 
-    async def answer(self, context_id: int, request: CommandSet, answer: Answer) -> None:
-        """Send command and data set of an answer with one write."""
-        data_set = answer.data_set
-        command = dimse.encode_command_set(
-            dimse.response_command_set(request, answer, has_data_set=data_set is not None)
-        )
-        pieces = self._pdus(context_id, command, is_command=True)
-        if data_set is not None:
-            pieces += self._pdus(context_id, data_set, is_command=False)
+    async def answer(self, context_id: int, request: CommandSet, *answers: Answer) -> None:
+        """Send answers, each with its command and data set, with one write."""
+        pieces: list[bytes] = []
+        heads: dict[tuple[int, str], list[bytes]] = {}
+        for answer in answers:
+            data_set = answer.data_set
+            if data_set is None or not answer.is_plain:
+                pieces += self._head(context_id, request, answer)
+            else:
+                # The answers to a query differ in their data sets only.
+                kind = answer.status, answer.comment
+                if kind not in heads:
+                    heads[kind] = self._head(context_id, request, answer)
+                pieces += heads[kind]
+            if data_set is not None:
+                pieces += self._pdus(context_id, data_set, is_command=False)
         async with self._sending:
             self._link.send([b"".join(pieces)])
             await self._link.drain()
+
+    def _head(self, context_id: int, request: CommandSet, answer: Answer) -> list[bytes]:
+        has_data_set = answer.data_set is not None
+        command = dimse.response_command_set(request, answer, has_data_set=has_data_set)
+        return self._pdus(context_id, dimse.encode_command_set(command), is_command=True)
 
     # The wire ------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ the state table, reads and writes PDUs, counts messages and applies limits; a se
 request at a time and answers with values:
 
 - *respond*: an async generator over `Answer`: none or more pending ones, then exactly one final.
-  C-ECHO, C-FIND, C-MOVE, C-GET and the DIMSE-N messages.
+  Answers that are there at the same moment may be given together, as a sequence; they go out with
+  one write. C-ECHO, C-FIND, C-MOVE, C-GET and the DIMSE-N messages.
 - *receive*: makes a `DataSink` that is fed the data set while it arrives, so that an object of
   gigabytes needs no memory and one of kilobytes is copied once. C-STORE.
 
@@ -19,7 +20,7 @@ PS3.7 chapters 7, 9 and 10; PS3.8 chapter 9.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
@@ -126,6 +127,11 @@ class Answer:
         """Whether more answers follow (PS3.7 Annex C: FF00, FF01)."""
         return self.status in (0xFF00, 0xFF01)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its command says no more than a status and a comment."""
+        return self.sub_operations is None and not self.offending and not self.extra
+
 
 class SubOperationChannel(Protocol):
     """Sends C-STORE sub-operations back on the request's own association (C-GET)."""
@@ -222,7 +228,10 @@ class PacedSink(DataSink, Protocol):
         ...
 
 
-Respond = Callable[[Request, bytes | None], AsyncIterator[Answer]]
+Answers = Answer | Sequence[Answer]
+"""One answer, or some that are given together."""
+
+Respond = Callable[[Request, bytes | None], AsyncIterator[Answers]]
 """Given the request and its data set (None without one), yields the answers."""
 
 Receive = Callable[[Request], DataSink]

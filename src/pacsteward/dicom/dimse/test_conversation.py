@@ -78,6 +78,54 @@ async def test_c73_a_find_has_pending_answers_and_one_final_without_identifier()
         assert answers[0][0][dimse.COMMAND_FIELD] == 0x8020
 
 
+@on_both_loops
+async def test_c73_answers_given_together_are_those_given_one_by_one():
+    counters = SubOperations(1, 2, 3, 4)
+    answers = [
+        *(Answer(0xFF00, data_set=bytes([number]) * 2) for number in range(3)),
+        Answer(0xFF01, data_set=b"ab", comment="a key was ignored"),
+        Answer(0xFF00, data_set=bytes(40_000)),
+        Answer(0xFF00, data_set=b"cd", sub_operations=counters),
+        Answer(0xFF00, data_set=b"ef"),
+        Answer(0x0000, comment="that is all"),
+    ]
+
+    async def one_by_one(_request, _data_set):
+        for answer in answers:
+            yield answer
+
+    async def together(_request, _data_set):
+        yield answers[:2]
+        yield []
+        yield answers[2:]
+
+    heard = []
+    for respond in (one_by_one, together):
+        async with house(service_of(respond)) as home:
+            peer = await RawPeer.associate(home.port, CONTEXTS)
+            heard.append(await ask(peer, 3, find_command(), b"key "))
+    assert heard[0] == heard[1]
+    assert len(heard[0]) == len(answers)
+    assert heard[1][5][0][dimse.FAILED_SUB_OPERATIONS] == 3
+
+
+@on_both_loops
+async def test_c74_cancel_is_heard_between_answers_given_together():
+    async def endless_batches(request, _data_set):
+        while True:
+            yield [Answer(0xFF00, data_set=bytes(200))] * 50
+
+    async with house(service_of(endless_batches)) as home:
+        peer = await RawPeer.associate(home.port, CONTEXTS)
+        peer.say_message(3, find_command(9), b"key ")
+        await peer.hear_message()
+        peer.say_message(3, {dimse.COMMAND_FIELD: CommandField.C_CANCEL, 0x0120: 9})
+        async with asyncio.timeout(2):
+            while (status := (await peer.hear_message())[0][dimse.STATUS]) == 0xFF00:
+                pass
+        assert status == 0xFE00
+
+
 async def endless(request, _data_set):
     while True:
         yield Answer(0xFF00, data_set=bytes(200))

@@ -12,22 +12,23 @@ negotiation sub-fields; C.6 — the keys of each level.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Final
 
 from pacsteward.archive import Match
-from pacsteward.base.errors import PacstewardError
+from pacsteward.base.errors import Invalid, PacstewardError
 from pacsteward.dicom.attributes import name_of
-from pacsteward.dicom.dimse import Answer, CommandField, Request
-from pacsteward.dicom.identifier import Identifier, read_identifier, write_identifier
+from pacsteward.dicom.dimse import Answer, Answers, CommandField, Request
+from pacsteward.dicom.identifier import Identifier, read_identifier
 from pacsteward.dicom.information_models import FIND_MODELS, Model
 from pacsteward.dicom.matching import Query
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import CANCEL, OUT_OF_RESOURCES, PENDING, PENDING_WARNING, SUCCESS
 from pacsteward.dicom.uids import UNCOMPRESSED
 from pacsteward.feature import DimseService, House
-from pacsteward.features.query.identifiers import answer_values, query_from, restricts_by_private
+from pacsteward.features.query.identifiers import AnswerWriter, query_from, restricts_by_private
 from pacsteward.features.query.settings import QuerySettings
 from pacsteward.security import (
     AuditEntry,
@@ -36,9 +37,14 @@ from pacsteward.security import (
     actor_of_caller,
 )
 
-BATCH = 64
-"""Matches that are fetched in one go: enough to make the change of thread cheap, few enough that
-the first answer is early and a cancel is heard."""
+FETCHED_MAX: Final = 500
+FETCHING_MAX_S: Final = 0.05
+"""How many matches are fetched in one go, and for how long: enough to make the change of thread
+cheap, short enough that the first answer is early where objects have to be read."""
+
+TOGETHER: Final = 50
+"""Answers that go out with one write, which takes a millisecond. After each a cancel is heard, and
+other associations have their turn."""
 
 RELATIONAL, DATE_TIME, FUZZY = 0, 1, 2
 """Sub-fields of the extended negotiation, PS3.4 C.5.1.1, counted from 0."""
@@ -55,29 +61,43 @@ def negotiate(_house: House, _sop_class_uid: str, proposed: bytes) -> bytes:
 
 async def respond(
     house: House, request: Request, data: bytes | None
-) -> AsyncGenerator[Answer, None]:
+) -> AsyncGenerator[Answers, None]:
     """Answer one C-FIND."""
     model = FIND_MODELS[request.affected_sop_class_uid]
     identifier = read_identifier(data or b"", request.context.transfer_syntax)
     begun = await asyncio.to_thread(_begin, house, request, model, identifier)
     tally = _Tally(house.settings.of(QuerySettings).max_matches)
+    answers: list[Answer] = []
     try:
-        async with aclosing(_matches(begun, request, tally)) as matches:
-            async for match in matches:
-                yield Answer(begun.status, _encode(house, match, identifier, begun.query, request))
+        async with aclosing(_portions(house, begun, request, tally)) as portions:
+            async for matches in portions:
+                answers = [Answer(begun.status, begun.writer.write(match)) for match in matches]
+                if tally.is_over:
+                    break
+                yield answers
+                answers = []
     finally:
         # Also of one that was cancelled, or whose caller went away: it has seen the answers.
         _record(house, request, begun.query, tally.given)
-    yield tally.final()
+    yield [*answers, tally.final()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Matches that were fetched together; whether they are the last."""
+
+    matches: Sequence[Match]
+    is_last: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A query with its first matches: all of them, unless there is a whole batch."""
+    """A query with its first matches: all of them, unless they are very many."""
 
     query: Query
     status: int
-    first: list[Match]
+    writer: AnswerWriter
+    first: _Batch
     following: Iterator[Match]
 
 
@@ -87,8 +107,18 @@ class _Tally:
 
     cap: int
     given: int = 0
+    is_over: bool = False
     is_cancelled: bool = False
     is_capped: bool = False
+
+    def take(self, matches: Sequence[Match], *, are_last: bool) -> Sequence[Match]:
+        """Count matches that are given, and return them; fewer at the cap."""
+        if 0 < self.cap < self.given + len(matches):
+            matches = matches[: self.cap - self.given]
+            self.is_capped = True
+        self.given += len(matches)
+        self.is_over = self.is_capped or are_last
+        return matches
 
     def final(self) -> Answer:
         """Say how it ended (PS3.4 C.4.1.1.4); never with an identifier."""
@@ -104,40 +134,54 @@ class _Tally:
 def _begin(house: House, request: Request, model: Model, identifier: Identifier) -> _Begun:
     """Do all that blocks in one go: most queries have few answers, and threads take their time."""
     query = _query(house, request, model, identifier)
-    status = _pending_status(house, query, identifier)
     matches = house.archive.find(query)
     try:
-        first = _batch(matches, request)
+        first = _batch(house, matches, request)
     except PacstewardError:
         _record(house, request, query, 0)
         raise
-    return _Begun(query, status, first, matches)
+    return _Begun(
+        query=query,
+        status=_pending_status(house, query, identifier),
+        writer=AnswerWriter(
+            identifier,
+            query.level,
+            retrieve_ae_title=house.settings.of(DicomSettings).ae_title,
+            transfer_syntax_uid=request.context.transfer_syntax,
+        ),
+        first=first,
+        following=matches,
+    )
 
 
-async def _matches(begun: _Begun, request: Request, tally: _Tally) -> AsyncGenerator[Match, None]:
-    """Give the matches batch by batch until there are no more, the cap is reached, or a cancel."""
+async def _portions(
+    house: House, begun: _Begun, request: Request, tally: _Tally
+) -> AsyncGenerator[Sequence[Match], None]:
+    """Give the matches portion by portion until the last one, the cap, or a cancel."""
     batch = begun.first
-    while batch:
-        for match in batch:
-            tally.is_cancelled = request.is_cancelled()
-            tally.is_capped = 0 < tally.cap <= tally.given
-            if tally.is_cancelled or tally.is_capped:
-                return
-            tally.given += 1
-            yield match
-        is_whole = len(batch) == BATCH
-        batch = await asyncio.to_thread(_batch, begun.following, request) if is_whole else []
+    while batch.matches:
+        for start in range(0, len(batch.matches), TOGETHER):
+            if request.is_cancelled():
+                break
+            end = start + TOGETHER
+            are_last = batch.is_last and end >= len(batch.matches)
+            yield tally.take(batch.matches[start:end], are_last=are_last)
+        if tally.is_over or request.is_cancelled():
+            break
+        batch = await asyncio.to_thread(_batch, house, begun.following, request)
     tally.is_cancelled = request.is_cancelled()
 
 
-def _batch(matches: Iterator[Match], request: Request) -> list[Match]:
+def _batch(house: House, matches: Iterator[Match], request: Request) -> _Batch:
     """Fetch the next matches; those that are read from objects take long enough to be cancelled."""
     batch: list[Match] = []
+    ends_at = house.clock.monotonic() + FETCHING_MAX_S
     for match in matches:
         batch.append(match)
-        if len(batch) == BATCH or request.is_cancelled():
-            break
-    return batch
+        is_long = len(batch) == FETCHED_MAX or house.clock.monotonic() > ends_at
+        if is_long or request.is_cancelled():
+            return _Batch(batch, is_last=False)
+    return _Batch(batch, is_last=True)
 
 
 def _pending_status(house: House, query: Query, identifier: Identifier) -> int:
@@ -147,34 +191,32 @@ def _pending_status(house: House, query: Query, identifier: Identifier) -> int:
 
 
 def _query(house: House, request: Request, model: Model, identifier: Identifier) -> Query:
-    peer = house.peers.get(request.caller.calling_ae_title)
     settings = house.settings.of(QuerySettings)
-    is_lenient = settings.is_lenient_in_levels or bool(peer and peer.is_lenient_in_levels)
-    return query_from(
-        identifier,
-        model,
-        is_relational=_agreed(request.extended, RELATIONAL) or is_lenient,
-        combined_datetime=_agreed(request.extended, DATE_TIME),
-        fuzzy=_agreed(request.extended, FUZZY),
-        # One more than is given tells whether there are others.
-        limit=settings.max_matches + 1 if settings.max_matches else None,
-    )
+
+    def ask(*, is_relational: bool) -> Query:
+        return query_from(
+            identifier,
+            model,
+            is_relational=is_relational,
+            combined_datetime=_agreed(request.extended, DATE_TIME),
+            fuzzy=_agreed(request.extended, FUZZY),
+            # One more than is given tells whether there are others.
+            limit=settings.max_matches + 1 if settings.max_matches else None,
+        )
+
+    is_relational = _agreed(request.extended, RELATIONAL) or settings.is_lenient_in_levels
+    try:
+        return ask(is_relational=is_relational)
+    except Invalid:
+        # Few questions leave out a level, so the peer is looked up for those alone.
+        peer = house.peers.get(request.caller.calling_ae_title)
+        if is_relational or peer is None or not peer.is_lenient_in_levels:
+            raise
+        return ask(is_relational=True)
 
 
 def _agreed(extended: bytes, sub_field: int) -> bool:
     return len(extended) > sub_field and extended[sub_field] == 1
-
-
-def _encode(
-    house: House, match: Match, identifier: Identifier, query: Query, request: Request
-) -> bytes:
-    ae_title = house.settings.of(DicomSettings).ae_title
-    values, character_set = answer_values(
-        match, identifier, query.level, retrieve_ae_title=ae_title
-    )
-    return write_identifier(
-        values, character_set=character_set, transfer_syntax_uid=request.context.transfer_syntax
-    )
 
 
 def _record(house: House, request: Request, query: Query, given: int) -> None:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 from pacsteward.archive import Match
 from pacsteward.dicom import vrs
+from pacsteward.dicom.answer_form import SPECIFIC_CHARACTER_SET, AnswerForm
 from pacsteward.dicom.attributes import Level, format_tag, is_private, is_private_creator, vr_of
 from pacsteward.dicom.charset import character_set_for
-from pacsteward.dicom.identifier import Identifier, Key, Typed, Value
+from pacsteward.dicom.identifier import Identifier, Key, Typed, Value, write_identifier
 from pacsteward.dicom.information_models import UNIQUE_KEYS, Model
 from pacsteward.dicom.matching import (
     Criterion,
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SPECIFIC_CHARACTER_SET: Final = 0x00080005
 QUERY_RETRIEVE_LEVEL: Final = 0x00080052
 RETRIEVE_AE_TITLE: Final = 0x00080054
 INSTANCE_AVAILABILITY: Final = 0x00080056
 TIMEZONE_OFFSET_FROM_UTC: Final = 0x00080201
+
+_SAID_OF_ALL: Final = frozenset({QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
 
 NOT_MATCHED: Final = frozenset(
     {
@@ -123,6 +125,58 @@ def _criterion(tag: int, key: Key) -> Criterion:
 
 
 # --- the answer ----------------------------------------------------------------------------------
+
+
+class AnswerWriter:
+    """Encodes the answers to one question.
+
+    Parameters
+    ----------
+    transfer_syntax_uid
+        Of the context on which it was asked.
+    """
+
+    def __init__(
+        self,
+        identifier: Identifier,
+        level: Level,
+        *,
+        retrieve_ae_title: str,
+        transfer_syntax_uid: str,
+    ) -> None:
+        self._identifier = identifier
+        self._level = level
+        self._retrieve_ae_title = retrieve_ae_title
+        self._transfer_syntax_uid = transfer_syntax_uid
+        self._form = self._usual_form()
+
+    def write(self, match: Match) -> bytes:
+        """Return one answer."""
+        if self._form is not None and match.more is None:
+            wanted = self._identifier.character_set or match.values.get(SPECIFIC_CHARACTER_SET, "")
+            usual = self._form.filled(match.values, character_set_for((), wanted))
+            if usual is not None:
+                return usual
+        values, character_set = answer_values(
+            match, self._identifier, self._level, retrieve_ae_title=self._retrieve_ae_title
+        )
+        return write_identifier(
+            values, character_set=character_set, transfer_syntax_uid=self._transfer_syntax_uid
+        )
+
+    def _usual_form(self) -> AnswerForm | None:
+        """Return the form for matches that need no object, None where it does not fit them."""
+        values, _ = answer_values(
+            Match({}), self._identifier, self._level, retrieve_ae_title=self._retrieve_ae_title
+        )
+        fixed = {
+            tag: value
+            for tag, value in values.items()
+            if value != "" or tag in _SAID_OF_ALL or vr_of(tag) == "SQ"
+        }
+        if not all(text.isascii() for text in _texts(fixed)):
+            return None
+        return AnswerForm(fixed, values.keys() - fixed.keys(), self._transfer_syntax_uid)
 
 
 def answer_values(

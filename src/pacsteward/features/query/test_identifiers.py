@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
-from pydicom import Dataset, Sequence
+from pydicom import Dataset, Sequence, dcmread
 
 from pacsteward.archive import Match
 from pacsteward.base.errors import Invalid
@@ -18,7 +21,13 @@ from pacsteward.dicom.identifier import (
 )
 from pacsteward.dicom.information_models import PATIENT_ROOT, STUDY_ROOT, Model
 from pacsteward.dicom.matching import Query, SequenceMatch, Single, Wildcard
-from pacsteward.features.query.identifiers import answer_values, query_from, restricts_by_private
+from pacsteward.features.query.identifiers import (
+    AnswerWriter,
+    _elements,
+    answer_values,
+    query_from,
+    restricts_by_private,
+)
 
 EXPLICIT, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 
@@ -26,6 +35,12 @@ PATIENT_NAME, PATIENT_ID, KVP = 0x00100010, 0x00100020, 0x00180060
 STUDY_UID, SERIES_UID, SOP_UID = 0x0020000D, 0x0020000E, 0x00080018
 REQUEST_ATTRIBUTES, STEP_ID, PROCEDURE_ID = 0x00400275, 0x00400009, 0x00401001
 CREATOR, PRIVATE = 0x00090010, 0x00091001
+SAMPLES = os.environ.get("PACSTEWARD_TEST_DATA", "")
+ASKED_BY_WORKLISTS = (
+    *(PATIENT_NAME, PATIENT_ID, STUDY_UID, SERIES_UID, SOP_UID, 0x00100030, 0x00100040),
+    *(0x00080020, 0x00080030, 0x00080050, 0x00080060, 0x00080080, 0x00080090, 0x00081030),
+    *(0x0008103E, 0x00200010, 0x00200011, 0x00200013, 0x00280008, 0x00280010, 0x00280011),
+)
 
 
 def asked(level: str, keys: dict[int, Key], character_set: str = "") -> Identifier:
@@ -216,3 +231,67 @@ def test_a_private_answer_can_be_written_and_read_in_every_syntax(syntax: str) -
     read = read_identifier(written, syntax)
     assert read.keys[CREATOR] == "ACME"
     assert (b"\2\1\4\3" if syntax == BIG else b"\1\2\3\4") in written
+
+
+BLURRED = Dataset()
+BLURRED.add_new(KVP, "DS", "120")
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
+@pytest.mark.parametrize("character_set", ["", "ISO_IR 192", "ISO_IR 100", "no such set"])
+@pytest.mark.parametrize(
+    "match",
+    [
+        Match({PATIENT_NAME: "Doe^John", PATIENT_ID: "17", STUDY_UID: "1.2.3", SOP_UID: "1.2.4"}),
+        Match({PATIENT_NAME: "Müller^Jörg", PATIENT_ID: "17", 0x00080005: "ISO_IR 100"}),
+        Match({PATIENT_NAME: "山田^太郎", PATIENT_ID: "17", 0x00080005: "ISO_IR 192"}),
+        Match({PATIENT_NAME: "Doe", PATIENT_ID: "", 0x00080005: "ISO 2022 IR 6\\ISO 2022 IR 87"}),
+        Match({PATIENT_NAME: "Doe", 0x00080005: "nobody knows it", 0x00280010: "512"}),
+        Match({PATIENT_NAME: "x" * 70_000}),
+        Match({PATIENT_NAME: "Doe"}, BLURRED),
+        Match({}),
+    ],
+)
+@pytest.mark.parametrize("creator", ["ACME", "ÄCME"])
+def test_an_answer_is_the_same_whichever_way_it_was_written(
+    match: Match, character_set: str, syntax: str, creator: str
+) -> None:
+    keys: dict[int, Key] = {
+        **dict.fromkeys((PATIENT_NAME, PATIENT_ID, STUDY_UID, KVP, 0x00280010, PRIVATE), ""),
+        **{CREATOR: creator, REQUEST_ATTRIBUTES: ({STEP_ID: ""},), 0x00080005: character_set},
+    }
+    identifier = asked("IMAGE", keys, character_set)
+    writer = AnswerWriter(
+        identifier, Level.IMAGE, retrieve_ae_title="HERE", transfer_syntax_uid=syntax
+    )
+    values, chosen = answer(match, keys, character_set)
+    expected = write_identifier(values, character_set=chosen, transfer_syntax_uid=syntax)
+    assert writer.write(match) == expected
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not SAMPLES, reason="PACSTEWARD_TEST_DATA names no folder of samples")
+@pytest.mark.filterwarnings("ignore")
+def test_answers_about_real_objects_are_the_same_whichever_way_they_were_written() -> None:
+    keys: dict[int, Key] = dict.fromkeys(ASKED_BY_WORKLISTS, "")
+    compared = 0
+    for path in sorted(Path(SAMPLES).rglob("*.dcm")):
+        texts = {
+            tag: str(value.value)
+            for tag, value in _elements(dcmread(path, force=True, stop_before_pixels=True))
+            if isinstance(value, Typed) and isinstance(value.value, str)
+        }
+        match = Match({tag: texts.get(tag, "") for tag in (*keys, 0x00080005)})
+        for syntax in (EXPLICIT, IMPLICIT, BIG):
+            writer = AnswerWriter(
+                asked("IMAGE", keys),
+                Level.IMAGE,
+                retrieve_ae_title="HERE",
+                transfer_syntax_uid=syntax,
+            )
+            values, chosen = answer(match, keys)
+            assert writer.write(match) == write_identifier(
+                values, character_set=chosen, transfer_syntax_uid=syntax
+            ), path
+            compared += 1
+    assert compared > 0
