@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from pacsteward.dicom.dimse.pdu import CONTROL_COMMAND, CONTROL_LAST, p_data_header
@@ -319,6 +320,8 @@ def _decode_value(vr: str, value: bytes, element: int) -> CommandValue:
     return value.decode("latin-1").strip(" \0")
 
 
+# Of a message few elements differ from those of the one before.
+@lru_cache(maxsize=1024)
 def _encode_element(tag: int, value: CommandValue) -> bytes:
     vr = _VR[tag]
     if isinstance(value, int):

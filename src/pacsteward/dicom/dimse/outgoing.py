@@ -15,7 +15,8 @@ PS3.7 chapters 9 and 10; PS3.8 Annex E.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterable, Mapping, Sequence
 from typing import Final
 
 from pacsteward.base.errors import Unsupported
@@ -33,12 +34,39 @@ _BATCH_SIZE_BYTES: Final = 1024 * 1024
 
 
 class Exchange:
-    """One request of ours and its responses."""
+    """One request of ours and its responses, for one who waits for them."""
 
     def __init__(self, context_id: int, message_id: int) -> None:
         self.context_id = context_id
         self.message_id = message_id
-        self.responses: asyncio.Queue[Response | AssociationAborted] = asyncio.Queue()
+        self._arrived: deque[Response | AssociationAborted] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, response: Response | AssociationAborted) -> None:
+        """Take a response, or the end of the association."""
+        self._arrived.append(response)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self, timeout_s: float) -> Response | AssociationAborted:
+        """Wait for the next one.
+
+        Raises
+        ------
+        TimeoutError
+            None came in time.
+        """
+        # For each object that is sent: a queue and `asyncio.timeout` take five times as long.
+        if not self._arrived:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(timeout_s, _expire, self._waiter)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        return self._arrived.popleft()
 
 
 class Outgoing:
@@ -155,8 +183,7 @@ class Outgoing:
             The association ended, or `Limits.response_s` passed without a response.
         """
         try:
-            async with asyncio.timeout(self._limits.response_s):
-                response = await exchange.responses.get()
+            response = await exchange.get(self._limits.response_s)
         except TimeoutError:
             self._link.abort(f"cut: no response for {self._limits.response_s:g} s")
             raise self._gone() from None
@@ -178,12 +205,12 @@ class Outgoing:
         if exchange is not None:
             if not response.is_pending:
                 del self._exchanges[message_id]
-            exchange.responses.put_nowait(response)
+            exchange.put(response)
 
     def ended(self) -> None:
         """Tell all who wait that nothing will come any more."""
         for exchange in self._exchanges.values():
-            exchange.responses.put_nowait(self._gone())
+            exchange.put(self._gone())
         self._exchanges.clear()
 
     # Answers -------------------------------------------------------------------------------------
@@ -252,15 +279,26 @@ class Outgoing:
     ) -> None:
         """Send `pieces`, which hold the command set, and the data set behind it."""
         stream = FragmentStream(context_id, self._peer_max)
-        async for window in _windows(data_set):
-            stream.feed(window, pieces)
-            if pieces:
-                self._link.send(pieces)
-                pieces = []
-                await self._link.drain()
+        if isinstance(data_set, bytes | memoryview):
+            *others, last = _cut(data_set) or [memoryview(b"")]
+            for window in others:
+                stream.feed(window, pieces)
+                pieces = await self._write(pieces)
+            stream.feed(last, pieces)
+        else:
+            async for chunk in data_set:
+                for window in _cut(chunk):
+                    stream.feed(window, pieces)
+                    pieces = await self._write(pieces)
         stream.end(pieces)
-        self._link.send(pieces)
-        await self._link.drain()
+        await self._write(pieces)
+
+    async def _write(self, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        """Send what there is with one write, and return a list for what comes next."""
+        if pieces:
+            self._link.send(pieces)
+            await self._link.drain()
+        return []
 
     def _pdus(self, context_id: int, payload: bytes, *, is_command: bool) -> list[bytes]:
         return dimse.whole_pdus(context_id, payload, is_command=is_command, peer_max=self._peer_max)
@@ -272,18 +310,13 @@ class Outgoing:
         )
 
 
-async def _windows(data_set: DataSet) -> AsyncIterator[memoryview]:
-    """Yield a data set in pieces that fit the write buffer."""
-    if isinstance(data_set, bytes | memoryview):
-        for window in _cut(data_set):
-            yield window
-        return
-    async for chunk in data_set:
-        for window in _cut(chunk):
-            yield window
+def _expire(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError())
 
 
 def _cut(chunk: bytes | memoryview) -> list[memoryview]:
+    """Return memory in pieces that fit the write buffer."""
     view = memoryview(chunk)
     size = _BATCH_SIZE_BYTES
     return [view[at : at + size] for at in range(0, len(view), size)]

@@ -21,6 +21,7 @@ from pacsteward.dicom.dimse import (
     SubOperations,
 )
 from pacsteward.dicom.dimse import message as dimse
+from pacsteward.dicom.dimse.association import Association
 from pacsteward.dicom.dimse.pdu import Abort, ContextProposal, p_data_header
 from pacsteward.dicom.dimse.test_support import (
     ALL,
@@ -621,6 +622,38 @@ async def test_cancel_is_seen_between_sub_operations():
             command, _ = await peer.hear_message()
         assert command[dimse.STATUS] == 0xFE00
         assert command[dimse.REMAINING_SUB_OPERATIONS] == 4
+
+
+@on_both_loops
+async def test_an_object_arrives_whole_with_a_write_for_each_megabyte():
+    sizes = [0, 2, 16_378, 525_000, 1024 * 1024, 3 * 1024 * 1024 + 2]
+    content = bytes(range(256)) * 13_000
+    writes = []
+    send = Association.send
+
+    async def retrieve(request, _data_set):
+        for size in sizes:
+            await request.channel.store(3, CT, Uid("1.2"), memoryview(content)[:size])
+        yield Answer(0)
+
+    def counted(link, pieces):
+        writes.append(sum(map(len, pieces)))
+        send(link, pieces)
+
+    get = service_of(retrieve, CommandField.C_GET, STUDY_GET, "retrieve")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Association, "send", counted)
+        async with house(Shelf().service(), get) as home:
+            peer = await RawPeer.associate(home.port, GET_CONTEXTS, roles())
+            peer.say_message(1, get_command(), b"key ")
+            for size in sizes:
+                command, heard = await peer.hear_message()
+                assert heard == content[:size]
+                assert len(writes) == max(1, -(-size // (1024 * 1024)))
+                writes.clear()
+                done = {dimse.COMMAND_FIELD: 0x8001, 0x0120: command[dimse.MESSAGE_ID]}
+                peer.say_message(3, {**done, dimse.STATUS: 0})
+            assert (await peer.hear_message())[0][dimse.STATUS] == 0
 
 
 @on_both_loops
