@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pacsteward.archive import Archive, Instance, StoredObject
-from pacsteward.base.errors import Broken, PacstewardError, Unavailable, Unsupported
+from pacsteward.base.errors import Broken, PacstewardError, Unavailable, Unsupported, WouldWait
 from pacsteward.dicom.dimse import PresentationContext
 from pacsteward.dicom.transcode import can_transcode, transcode_chunks
 from pacsteward.dicom.uids import UNCOMPRESSED
@@ -79,7 +79,7 @@ async def read_ahead(
     One that cannot leave comes with the reason.
     """
     loop = asyncio.get_running_loop()
-    ahead: deque[tuple[Instance, asyncio.Future[Outgoing | PacstewardError]]] = deque()
+    ahead: deque[tuple[Instance, Outgoing | asyncio.Future[Outgoing | PacstewardError]]] = deque()
     upcoming = iter(instances)
 
     def fill() -> None:
@@ -87,18 +87,47 @@ async def read_ahead(
             following = next(upcoming, None)
             if following is None:
                 return
-            ahead.append((following, loop.run_in_executor(_READERS, _attempt, source, following)))
+            if (ready := _at_once(source, following)) is not None:
+                ahead.append((following, ready))
+                return  # whoever waits for the loop comes first; the next one takes no longer
+            reading = loop.run_in_executor(_READERS, _attempt, source, following)
+            ahead.append((following, reading))
 
-    fill()
     try:
-        while ahead:
+        while True:
+            if not ahead:
+                fill()
+            if not ahead:
+                return
             instance, loading = ahead.popleft()
-            ready = await loading
-            fill()
+            ready = loading if isinstance(loading, Outgoing) else await loading
+            # Once this one is on the wire, while the receiver takes it.
+            loop.call_soon(fill)
             yield instance, ready
     finally:
+        upcoming = iter(())
         for _, loading in ahead:
-            loading.cancel()
+            if not isinstance(loading, Outgoing):
+                loading.cancel()
+
+
+def _at_once(source: Source, instance: Instance) -> Outgoing | None:
+    """Read an object that the system has in its memory; None where that has to be left to `load`.
+
+    To hand the work to a thread and back would cost more than all of it.
+    """
+    if instance.size_bytes > source.settings.whole_bytes:
+        return None
+    try:
+        context = choose_context(instance, source.contexts, source.prefers)
+        if context.transfer_syntax != instance.transfer_syntax_uid:
+            return None
+        with source.archive.prompt.open(instance) as stored:
+            return Outgoing(instance, context.context_id, stored.view(0, stored.size))
+    except WouldWait:
+        return None
+    except Exception:  # noqa: BLE001 - whatever is wrong with it is found again by `load`, and told
+        return None
 
 
 def _attempt(source: Source, instance: Instance) -> Outgoing | PacstewardError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from pacsteward.archive import Archive, Instance, Location
-from pacsteward.base.errors import Broken, PacstewardError, Unavailable, Unsupported
+from pacsteward.base.errors import Broken, PacstewardError, Unavailable, Unsupported, WouldWait
 from pacsteward.base.ids import Uid
 from pacsteward.dicom.dimse import PresentationContext
 from pacsteward.features.retrieve.move import MAX_CONTEXTS, _loads, _pairs
@@ -129,12 +129,35 @@ class Stored:
     def read(self, offset: int, length: int) -> bytes:
         return bytes(min(length, self.size - offset))
 
+    def view(self, offset: int, length: int) -> memoryview:
+        self.check()
+        return memoryview(self.read(offset, length))
+
+
+class Prompt:
+    """The part of a `Vault` that never waits: it has in memory what `in_memory` says."""
+
+    def __init__(self, in_memory: frozenset[int], failures: dict[int, Exception]) -> None:
+        self.in_memory = in_memory
+        self.failures = failures
+        self.opened: list[int] = []
+
+    @contextmanager
+    def open(self, one: Instance) -> Iterator[Stored]:
+        if one.instance_key not in self.in_memory:
+            raise WouldWait
+        self.opened.append(one.instance_key)
+        yield Stored(one, self.failures.get(one.instance_key))
+
 
 class Vault:
     """An archive of nothing but sizes, which notes what was opened."""
 
-    def __init__(self, failures: dict[int, Exception] | None = None) -> None:
+    def __init__(
+        self, failures: dict[int, Exception] | None = None, in_memory: Iterable[int] = ()
+    ) -> None:
         self.opened: list[int] = []
+        self.prompt = Prompt(frozenset(in_memory), failures or {})
         self.failures = failures or {}
         self.last: Stored | None = None
         self._lock = threading.Lock()
@@ -181,8 +204,12 @@ def test_a_large_object_comes_in_pieces_and_whole() -> None:
     assert asyncio.run(run()) == [1024**2, 1024**2, 5]
 
 
-def test_objects_come_in_order_and_one_that_fails_does_not_stop_the_others() -> None:
-    vault = Vault({2: Unavailable("Disk."), 4: ZeroDivisionError("a fault of ours")})
+@pytest.mark.parametrize("in_memory", [(), (1, 2, 5), range(1, 7)])
+def test_objects_come_in_order_and_one_that_fails_does_not_stop_the_others(
+    in_memory: Iterable[int],
+) -> None:
+    failures = {2: Unavailable("Disk."), 4: ZeroDivisionError("a fault of ours")}
+    vault = Vault(failures, in_memory)
     ready = asyncio.run(collected(source(vault), [instance(n) for n in range(1, 7)]))
     assert [key for key, _ in ready] == [1, 2, 3, 4, 5, 6]
     assert [type(one) for _, one in ready] == [
@@ -201,6 +228,35 @@ def test_no_more_is_read_ahead_than_the_settings_allow() -> None:
             return len(vault.opened)
 
     assert asyncio.run(run()) <= 3
+
+
+def test_what_is_in_memory_is_not_handed_to_a_thread_unless_it_is_large_or_converted() -> None:
+    objects = [
+        *(instance(1), instance(2), instance(3, size_bytes=2 * 1024**2)),
+        *(instance(4, syntax=IMPLICIT), instance(5, sop_class=MR)),
+    ]
+    vault = Vault(in_memory=(1, 3, 4, 5))
+    ready = dict(asyncio.run(collected(source(vault), objects)))
+    assert vault.prompt.opened == [1]
+    assert sorted(vault.opened) == [2, 3, 4]
+    assert [ready[key] for key in (1, 2)] == [
+        Outgoing(one, 1, memoryview(bytes(8))) for one in objects[:2]
+    ]
+    assert isinstance(ready[5], Unsupported)
+
+
+def test_the_next_object_is_read_when_the_one_before_is_on_its_way() -> None:
+    vault = Vault(in_memory=range(1, 50))
+
+    async def run() -> tuple[list[int], list[int]]:
+        given = source(vault, read_ahead=2)
+        async with aclosing(read_ahead(given, [instance(n) for n in range(1, 50)])) as ready:
+            await anext(ready)
+            before = list(vault.prompt.opened)
+            await asyncio.sleep(0)
+            return before, list(vault.prompt.opened)
+
+    assert asyncio.run(run()) == ([1], [1, 2])
 
 
 def test_a_conversion_that_nobody_waits_for_stops() -> None:
