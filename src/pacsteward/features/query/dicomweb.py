@@ -23,7 +23,7 @@ from pacsteward.dicom.uids import check_uid
 from pacsteward.dicom.web.answers import (
     Request,
     Response,
-    list_answer,
+    encoded_list_answer,
     list_form,
     service_url,
     warning,
@@ -34,8 +34,8 @@ from pacsteward.features.query.resources import (
     SERIES_INSTANCE_UID,
     SOP_INSTANCE_UID,
     STUDY_INSTANCE_UID,
+    ResultWriter,
     every_attribute,
-    result,
     returned,
 )
 from pacsteward.features.query.settings import QuerySettings
@@ -58,10 +58,8 @@ def search(level: Level) -> Callable[[House, Request], Response]:
         query = asked.query
         wanted = None if query.limit is None else query.limit + 1
         matches = house.archive.find(replace(query, limit=wanted))
-        url = service_url(request)
-        results = [
-            result(match, level, query.returns, url) for match in islice(matches, query.limit)
-        ]
+        writer = ResultWriter(level, query.returns, service_url(request))
+        results = [writer.write(match) for match in islice(matches, query.limit)]
         has_more = next(matches, None) is not None if query.limit is not None else False
         house.audit.record_query(
             name=request.state.actor.name,
@@ -74,7 +72,7 @@ def search(level: Level) -> Callable[[House, Request], Response]:
         remarks = warning(*_remarks(house, asked, len(results), has_more=has_more))
         if not results:
             return Response(status_code=204, headers=remarks)
-        return list_answer(request, form, results, headers=remarks)
+        return encoded_list_answer(request, form, results, headers=remarks)
 
     return handle
 
