@@ -51,7 +51,7 @@ from pacsteward.archive.verify import verify
 from pacsteward.archive.watermark import Watermark
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Broken, Conflict, PacstewardError, Unavailable
+from pacsteward.base.errors import Broken, Conflict, PacstewardError, Unavailable, WouldWait
 from pacsteward.base.events import FactLog
 from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.frames import FrameTable, locate_frames
@@ -240,6 +240,19 @@ class Archive:
             tags = outside if found.may_have_requests else requestless
             more = self._from_object(query.level, found, tags) if tags else None
             yield Match(found.values, more)
+
+    def find_at_once(self, query: Query) -> list[Match]:
+        """Return all answers to a query for what stands in few rows; for an event loop.
+
+        Raises
+        ------
+        WouldWait
+            It asks for more, or something has to be waited for: the index, objects, a database on
+            the other end of a line. To be asked again of `find`, from a thread.
+        """
+        if not (self._database.is_sqlite and self._watermark.is_caught_up):
+            raise WouldWait
+        return [Match(found.values) for found in self._finder.find_at_once(query)]
 
     def count(self, query: Query) -> int:
         """Return how many answers there are, whatever the query's limit and offset."""

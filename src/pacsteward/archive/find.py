@@ -35,15 +35,19 @@ from pacsteward.archive.columns import (
     place_of,
 )
 from pacsteward.archive.conditions import FROM, VISIBLE, where
-from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite
+from pacsteward.archive.dialect import FINDS_FEW, Dialect, Postgres, Sql, Sqlite
 from pacsteward.archive.likeness import NameBook
 from pacsteward.base.db import Database, Look, was_stopped
-from pacsteward.base.errors import Exhausted, Invalid, Unavailable
+from pacsteward.base.errors import Exhausted, Invalid, Unavailable, WouldWait
 from pacsteward.dicom.attributes import Level, name_of
-from pacsteward.dicom.matching import Query
+from pacsteward.dicom.matching import Criterion, Query, Single, UidList
 
 CHUNK: Final = 500
-"""Answers that are read at once, in rows."""
+"""Answers that are read together, in rows."""
+
+AT_ONCE_MAX: Final = 20
+AT_ONCE_S: Final = 0.002
+"""A question that is asked on an event loop has few answers, and they are there in a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,37 @@ class Finder:
             by_key = {row[-1]: row for row in self._rows(query, columns, keys)}
             # What was removed since the keys were read is no longer there.
             yield from (_found(columns, by_key[key]) for key in keys if key in by_key)
+
+    def find_at_once(self, query: Query) -> list[Found]:
+        """Give all answers to a query for something that stands in few rows.
+
+        For an event loop: it takes a tenth of a millisecond, and hardly ever more than two.
+
+        Raises
+        ------
+        WouldWait
+            It names no such thing, has many answers, took too long, or asks for what only the
+            objects have.
+        """
+        if query.fuzzy or not any(
+            _names_few(tag, criterion, query.level) for tag, criterion in query.criteria.items()
+        ):
+            raise WouldWait
+        if any(is_outside(tag, query.level) for tag in query.returns):
+            raise WouldWait
+        condition = self._where(query)
+        if not condition.is_selective or " MATCH " in condition.text:
+            raise WouldWait  # the full-text table may go through long lists
+        columns = _columns(query.level, query.returns)
+        statement = self._statement(query, condition, columns.sql, AT_ONCE_MAX + 1, query.offset)
+        try:
+            with self._database.look(timeout_s=AT_ONCE_S) as look:
+                rows = self._rows_of(look, statement)
+        except Unavailable:
+            raise WouldWait from None
+        if len(rows) > AT_ONCE_MAX:
+            raise WouldWait
+        return [_found(columns, row) for row in rows[: query.limit]]
 
     def count(self, query: Query) -> int:
         """Return how many answers there are, whatever the limit and the offset."""
@@ -290,6 +325,14 @@ def _shared(place: Place, level: Level) -> str:
         f"coalesce((SELECT CASE WHEN min({column}) = max({column}) THEN min({column}) END "  # noqa: S608
         f"FROM {rows} AND {VISIBLE[place.level]}), '')"
     )
+
+
+def _names_few(tag: int, criterion: Criterion, level: Level) -> bool:
+    """Say whether a criterion names what stands in few rows of the index."""
+    if not isinstance(criterion, Single | UidList):
+        return False
+    place = place_of(tag, level)
+    return place is not None and place.column in FINDS_FEW
 
 
 def _found(columns: _Columns, row: Sequence[Any]) -> Found:

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pacsteward.archive import Match
-from pacsteward.base.errors import Invalid, PacstewardError
+from pacsteward.base.errors import Invalid, PacstewardError, WouldWait
 from pacsteward.dicom.attributes import name_of
 from pacsteward.dicom.dimse import Answer, Answers, CommandField, Request
 from pacsteward.dicom.identifier import Identifier, read_identifier
-from pacsteward.dicom.information_models import FIND_MODELS, Model
+from pacsteward.dicom.information_models import FIND_MODELS
 from pacsteward.dicom.matching import Query
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import CANCEL, OUT_OF_RESOURCES, PENDING, PENDING_WARNING, SUCCESS
@@ -63,9 +63,10 @@ async def respond(
     house: House, request: Request, data: bytes | None
 ) -> AsyncGenerator[Answers, None]:
     """Answer one C-FIND."""
-    model = FIND_MODELS[request.affected_sop_class_uid]
     identifier = read_identifier(data or b"", request.context.transfer_syntax)
-    begun = await asyncio.to_thread(_begin, house, request, model, identifier)
+    begun = _begin_at_once(house, request, identifier)
+    if begun is None:
+        begun = await asyncio.to_thread(_begin, house, request, identifier)
     tally = _Tally(house.settings.of(QuerySettings).max_matches)
     answers: list[Answer] = []
     try:
@@ -96,6 +97,7 @@ class _Begun:
 
     query: Query
     status: int
+    """Of each answer: whether a key that ought to restrict them could not."""
     writer: AnswerWriter
     first: _Batch
     following: Iterator[Match]
@@ -131,27 +133,47 @@ class _Tally:
         return Answer(SUCCESS)
 
 
-def _begin(house: House, request: Request, model: Model, identifier: Identifier) -> _Begun:
-    """Do all that blocks in one go: most queries have few answers, and threads take their time."""
-    query = _query(house, request, model, identifier)
+def _begin_at_once(house: House, request: Request, identifier: Identifier) -> _Begun | None:
+    """Begin where nothing has to be waited for, else give None.
+
+    To change into a thread and back would take longer than most questions do.
+    """
+    try:
+        query = _query(house, request, identifier, is_relational=_is_relational(house, request))
+        matches = house.archive.find_at_once(query)
+    except (WouldWait, Invalid):
+        return None  # `_begin` says what is wrong with one that is not in order
+    return _begun(house, request, identifier, query, _Batch(matches, is_last=True), iter(()))
+
+
+def _begin(house: House, request: Request, identifier: Identifier) -> _Begun:
+    """Do all that blocks in one go."""
+    query = _query_as_peer_may_ask(house, request, identifier)
     matches = house.archive.find(query)
     try:
         first = _batch(house, matches, request)
     except PacstewardError:
         _record(house, request, query, 0)
         raise
-    return _Begun(
-        query=query,
-        status=_pending_status(house, query, identifier),
-        writer=AnswerWriter(
-            identifier,
-            query.level,
-            retrieve_ae_title=house.settings.of(DicomSettings).ae_title,
-            transfer_syntax_uid=request.context.transfer_syntax,
-        ),
-        first=first,
-        following=matches,
+    return _begun(house, request, identifier, query, first, matches)
+
+
+def _begun(
+    house: House,
+    request: Request,
+    identifier: Identifier,
+    query: Query,
+    first: _Batch,
+    following: Iterator[Match],
+) -> _Begun:
+    is_ignored = house.archive.unsupported(query) or restricts_by_private(identifier)
+    writer = AnswerWriter(
+        identifier,
+        query.level,
+        retrieve_ae_title=house.settings.of(DicomSettings).ae_title,
+        transfer_syntax_uid=request.context.transfer_syntax,
     )
+    return _Begun(query, PENDING_WARNING if is_ignored else PENDING, writer, first, following)
 
 
 async def _portions(
@@ -184,35 +206,34 @@ def _batch(house: House, matches: Iterator[Match], request: Request) -> _Batch:
     return _Batch(batch, is_last=True)
 
 
-def _pending_status(house: House, query: Query, identifier: Identifier) -> int:
-    """Say with each answer whether a key that ought to restrict them could not."""
-    is_ignored = house.archive.unsupported(query) or restricts_by_private(identifier)
-    return PENDING_WARNING if is_ignored else PENDING
-
-
-def _query(house: House, request: Request, model: Model, identifier: Identifier) -> Query:
-    settings = house.settings.of(QuerySettings)
-
-    def ask(*, is_relational: bool) -> Query:
-        return query_from(
-            identifier,
-            model,
-            is_relational=is_relational,
-            combined_datetime=_agreed(request.extended, DATE_TIME),
-            fuzzy=_agreed(request.extended, FUZZY),
-            # One more than is given tells whether there are others.
-            limit=settings.max_matches + 1 if settings.max_matches else None,
-        )
-
-    is_relational = _agreed(request.extended, RELATIONAL) or settings.is_lenient_in_levels
+def _query_as_peer_may_ask(house: House, request: Request, identifier: Identifier) -> Query:
+    is_relational = _is_relational(house, request)
     try:
-        return ask(is_relational=is_relational)
+        return _query(house, request, identifier, is_relational=is_relational)
     except Invalid:
         # Few questions leave out a level, so the peer is looked up for those alone.
         peer = house.peers.get(request.caller.calling_ae_title)
         if is_relational or peer is None or not peer.is_lenient_in_levels:
             raise
-        return ask(is_relational=True)
+        return _query(house, request, identifier, is_relational=True)
+
+
+def _is_relational(house: House, request: Request) -> bool:
+    is_lenient = house.settings.of(QuerySettings).is_lenient_in_levels
+    return _agreed(request.extended, RELATIONAL) or is_lenient
+
+
+def _query(house: House, request: Request, identifier: Identifier, *, is_relational: bool) -> Query:
+    most = house.settings.of(QuerySettings).max_matches
+    return query_from(
+        identifier,
+        FIND_MODELS[request.affected_sop_class_uid],
+        is_relational=is_relational,
+        combined_datetime=_agreed(request.extended, DATE_TIME),
+        fuzzy=_agreed(request.extended, FUZZY),
+        # One more than is given tells whether there are others.
+        limit=most + 1 if most else None,
+    )
 
 
 def _agreed(extended: bytes, sub_field: int) -> bool:

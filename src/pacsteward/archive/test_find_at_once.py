@@ -1,0 +1,119 @@
+"""Queries that are answered on an event loop: what they answer is what the archive would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacsteward.archive import Archive, ArchiveSettings, find
+from pacsteward.archive.find import AT_ONCE_MAX, Finder
+from pacsteward.archive.likeness import NameBook
+from pacsteward.archive.model import Match
+from pacsteward.archive.watermark import Watermark
+from pacsteward.base.clock import ManualClock
+from pacsteward.base.db import Database
+from pacsteward.base.errors import WouldWait
+from pacsteward.base.events import FactLog
+from pacsteward.dicom.attributes import Level, tag_of, vr_of
+from pacsteward.dicom.matching import Query, parse_criterion
+from pacsteward.security.audit import AuditBook
+
+RETURNS = tuple(
+    map(tag_of, ("PatientName", "PatientID", "StudyDate", "ModalitiesInStudy", "StudyInstanceUID"))
+)
+
+
+@pytest.fixture
+def finder(database: Database) -> Finder:
+    return Finder(database, NameBook(ManualClock().monotonic), timeout_s=5)
+
+
+@pytest.fixture
+def archive(database: Database, tmp_path: Path) -> Archive:
+    clock = ManualClock()
+    audit = AuditBook(database, clock)
+    return Archive.as_reader(tmp_path, database, ArchiveSettings(), clock, FactLog(clock), audit)
+
+
+@pytest.fixture(autouse=True)
+def catalogue(index: Any) -> None:
+    for number in range(AT_ONCE_MAX + 5):
+        study = index.study(
+            f"1.2.{number}",
+            patient_id="MANY" if number else "ONE",
+            patient_name=f"Doe^{number}",
+            study_date="20260101",
+            accession_number=f"A{number}",
+        )
+        series = index.series(f"1.2.{number}.1", study, modality="CT")
+        index.instance(f"1.2.{number}.1.1", series)
+
+
+def query(level: Level = Level.STUDY, *, returns: tuple[int, ...] = RETURNS, **keys: str) -> Query:
+    tags = {tag_of(name): text for name, text in keys.items()}
+    criteria = {tag: parse_criterion(tag, vr_of(tag), text) for tag, text in tags.items()}
+    return Query(level, criteria, returns=returns)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        query(PatientID="ONE"),
+        query(AccessionNumber="A3"),
+        query(AccessionNumber="A3", StudyDate="20260101-"),
+        query(AccessionNumber="A3", StudyDate="20260102-"),
+        query(Modality="CT", SeriesInstanceUID="1.2.7.1"),
+        query(StudyInstanceUID="1.2.3\\1.2.4\\1.2.99"),
+        query(PatientID="nobody"),
+        query(Level.SERIES, SeriesInstanceUID="1.2.7.1"),
+        query(Level.IMAGE, StudyInstanceUID="1.2.7", SOPInstanceUID="1.2.7.1.1"),
+    ],
+)
+def test_what_stands_in_few_rows_is_found_as_by_the_archive_unless_the_database_is_far_away(
+    asked: Query, finder: Finder, archive: Archive, database: Database
+) -> None:
+    if not database.is_sqlite:
+        with pytest.raises(WouldWait):
+            archive.find_at_once(asked)
+        return
+    assert archive.find_at_once(asked) == [Match(found.values) for found in finder.find(asked)]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        query(PatientID="MANY"),
+        query(StudyDate="20260101"),
+        query(PatientName="Doe^3"),
+        query(AccessionNumber="A3", PatientName="*oe^3*"),
+        query(AccessionNumber="A*"),
+        query(),
+        query(AccessionNumber="A3", returns=(tag_of("KVP"),)),
+    ],
+)
+def test_what_may_take_longer_is_left_to_the_archive(asked: Query, archive: Archive) -> None:
+    with pytest.raises(WouldWait):
+        archive.find_at_once(asked)
+
+
+def test_nothing_is_found_at_once_before_all_is_indexed_that_was_acknowledged(
+    archive: Archive, tmp_path: Path, database: Database
+) -> None:
+    watermark = Watermark(tmp_path / "run")
+    watermark.landed = 1
+    with pytest.raises(WouldWait):
+        archive.find_at_once(query(PatientID="ONE"))
+    watermark.indexed = 1
+    if database.is_sqlite:
+        assert len(archive.find_at_once(query(PatientID="ONE"))) == 1
+
+
+def test_a_question_that_takes_too_long_is_left_to_the_archive(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find, "AT_ONCE_S", -1.0)
+    monkeypatch.setattr("pacsteward.base.db.look._STEPS_BETWEEN_GLANCES", 1)
+    with pytest.raises(WouldWait):
+        archive.find_at_once(query(PatientID="ONE"))
