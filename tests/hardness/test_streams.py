@@ -242,23 +242,28 @@ def test_s14_a_decoder_has_bounds_no_network_and_no_secrets(target: Target) -> N
 def test_s14_a_decoder_that_hangs_is_ended_and_the_next_picture_is_drawn(
     tmp_path: Path,
 ) -> None:
+    data = sample("RLE")
+    at = (
+        f"/dicom-web/studies/{data.StudyInstanceUID}/series/{data.SeriesInstanceUID}"
+        f"/instances/{data.SOPInstanceUID}"
+    )
     environment = {"PACSTEWARD_RETRIEVE__DECODER_TIME_S": "2"}
     running = Target(Product(tmp_path / "archive", environment).start(), tmp_path)
     try:
         stored = running.client().post(
             "/dicom-web/studies",
-            content=part10(small(1)),
+            content=part10(data),
             headers={"content-type": "application/dicom"},
         )
         assert stored.status_code == 200
-        assert running.client().get(f"{GOOD}/rendered?viewport=41,43").status_code == 200
+        assert running.client().get(f"{at}/rendered?viewport=41,43").status_code == 200
         (stuck,) = decoders(running)
         stuck.suspend()
         began = time.monotonic()
-        answer = running.client().get(f"{GOOD}/rendered?viewport=42,44")
+        answer = running.client().get(f"{at}/rendered?viewport=42,44")
         assert answer.status_code == 413, answer.text
         assert 1.5 <= time.monotonic() - began <= 12
-        assert running.client().get(f"{GOOD}/rendered?viewport=43,45").status_code == 200
+        assert running.client().get(f"{at}/rendered?viewport=43,45").status_code == 200
         assert not stuck.is_running()
     finally:
         for client in (*running.clients.values(), running.stranger):

@@ -173,6 +173,7 @@ def test_c96_titles_are_compared_without_padding_and_refused_with_1_1_7(
     )  # fmt: skip
     if association.is_established:
         association.release()
+    association.join(30)
     assert (association.is_released, reasons) == (
         (True, []) if is_admitted else (False, [(1, 1, 7)])
     )
