@@ -16,6 +16,7 @@ import pytest
 from pydicom import FileDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.sop_class import (
     CTImageStorage,
     MRImageStorage,
@@ -27,7 +28,16 @@ from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.dicom.dimse import ProposedContext, connect
 from tests.support.product import Product
 from tests.support.samples import part10, small
-from tests.support.scu import FIND, associated, find, get, keys, store, store_bytes
+from tests.support.scu import (
+    FIND,
+    associated,
+    find,
+    get,
+    keys,
+    rejection,
+    store,
+    store_bytes,
+)
 
 pytestmark = pytest.mark.journey
 
@@ -161,24 +171,16 @@ def test_c96_titles_are_compared_without_padding_and_refused_with_1_1_7(
 ) -> None:
     ae = AE(ae_title="ASKER")
     ae.add_requested_context(Verification)
-    reasons: list[tuple[int, int, int]] = []
 
-    def rejected(event: Any) -> None:
-        primitive = event.assoc.acceptor.primitive
-        reasons.append((primitive.result, primitive.result_source, primitive.diagnostic))
+    def ask() -> Association:
+        return ae.associate("127.0.0.1", product.dimse_port, ae_title=called)
 
-    association = ae.associate(
-        "127.0.0.1", product.dimse_port, ae_title=called,
-        evt_handlers=[(evt.EVT_REJECTED, rejected)],
-    )  # fmt: skip
-    if association.is_established:
+    if is_admitted:
+        association = ask()
         association.release()
-    deadline = time.monotonic() + 30
-    while association.is_rejected and not reasons and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert (association.is_released, reasons) == (
-        (True, []) if is_admitted else (False, [(1, 1, 7)])
-    )
+        assert association.is_released
+    else:
+        assert rejection(ask) == (1, 1, 7)
 
 
 @pytest.mark.parametrize("max_pdu", [4096, 16384, 65536])

@@ -31,6 +31,21 @@ MOVE = StudyRootQueryRetrieveInformationModelMove
 PENDING = (0xFF00, 0xFF01)
 
 
+def rejection(ask: Callable[[], Association]) -> tuple[int, int, int]:
+    """Ask until it is rejected; return result, source and reason.
+
+    When a peer rejects, the two threads of pynetdicom race, and on a busy machine it calls one in
+    ten of them aborted, although the whole A-ASSOCIATE-RJ is there.
+    """
+    for _ in range(20):
+        association = ask()
+        if association.is_rejected:
+            told = association.acceptor.primitive
+            return told.result, told.result_source, told.diagnostic
+        assert association.is_aborted
+    raise AssertionError("It was aborted again and again.")
+
+
 def keys(level: str, /, **wanted: object) -> Dataset:
     """Make an identifier; `wanted` by keyword."""
     identifier = Dataset()

@@ -32,6 +32,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
+from tests.support.scu import rejection
 
 from pacsteward.base.errors import Unavailable, Unsupported
 from pacsteward.base.ids import AeTitle, Uid
@@ -299,12 +300,9 @@ async def test_pynetdicom_is_refused_with_the_right_numbers():
 
         def ask():
             ae = scu((Verification, [IMPLICIT]))
-            association = ae.associate("127.0.0.1", home.port, ae_title="NOBODY")
-            assert association.is_rejected
-            rejection = association.acceptor.primitive
-            assert (rejection.result, rejection.result_source, rejection.diagnostic) == (1, 1, 7)
+            return ae.associate("127.0.0.1", home.port, ae_title="NOBODY")
 
-        await asyncio.to_thread(ask)
+        assert await asyncio.to_thread(rejection, ask) == (1, 1, 7)
 
 
 # We ask pynetdicom ------------------------------------------------------------------------------
