@@ -28,7 +28,6 @@ class Connection(Protocol):
     """What is needed of the HTTP connection (`protocol.py`)."""
 
     flow: Any
-    transport: Any
 
     def divert(self, inflow: Inflow) -> int:
         """Give what comes to `inflow` from now on; return how many bytes the body still lacks."""

@@ -12,6 +12,7 @@ before the promised length, so that a client never takes a part for the whole.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import (
     AsyncGenerator,
     Generator,
@@ -34,7 +35,7 @@ _BATCH_BYTES: Final = 1 << 20
 _SMALL_BYTES: Final = 16 * 1024
 
 
-class _Streamed(Response):
+class _Streamed(Response, ABC):
     """Sends an answer batch by batch, for as long as the client stays."""
 
     def __init__(
@@ -74,8 +75,9 @@ class _Streamed(Response):
         finally:
             gone.cancel()
 
+    @abstractmethod
     def _batches(self) -> AsyncGenerator[list[Buffer], None]:
-        raise NotImplementedError
+        """Give the pieces that are to be sent together, until there are none."""
 
 
 class StreamedAnswer(_Streamed):
