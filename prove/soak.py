@@ -29,6 +29,7 @@ from tests.support.product import Product
 from tests.support.scu import find, keys
 from tests.support.survey import survey
 
+from pacsteward.supervisor import PROCESS_PREFIX
 from prove.images import client_of
 from prove.plot import Line, plot
 from prove.promise import Outcome, Promise, Scale
@@ -146,13 +147,10 @@ def _watch(scale: Scale, product: Product, load: Load, seconds: float) -> list[S
 def _sample(product: Product, at_s: float, acknowledged: int) -> Sample:
     assert product.process is not None
     supervisor = psutil.Process(product.process.pid)
-    names = ("doors", "web", "jobs")
     memory = {"supervisor": _own(supervisor)[0]}
     files = supervisor.num_fds()
-    # They were forked in this order, and a process that was started again comes last.
-    for name, child in zip(
-        names, sorted(supervisor.children(), key=lambda one: one.pid), strict=True
-    ):
+    for child in supervisor.children():
+        name = child.name().removeprefix(PROCESS_PREFIX)
         family = [child, *child.children(recursive=True)]
         held = [_own(one) for one in family]
         memory[name] = sum(size for size, _ in held)

@@ -102,7 +102,7 @@ def _template_folders(place: Place) -> dict[str, Path]:
 
 
 def _is_ready(house: House) -> bool:
-    """Say whether the database answers and the doors have the archive open."""
+    """Say whether the database answers and a keeper has the archive open."""
     try:
         with house.database.read() as connection:
             connection.exec_driver_sql("SELECT 1")

@@ -28,7 +28,7 @@ def serve(
     http_port: int | None = None,
     mllp_port: int | None = None,
     config: Path | None = None,
-    only: Literal["doors", "web", "jobs"] | None = None,
+    only: Literal["keeper", "doors", "web", "jobs"] | None = None,
 ) -> int:
     """Run the archive until it is told to stop.
 

@@ -1,4 +1,4 @@
-"""The three processes of ``pacsteward serve``: doors, web and jobs.
+"""The four processes of ``pacsteward serve``: keeper, doors, web and jobs.
 
 Each opens its own database and house after the fork, says when it is ready, and ends on SIGTERM
 after finishing what was begun.
@@ -60,7 +60,7 @@ GRACE_S = 6.0
 """What is being served may go on so long after SIGTERM."""
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long a thread of the doors may keep the interpreter while another one waits for it. A sender
+"""How long a thread of the keeper may have the interpreter while another one waits for it. A sender
 waits for three hand-overs between threads; at Python's 5 ms the indexer would hold up each."""
 
 COLLECT_AFTER = 20_000
@@ -70,8 +70,30 @@ WRONG_IDENTITY = Refused(1, 1, 1, "User name and passcode do not fit together.")
 """PS3.7 D.3.3.7 leaves the reason to us; table 9-21 of PS3.8 has none nearer than "no reason"."""
 
 
+def run_keeper(place: Place, tell_ready: Tell) -> None:
+    """Keep the archive: take in what the other processes hand over."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _run_loop(_keeper(place, tell_ready))
+
+
+async def _keeper(place: Place, tell_ready: Tell) -> None:
+    stopping = _stop_event()
+    database = open_place_database(place)
+    house = build_house(place, database, process_name="keeper", is_keeper=True)
+    await house.archive.start()
+    house.snapshots.start()
+    try:
+        _spare_the_collector()
+        tell_ready()
+        await stopping.wait()
+    finally:
+        await house.archive.stop()
+        close_house(house)
+        database.close()
+
+
 def run_doors(place: Place, tell_ready: Tell) -> None:
-    """Keep the archive and serve DIMSE."""
+    """Serve DIMSE."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _run_loop(_doors(place, tell_ready))
 
@@ -79,18 +101,20 @@ def run_doors(place: Place, tell_ready: Tell) -> None:
 async def _doors(place: Place, tell_ready: Tell) -> None:
     stopping = _stop_event()
     database = open_place_database(place)
-    house = build_house(place, database, process_name="doors", is_keeper=True)
-    await house.archive.start()
+    house = build_house(place, database, process_name="doors")
+    limits = _limits(place)
+    await house.archive.open_for_arrivals(limits.receive_chunk_size_bytes)
     house.snapshots.start()
     try:
         settings = place.settings.of(DicomSettings)
         server = DimseServer(
             [service.bind(house) for room in place.rooms for service in room.dimse],
             partial(admit, house),
-            _limits(place),
+            limits,
             accepts_called=settings.answers_to,
             clock=house.clock,
             on_event=count_door_event,
+            more_chunks=house.archive.begin_chunk,
         )
         await server.start(place.server.host, place.server.dimse_port)
         _spare_the_collector()
@@ -98,7 +122,7 @@ async def _doors(place: Place, tell_ready: Tell) -> None:
         await stopping.wait()
         await server.stop(GRACE_S)
     finally:
-        await house.archive.stop()
+        await house.archive.close_for_arrivals()
         close_house(house)
         database.close()
 

@@ -15,13 +15,14 @@ from pacsteward.base import faults, log
 from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.output import EXIT_CODES
-from pacsteward.processes import run_doors, run_jobs, run_web
+from pacsteward.processes import run_doors, run_jobs, run_keeper, run_web
 from pacsteward.supervisor import ChildFailed, Supervisor, Tell
 
 
 class Kind(StrEnum):
     """The kinds of processes."""
 
+    KEEPER = "keeper"
     DOORS = "doors"
     WEB = "web"
     JOBS = "jobs"
@@ -30,7 +31,12 @@ class Kind(StrEnum):
 OPEN_FILES = 65_536
 """As many as deploy/pacsteward.service gives."""
 
-RUNS = {Kind.DOORS: run_doors, Kind.WEB: run_web, Kind.JOBS: run_jobs}
+RUNS = {
+    Kind.KEEPER: run_keeper,
+    Kind.DOORS: run_doors,
+    Kind.WEB: run_web,
+    Kind.JOBS: run_jobs,
+}
 
 
 def serve_all(place: Place, *, only: Kind | None = None) -> int:

@@ -1,4 +1,4 @@
-"""One command, three processes: doors, web and jobs, started together and ended together.
+"""One command, several processes: keeper, doors, web and jobs, begun and ended together.
 
 Everything is imported once and the processes are forked from that, so a restart is quick and the
 code is in memory once. A process that ends without being told to is started again; when the
@@ -15,21 +15,27 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 60.0
 GRACE_S = 9.0
 """From SIGTERM to SIGKILL; service managers commonly give ten seconds."""
+FIRST_GRACE_S = 1.5
+"""The part of it that is kept for the first process."""
 RESTART_PAUSES_S = (0.2, 1.0, 3.0, 10.0)
 """Pauses before a process that failed is started again; the last one repeats."""
 STEADY_S = 60.0
 """A process that has run this long starts anew with the first pause."""
 TOLD_TO_STOP_BY = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1
+PROCESS_PREFIX = "pacs-"
+"""Before a process's name, where the system shows it."""
 
 Tell = Callable[[], None]
 Run = Callable[[Tell], None]
@@ -54,7 +60,8 @@ class Supervisor:
     Parameters
     ----------
     processes
-        What to run, by name. The first one must be ready before the others are started.
+        What to run, by name. The first one must be ready before the others are started, and is
+        ended after them, since they finish their work with its help.
     """
 
     processes: Mapping[str, Run]
@@ -116,6 +123,7 @@ class Supervisor:
         code = 1
         try:
             _die_with(supervisor)
+            _be_called(PROCESS_PREFIX + child.name)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             # A Ctrl-C reaches the whole group; the supervisor hears it and tells us in good order.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -183,10 +191,15 @@ class Supervisor:
 
     def _end_all(self) -> int:
         """Ask every process to end, wait, and end those that do not."""
-        living = [child for child in self._children.values() if child.pid]
+        children = list(self._children.values())
+        deadline = time.monotonic() + GRACE_S
+        code = self._end(children[1:], deadline - FIRST_GRACE_S)
+        return self._end(children[:1], deadline) or code
+
+    def _end(self, children: Sequence[_Child], deadline: float) -> int:
+        living = [child for child in children if child.pid]
         for child in living:
             _send(child.pid, signal.SIGTERM)
-        deadline = time.monotonic() + GRACE_S
         code = 0
         while living and time.monotonic() < deadline:
             for child in list(living):
@@ -233,3 +246,9 @@ def _die_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _be_called(name: str) -> None:
+    """Have `top` and `ps -o comm` show which process this is (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name[:15], encoding="ascii")

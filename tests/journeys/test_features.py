@@ -435,7 +435,7 @@ def test_f179_figures_are_for_those_who_may_and_rise(site: Site) -> None:
     while figure(site.http.get("/metrics").text, associations) <= figure(before.text, associations):
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    for process in ("doors", "web", "jobs"):
+    for process in ("keeper", "doors", "web", "jobs"):
         assert f'process="{process}"' in before.text
 
 
@@ -478,10 +478,32 @@ def test_f180_load_balancers_learn_whether_it_lives_and_whether_it_can_serve(
     product = Product(tmp_path / "archive")
     with only(product, "web"):
         await_health(product, (200, 503))
-        with only(product, "doors"):
+        with only(product, "keeper"):
             await_health(product, (200, 200))
-            assert dcmtk("echoscu", "127.0.0.1", str(product.dimse_port)).returncode == 0
         await_health(product, (200, 503))
+
+
+def test_doors_that_were_there_before_the_keeper_find_it(tmp_path: Path) -> None:
+    """Whatever a process manager starts first, and however often the keeper is started anew."""
+    product = Product(tmp_path / "archive")
+    data = small(1, 1, 1)
+    with only(product, "doors"):
+        await_echo(product)
+        assert [status.Status for status in store(product, [data])] == [0xA700]
+        for _ in range(2):
+            with only(product, "keeper"):
+                deadline = time.monotonic() + 30
+                while store(product, [data])[0].Status != 0:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
+            assert [status.Status for status in store(product, [data])] == [0xA700]
+
+
+def await_echo(product: Product) -> None:
+    deadline = time.monotonic() + 30
+    while dcmtk("echoscu", "127.0.0.1", str(product.dimse_port)).returncode != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_f191_nothing_else_runs_beside_it(site: Site) -> None:

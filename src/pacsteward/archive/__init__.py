@@ -6,7 +6,7 @@ Inner modules belong to this package alone; what other floors need is listed her
 from pacsteward.archive.archive import Archive
 from pacsteward.archive.arena import Parcel, Shelf
 from pacsteward.archive.bulk import BulkData
-from pacsteward.archive.courier import Courier, Undelivered
+from pacsteward.archive.courier import Courier
 from pacsteward.archive.doubtful import DOUBTFUL_MAX, Conflict, DoubtfulStudy, SetAside
 from pacsteward.archive.events import (
     ContentConflicted,
@@ -18,6 +18,7 @@ from pacsteward.archive.events import (
     StudyArrived,
     StudyCompleted,
 )
+from pacsteward.archive.line import Undelivered
 from pacsteward.archive.model import (
     Damage,
     DoesNotMatch,

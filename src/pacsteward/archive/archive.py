@@ -1,9 +1,9 @@
 """The vault: images go in, are found, read, hidden, removed and checked. The front door.
 
-An `Archive` is born in one of two ways. In the *keeper's* process (the doors) it owns the landing
-log and takes what associations send; there is one of these for each data folder. Everywhere else
-(web, jobs, commands) it is a *reader*: it reads index and bytes by itself and hands what changes
-anything to the keeper. A command that finds no keeper becomes one for as long as it needs.
+An `Archive` is born in one of two ways. In the *keeper's* process it owns the landing log; there is
+one of these for each data folder. Everywhere else (doors, web, jobs, commands) it is a *reader*: it
+reads index and bytes by itself and hands what arrives, and what changes anything, to the keeper. A
+command that finds no keeper becomes one for as long as it needs.
 
 Whatever is asked, the answer holds everything that had been acknowledged when it was asked
 (`watermark.py`). All verbs but `start`, `stop` and `Incoming.finish` block: call them from threads.
@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Connection
 
 from pacsteward.archive import doubtful, remove
+from pacsteward.archive.arena import SharedChunk
+from pacsteward.archive.arriving import Arrivals
 from pacsteward.archive.bulk import BulkData, locate
 from pacsteward.archive.client import KeeperClient
 from pacsteward.archive.columns import REQUEST_ATTRIBUTES_SEQUENCE
@@ -117,7 +119,8 @@ class Archive:
         self._keeper = self._new_keeper() if is_keeper else None
         self._watch = CompletenessWatch(database, facts, clock)
         self._client = KeeperClient(data_folder)
-        self._couriers = Couriers(data_folder / "run")
+        self._couriers = Couriers(data_folder / "run", settings, clock)
+        self._arrivals = Arrivals(data_folder / "run", settings, clock)
 
     @classmethod
     def as_keeper(
@@ -186,15 +189,36 @@ class Archive:
 
     # --- taking in -------------------------------------------------------------------------------
 
+    async def open_for_arrivals(self, chunk_bytes: int) -> None:
+        """Have a reader take instances in for the keeper; until `close_for_arrivals`.
+
+        Parameters
+        ----------
+        chunk_bytes
+            Of the pieces that `begin_chunk` gives.
+        """
+        await self._arrivals.open(chunk_bytes)
+
+    async def close_for_arrivals(self) -> None:
+        """Take nothing in any more."""
+        await self._arrivals.close()
+
+    def begin_chunk(self) -> SharedChunk | None:
+        """Give memory to receive into that need not be copied to reach the keeper, if there is any.
+
+        It is given for good: whoever has it lends it again and again.
+        """
+        return self._arrivals.begin_chunk()
+
     def receive(self, origin: Origin, meta: FileMeta) -> Incoming:
-        """Begin to take an instance while it arrives; in the keeper, on its event loop.
+        """Begin to take an instance while it arrives, on the event loop that keeps or took in.
 
         Raises
         ------
         Exhausted, Unavailable
             Nothing is taken at the moment; the sender should try again.
         """
-        return self._own_keeper().receive(origin, meta)
+        return (self._keeper or self._arrivals).receive(origin, meta)
 
     def store(self, origin: Origin, meta: FileMeta, data: bytes | memoryview) -> StoreResult:
         """Keep an instance that is here as a whole; when this returns, it is safe.

@@ -5,6 +5,9 @@ no name, so a crash leaves nothing behind. It is lent in blocks. A `Shelf` takes
 request as they come, and a `Parcel` is one instance on it, in one piece or several. A block is lent
 again when nobody has a hold on it: neither the shelf, nor a parcel that lies on it.
 
+What associations send is received into a `ReceivingArena`: it is lent in chunks, and a chunk that
+somebody still looks into is not written again (`receive_buffer.py` sees to that).
+
 The keeper maps the same file, for reading only (`mapped`), and is told where the pieces are
 (`sharing.py`). It checks each place against the size of its own mapping; it takes a file that can
 neither shrink nor grow (seals), since to touch a page behind the end would kill it. Of what is left
@@ -18,6 +21,7 @@ malice there is nothing to gain: who may connect runs as the same user and owns 
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -30,11 +34,45 @@ BLOCK_BYTES: Final = 512 << 10
 ARENA_BYTES: Final = 64 << 20
 """A page of it takes room only once it was used, and blocks that are warm are lent first."""
 
+RECEIVING_BYTES: Final = 1 << 30
+"""Enough for five hundred associations that are in the middle of a message. Chunks that are warm
+are lent first, so hardly any of it is ever used."""
+
 _MAPPED_MAX: Final = 1 << 30
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
-class Arena:
+class SharedMemory:
+    """A file in memory that neither shrinks nor grows, mapped here to be written.
+
+    Parameters
+    ----------
+    size_bytes
+        Fixed; a page takes room only once it was used.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self.descriptor = os.memfd_create("pacsteward-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(self.descriptor, size_bytes)
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            self._map = mmap.mmap(self.descriptor, size_bytes)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+        self.size_bytes = size_bytes
+        self.is_retired = False
+
+    def retire(self) -> None:
+        """Lend nothing any more; what lies here can still be read by those who put it here."""
+        self.is_retired = True
+
+    def close_descriptor(self) -> None:
+        """Let the file go; it lives as long as somebody has it mapped."""
+        os.close(self.descriptor)
+
+
+class Arena(SharedMemory):
     """Shared memory, and which blocks of it are free.
 
     Parameters
@@ -44,19 +82,12 @@ class Arena:
     """
 
     def __init__(self, size_bytes: int = ARENA_BYTES) -> None:
-        self.descriptor = os.memfd_create("pacsteward-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(self.descriptor, size_bytes)
-            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
-            memory = memoryview(mmap.mmap(self.descriptor, size_bytes))
-        except BaseException:
-            os.close(self.descriptor)
-            raise
+        super().__init__(size_bytes)
+        memory = memoryview(self._map)
         self._free = [
             Block(self, offset, memory[offset : offset + BLOCK_BYTES])
             for offset in reversed(range(0, size_bytes, BLOCK_BYTES))
         ]
-        self.is_retired = False
 
     def take(self) -> Block | None:
         """Lend a block, or None when all are lent."""
@@ -66,13 +97,69 @@ class Arena:
         """Take a block back, on which nobody has a hold."""
         self._free.append(block)
 
-    def retire(self) -> None:
-        """Lend nothing any more; what lies here can still be read by those who put it here."""
-        self.is_retired = True
 
-    def close_descriptor(self) -> None:
-        """Let the file go; it lives as long as somebody has it mapped."""
-        os.close(self.descriptor)
+class ReceivingArena(SharedMemory):
+    """Shared memory that associations receive into.
+
+    Parameters
+    ----------
+    chunk_bytes
+        Size of the pieces that it is lent in.
+    """
+
+    def __init__(self, chunk_bytes: int) -> None:
+        super().__init__(RECEIVING_BYTES // chunk_bytes * chunk_bytes)
+        self._chunk_bytes = chunk_bytes
+        self._begun_bytes = 0
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+
+    def begin_chunk(self) -> SharedChunk | None:
+        """Give away a piece that nobody had before, or None when there is none left."""
+        if self.is_retired or self._begun_bytes == self.size_bytes:
+            return None
+        start = self._begun_bytes
+        self._begun_bytes += self._chunk_bytes
+        memory = (ctypes.c_char * self._chunk_bytes).from_buffer(self._map, start)
+        return SharedChunk(self, start, memory)
+
+    def place_of(self, fragment: memoryview) -> int | None:
+        """Return where bytes lie, counted from the beginning; None for those that lie elsewhere."""
+        offset = ctypes.addressof(ctypes.c_char.from_buffer(fragment)) - self._address
+        return offset if 0 <= offset <= self.size_bytes - len(fragment) else None
+
+    def empty(self, start: int, length: int) -> None:
+        """Give the system back what a piece occupies; it reads as zeros then."""
+        self._map.madvise(mmap.MADV_REMOVE, start, length)
+
+
+class SharedChunk:
+    """A piece of a `ReceivingArena`.
+
+    Parameters
+    ----------
+    start
+        Where it begins in the arena.
+    memory
+        Of the piece.
+    """
+
+    __slots__ = ("_arena", "_start", "memory")
+
+    def __init__(
+        self, arena: ReceivingArena, start: int, memory: ctypes.Array[ctypes.c_char]
+    ) -> None:
+        self._arena = arena
+        self._start = start
+        self.memory = memory
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether the keeper that knew this memory is gone, and nobody knows who still reads it."""
+        return self._arena.is_retired
+
+    def empty(self) -> None:
+        """Occupy no room until it is written again."""
+        self._arena.empty(self._start, len(self.memory))
 
 
 class Block:

@@ -22,14 +22,15 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
-from pacsteward.archive.messages import HEAD, Receiver, error_fields, result_fields
-from pacsteward.archive.model import Origin
-from pacsteward.archive.sharing import Closable, DescriptorWait, SharedConnection
+from pacsteward.archive.messages import HEAD, error_fields, result_fields
+from pacsteward.archive.model import Incoming, Origin
+from pacsteward.archive.sharing import Closable, DescriptorWait, Keeping, SharedConnection
 from pacsteward.base.errors import Broken, Invalid, PacstewardError
 from pacsteward.dicom.part10 import FileMeta
 
@@ -41,10 +42,8 @@ ADDRESS_NAME: Final = "keeper.address"
 _TEMPORARY_PREFIX: Final = "pacsteward-"
 
 
-class Owner(Protocol):
+class Owner(Keeping, Protocol):
     """What the door needs of the keeper."""
-
-    def receive(self, origin: Origin, meta: FileMeta) -> Receiver: ...  # noqa: D102
 
     def call(self, verb: str, arguments: Mapping[str, Any]) -> Any: ...  # noqa: D102
 
@@ -125,7 +124,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._stage = "head"
         self._expect(HEAD.size)
         self._data_left = 0
-        self._receiver: Receiver | None = None
+        self._receiver: Incoming | None = None
         self._failure: PacstewardError | None = None
 
     def _expect(self, size: int) -> None:
@@ -230,16 +229,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._begin_message()
         self._transport.resume_reading()
 
-    def _share(self, memory: memoryview) -> None:
-        """Become a connection of the other kind."""
-        assert self._transport is not None
+    def _share(self, memory: memoryview, connection: socket.socket) -> None:
+        """Let a connection of the other kind go on."""
         self._wait = None
-        self._connections.discard(self)
-        connection = SharedConnection(self._owner.receive, memory, self._connections)
-        self._transport.set_protocol(connection)
-        connection.connection_made(self._transport)
-        self._say({"result": "shared"})
-        self._transport.resume_reading()
+        SharedConnection(self._owner, memory, connection, self._connections).start()
+        self.close()
 
     def _say(self, answer: Mapping[str, Any]) -> None:
         assert self._transport is not None

@@ -4,13 +4,8 @@ The pieces are never joined: the header is read across them, and the kernel gath
 are written. Beyond `big_object_bytes` an object goes to a file of its own while it arrives, so
 memory is bounded whatever its size.
 
-Before anything is acknowledged the object must be whole to its last element and must say which
-instance of which series and study it is. What is wrong and does not endanger that is a warning:
-images of a patient without an ID are kept.
-
-References
-----------
-PS3.4 B.2.3 (A900: data set does not match SOP Class); PS3.5 9.1 (UIDs); PS3.3 C.12.1.
+What is looked at before anything is acknowledged is in `examine.py`. Instances that arrive in
+another process come this way only when they are big (`sharing.py`).
 """
 
 from __future__ import annotations
@@ -23,24 +18,17 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from pacsteward.archive import disk
-from pacsteward.archive.digest import identity_doubt
-from pacsteward.archive.model import DoesNotMatch, Origin, StoreResult
-from pacsteward.archive.record import Description, checksum_of
-from pacsteward.archive.shortage import pixel_shortage
+from pacsteward.archive.examine import Examined, examined, not_stored, too_large
+from pacsteward.archive.model import Origin, StoreResult
+from pacsteward.archive.record import checksum_of
 from pacsteward.archive.spool import Spool
 from pacsteward.archive.storage.local import LocalObjects
 from pacsteward.archive.ticket import Ticket
 from pacsteward.base.clock import Clock
-from pacsteward.base.errors import Exhausted, Invalid, PacstewardError
+from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import Header, HeaderLimits, read_header
-from pacsteward.dicom.part10 import FileMeta, encode_file_meta, encode_part10_head
-from pacsteward.dicom.uids import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    is_valid_uid,
-    transfer_syntax,
-)
+from pacsteward.dicom.part10 import FileMeta, encode_part10_head
 
 T = TypeVar("T")
 
@@ -54,11 +42,6 @@ keeps the whole buffer that it came in."""
 _TOGETHER_BYTES: Final = 64 << 10
 
 _LOOK_AGAIN_S: Final = 0.005
-
-_DOUBTS: Final = {
-    "missing": "It has no Patient ID (0010,0020); it is kept, and nobody is its patient yet.",
-    "illegal": "Its Patient ID (0010,0020) is not one that DICOM allows; it is kept as it is.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +86,7 @@ class IncomingInstance:
         if self._failure is not None:
             return
         if self._size_bytes > self._reception.largest_object_bytes:
-            self._fail(self._too_large())
+            self._fail(too_large(self._meta, self._reception.largest_object_bytes))
             return
         self._checksum = checksum_of(fragment, self._checksum)
         if len(fragment) <= _SMALL_BYTES:
@@ -185,7 +168,7 @@ class IncomingInstance:
         # that says so too; the index has the right syntax, and heads the object with that.
         head = encode_part10_head(self._meta)
         try:
-            with disk.speaking(self._not_stored()):
+            with disk.speaking(not_stored(self._meta)):
                 spool = Spool(self._reception.objects, self._reception.executor)
         except PacstewardError as error:
             self._fail(error)
@@ -219,116 +202,45 @@ class IncomingInstance:
     ) -> Ticket:
         """Look at the whole object and make the ticket of it."""
         if self._spool is None:
-            header = self._header(Fragments(self._pieces))
-            self._check(header)
+            found = self._examined(self._header(Fragments(self._pieces)))
         else:
-            header = self._spooled_header(self._spool)
-        doubt = _DOUBTS.get(identity_doubt(header))
+            found = self._spool_examined(self._spool)
         return Ticket(
-            description=self._description(header),
-            file_meta=self._file_meta(header),
+            description=found.description,
+            file_meta=found.file_meta,
             data=tuple(self._pieces),
             size_bytes=self._size_bytes,
             checksum=self._checksum,
-            header=header,
-            warnings=(*header.warnings, *((doubt,) if doubt else ())),
+            header=found.header,
+            warnings=found.warnings,
             loop=loop,
             future=future,
-            shortage=pixel_shortage(header),
+            shortage=found.shortage,
+        )
+
+    def _examined(self, header: Header, container: str = "") -> Examined:
+        return examined(
+            header,
+            self._meta,
+            self._origin,
+            self._reception.clock.now(),
+            object_container=container,
+            object_offset=self._head_bytes,
         )
 
     def _header(self, data: Fragments) -> Header:
         return read_header(data, self._meta.transfer_syntax_uid, self._reception.header_limits)
 
-    def _spooled_header(self, spool: Spool) -> Header:
+    def _spool_examined(self, spool: Spool) -> Examined:
         try:
-            with disk.speaking(self._not_stored()):
+            with disk.speaking(not_stored(self._meta)):
                 spool.finish()
                 with self._reception.objects.incoming(spool.container, self._head_bytes) as data:
                     header = self._header(data)
-            self._check(header)
+            return self._examined(header, spool.container)
         except PacstewardError:
             self._reception.objects.discard(spool.container)
             raise
-        return header
-
-    def _check(self, header: Header) -> None:
-        """Refuse what does not say which object it is, or says another than was announced."""
-        uid = header.sop_instance_uid
-        for value, name in (
-            (uid, "SOP Instance UID (0008,0018)"),
-            (header.sop_class_uid, "SOP Class UID (0008,0016)"),
-            (header.study_instance_uid, "Study Instance UID (0020,000D)"),
-            (header.series_instance_uid, "Series Instance UID (0020,000E)"),
-        ):
-            if not is_valid_uid(value):
-                found = "It is missing." if not value else "It is no UID (PS3.5 9.1)."
-                raise Invalid(
-                    self._not_stored(),
-                    why=f"Its {name} cannot be used. {found}",
-                    remedy="Correct the sender, and send it again.",
-                )
-        announced = (
-            (self._meta.media_storage_sop_instance_uid, uid, "SOP Instance UID"),
-            (self._meta.media_storage_sop_class_uid, header.sop_class_uid, "SOP Class UID"),
-        )
-        for said, found, name in announced:
-            if said and said != found:
-                raise DoesNotMatch(
-                    self._not_stored(),
-                    why=f"It was announced with {name} {said}, and its data set has {found}.",
-                    remedy="Correct the sender, and send it again.",
-                )
-
-    def _description(self, header: Header) -> Description:
-        return Description(
-            received_at=self._reception.clock.now(),
-            origin=self._origin,
-            sop_class_uid=header.sop_class_uid,
-            sop_instance_uid=header.sop_instance_uid,
-            study_instance_uid=header.study_instance_uid,
-            series_instance_uid=header.series_instance_uid,
-            transfer_syntax_uid=_real_syntax(header),
-            object_container=self._spool.container if self._spool is not None else "",
-            object_offset=self._head_bytes,
-        )
-
-    def _file_meta(self, header: Header) -> bytes:
-        meta = self._meta
-        return encode_file_meta(
-            FileMeta(
-                header.sop_class_uid,
-                header.sop_instance_uid,
-                _real_syntax(header),
-                meta.implementation_class_uid,
-                meta.implementation_version_name,
-                meta.source_application_entity_title,
-            )
-        )
-
-    def _not_stored(self) -> str:
-        uid = self._meta.media_storage_sop_instance_uid
-        return f"Instance {uid} was not stored." if is_valid_uid(uid) else "It was not stored."
-
-    def _too_large(self) -> Exhausted:
-        return Exhausted(
-            self._not_stored(),
-            why=f"It is larger than {self._reception.largest_object_bytes} bytes.",
-            remedy="Raise `archive.largest_object_bytes` if such objects are wanted.",
-        )
-
-
-def _real_syntax(header: Header) -> str:
-    """Return the transfer syntax by which a data set reads, whatever was announced.
-
-    Readers take the syntax from the index, and would find nothing in a data set whose elements are
-    written in another way. Compressed pixels in implicit VR have no name (PS3.5 A.4); those keep
-    the one they were announced with.
-    """
-    announced = transfer_syntax(header.transfer_syntax_uid)
-    if announced.is_encapsulated or header.is_implicit_vr == announced.is_implicit_vr:
-        return header.transfer_syntax_uid
-    return IMPLICIT_VR_LITTLE_ENDIAN if header.is_implicit_vr else EXPLICIT_VR_LITTLE_ENDIAN
 
 
 class _Patient(asyncio.Future[StoreResult]):

@@ -1,13 +1,14 @@
 """The keeper: the one owner of a data folder's log, ledger and index.
 
-There is one in the doors' process. It holds the lock on the folder, so a second one is refused; it
-brings the index up to what had landed before a stop or a crash; then it owns the threads of the
+There is one, in a process of its own. It holds the lock on the folder, so a second one is refused;
+it brings the index up to what had landed before a stop or a crash; then it owns the threads of the
 write path::
 
-    IncomingInstance ─▶ Committer (asks Arbiter) ─▶ landing log, one sync ─▶ Success
-                                                  └▶ Indexer ─▶ index, facts, audit
+    Ticket ─▶ Committer (asks Arbiter) ─▶ landing log, one sync ─▶ Success
+                                        └▶ Indexer ─▶ index, facts, audit
 
-Other processes hand it instances and ask for its verbs over a Unix socket (`handover.py`). Verbs
+Other processes hand it instances and ask for its verbs over a Unix socket (`handover.py`); what
+associations and STOW-RS bring lies in memory that is shared with it (`sharing.py`). Verbs
 that change what is stored go through `Keeper.change`: ledger first, then index.
 """
 
@@ -304,6 +305,21 @@ class Keeper:
         Unavailable
             The index lags too far behind.
         """
+        self._check()
+        return IncomingInstance(self._reception, origin, meta)
+
+    def take(self, ticket: Ticket) -> None:
+        """Take an instance that was examined in another process; from any thread.
+
+        Raises
+        ------
+        Exhausted, Unavailable
+            As `receive` does.
+        """
+        self._check()
+        self._submit(ticket)
+
+    def _check(self) -> None:
         self._guard.check()
         if self._indexer.lag > LAG_MAX:
             raise Unavailable(
@@ -311,7 +327,6 @@ class Keeper:
                 why=f"{self._indexer.lag} instances wait for the index.",
                 remedy="See that the database runs; the sender will try again.",
             )
-        return IncomingInstance(self._reception, origin, meta)
 
     def store(
         self, origin: Origin, meta: FileMeta, data: bytes | bytearray | memoryview

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from pacsteward.archive.model import Outcome, StoreResult
+from pacsteward.archive.model import DoesNotMatch, Outcome, StoreResult
 from pacsteward.base.errors import Broken, PacstewardError, Unavailable
 
 HEAD: Final = struct.Struct(">IQ")
 
-_KINDS: Final = {kind.kind.value: kind for kind in PacstewardError.__subclasses__()}
+STORED: Final = b"S"
+"""Text of the answer to an instance that was stored, about which there is nothing else to say."""
 
-
-class Receiver(Protocol):
-    """An instance that is arriving; see `model.Incoming`."""
-
-    def write(self, fragment: bytes | memoryview) -> None: ...  # noqa: D102
-
-    async def finish(self) -> StoreResult: ...  # noqa: D102
-
-    def abandon(self) -> None: ...  # noqa: D102
+_MISMATCH: Final = "does_not_match"
+_KINDS: Final[Mapping[str, type[PacstewardError]]] = {
+    **{kind.kind.value: kind for kind in PacstewardError.__subclasses__()},
+    _MISMATCH: DoesNotMatch,
+}
 
 
 def result_fields(result: StoreResult) -> dict[str, Any]:
@@ -57,7 +54,7 @@ def result_of(fields: Mapping[str, Any]) -> StoreResult:
 def error_fields(error: PacstewardError) -> dict[str, str]:
     """Return an error as it is told to another process."""
     return {
-        "kind": error.kind.value,
+        "kind": _MISMATCH if isinstance(error, DoesNotMatch) else error.kind.value,
         "what": error.what,
         "why": error.why,
         "remedy": error.remedy,
@@ -74,6 +71,6 @@ def keeper_is_away() -> Unavailable:
     """Return what is to be said when nobody answers."""
     return Unavailable(
         "The archive's keeper does not answer.",
-        why="The doors' process is not running, or is just being restarted.",
+        why="The keeper's process is not running, or is just being restarted.",
         remedy="Start it, or try again in a moment.",
     )

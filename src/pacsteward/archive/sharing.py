@@ -6,14 +6,26 @@ A connection of `handover.py` becomes one of these when the other process asks f
     one byte, and a descriptor   ▶   {"result": "shared"}
 
 From then on a message is the head of twelve bytes, with the number of the request in place of the
-size of the data set, and a text: ``[origin, meta, places]``. `origin` is the text in JSON of an
-`Origin`, `meta` the fields of a `FileMeta`, `places` offset and length of each piece of the data
-set in turn. Requests may follow each other without waiting; the answers are those of
-`handover.py`, each under the number of its request, in the order in which they are ready.
+size of the data set, and a text. An instance that is here as a whole, and was examined by the other
+process, is what `ready.py` says. Of a big one the keeper hears while it arrives, in JSON::
 
-Nothing is copied on the way: the pieces go as they are to the landing log. They belong to the
-keeper until the answer is sent. When the other process dies, what had been asked for is carried
-out: its memory lives as long as it is mapped here.
+    ["part", transfer, origin, meta, places]   more of it
+    ["end", transfer]                          that was all of it
+    ["drop", transfer]                         it will not come
+
+`origin` is the text in JSON of an `Origin`, `meta` the fields of a `FileMeta`. `places` are offset
+and length of each piece of the data set in turn; in place of the two the bytes themselves may
+stand, in base64. Requests may follow each other without waiting; the answers come under the number
+of each, in the order in which they are ready, and are those of `handover.py`; that to an instance
+which was simply stored is the one letter S. That to a part says that more may come.
+
+Nothing of a whole instance is copied on the way: the pieces go as they are to the landing log. They
+belong to the keeper until the answer is sent. Parts are copied; they go to a file. When the other
+process dies, what had been asked for as a whole is carried out: its memory lives as long as it is
+mapped here.
+
+A thread reads each connection, and whoever settles an instance writes the answer: no event loop has
+to be woken on the way. Big instances go by the keeper's loop.
 
 References
 ----------
@@ -23,24 +35,43 @@ unix(7), SCM_RIGHTS; memfd_create(2); fcntl(2), file sealing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import os
 import socket
-from collections.abc import Callable
+import struct
+import threading
+from binascii import a2b_base64
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from pacsteward.archive.arena import mapped
-from pacsteward.archive.messages import HEAD, Receiver, error_fields, result_fields
-from pacsteward.archive.model import Origin, StoreResult
+from pacsteward.archive.messages import HEAD, STORED, error_fields, result_fields
+from pacsteward.archive.model import Incoming, Origin, Outcome, StoreResult
+from pacsteward.archive.ready import LETTER, Places, unpacked
+from pacsteward.archive.ticket import Answer, Ticket
 from pacsteward.base.errors import Broken, Invalid, PacstewardError
 from pacsteward.dicom.part10 import FileMeta
 
 TEXT_MAX: Final = 1 << 20
 """Places of an instance in the smallest pieces, and more."""
 
+READ_BYTES: Final = 64 << 10
 
-Receive = Callable[[Origin, FileMeta], Receiver]
+_PATIENCE: Final = struct.pack("@ll", 2, 0)
+"""Seconds, and microseconds: a process that takes no answers must not hold up all others."""
+
+_log = logging.getLogger(__name__)
+
+
+class Keeping(Protocol):
+    """What a connection needs of the keeper."""
+
+    def receive(self, origin: Origin, meta: FileMeta) -> Incoming: ...  # noqa: D102
+
+    def take(self, ticket: Ticket) -> None: ...  # noqa: D102
 
 
 class Closable(Protocol):
@@ -57,7 +88,7 @@ class DescriptorWait:
     transport
         Of the connection; its reading is paused.
     take
-        Given the memory. What it raises is the caller's, who hears of it by `refuse`.
+        Given the memory, and the connection.
     lose
         Called instead when the other process goes away, or sends something else.
     """
@@ -65,7 +96,7 @@ class DescriptorWait:
     def __init__(
         self,
         transport: asyncio.Transport,
-        take: Callable[[memoryview], None],
+        take: Callable[[memoryview, socket.socket], None],
         lose: Callable[[], None],
     ) -> None:
         self._take = take
@@ -85,18 +116,14 @@ class DescriptorWait:
             return
         except OSError:
             descriptors = []
-        self.close()
-        if not descriptors:
-            self._lose()
-            return
+        self._loop.remove_reader(self._socket.fileno())
         try:
-            memory = mapped(descriptors[0])
+            memory = _mapped(descriptors)
         except (PacstewardError, OSError):
+            self.close()
             self._lose()
             return
-        finally:
-            os.close(descriptors[0])
-        self._take(memory)
+        self._take(memory, self._socket)
 
     def close(self) -> None:
         """Wait no more; may be said twice."""
@@ -105,126 +132,266 @@ class DescriptorWait:
             self._socket.close()
 
 
-class SharedConnection(asyncio.Protocol):
+def _mapped(descriptors: list[int]) -> memoryview:
+    if not descriptors:
+        raise ConnectionError
+    try:
+        return mapped(descriptors[0])
+    finally:
+        os.close(descriptors[0])
+
+
+class SharedConnection:
     """A process at the other end that hands over what lies in its memory.
 
     Parameters
     ----------
-    receive
-        Begins to take an instance.
+    keeping
+        Takes the instances.
     memory
         Of the other process, mapped.
+    connection
+        To it; this closes it.
     connections
         Where this is noted while it lasts.
     """
 
-    def __init__(self, receive: Receive, memory: memoryview, connections: set[Closable]) -> None:
-        self._receive = receive
+    def __init__(
+        self,
+        keeping: Keeping,
+        memory: memoryview,
+        connection: socket.socket,
+        connections: set[Closable],
+    ) -> None:
+        self._keeping = keeping
         self._memory = memory
+        self._connection = connection
         self._connections = connections
-        self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
-        self._received = bytearray()
+        self._writing = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answers: list[bytes] = []
+        self._transfers: dict[int, Incoming] = {}
+        """What arrives in parts."""
+        self._thread = threading.Thread(target=self._read_on, name="sharing", daemon=True)
 
-    # --- what asyncio calls -----------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
-        # Not asserted: uvloop's transports are no subclass of asyncio's.
-        self._transport = cast(asyncio.Transport, transport)
+    def start(self) -> None:
+        """Say that the memory is shared, and listen."""
         self._connections.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Be noted no more; what was asked for is carried out."""
-        self._connections.discard(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Begin what was asked for as a whole."""
-        self._received += data
-        start = 0
-        while len(self._received) - start >= HEAD.size:
-            text_bytes, number = HEAD.unpack_from(self._received, start)
-            if not 0 < text_bytes <= TEXT_MAX:
-                self.close()
-                return
-            end = start + HEAD.size + text_bytes
-            if end > len(self._received):
-                break
-            self._begin(number, self._received[start + HEAD.size : end])
-            start = end
-        del self._received[:start]
-
-    def eof_received(self) -> bool:
-        """Close: nobody waits for the answers."""
-        return False
+        self._connection.setblocking(True)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
+        self._write(_answer_of(0, {"result": "shared"}))
+        self._thread.start()
 
     def close(self) -> None:
         """End it; what was asked for is carried out."""
-        if self._transport is not None:
-            self._transport.close()
+        # The thread lets go of it: to close what somebody reads would leave that one waiting.
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
 
-    # --- one instance -----------------------------------------------------------------------
+    # --- the thread -------------------------------------------------------------------------
 
-    def _begin(self, number: int, text: bytearray) -> None:
-        task = self._loop.create_task(self._carry_out(number, text))
+    def _read_on(self) -> None:
+        received = bytearray()
+        buffer = bytearray(READ_BYTES)
+        view = memoryview(buffer)
+        with contextlib.suppress(OSError):
+            while count := self._connection.recv_into(buffer):
+                received += view[:count]
+                if not self._take_all(received):
+                    break
+        with self._writing:
+            self._connection.close()
+        with contextlib.suppress(RuntimeError):
+            # When the loop is closed, nothing is left to be abandoned.
+            self._loop.call_soon_threadsafe(self._ended)
+
+    def _take_all(self, received: bytearray) -> bool:
+        """Take the messages that are whole; return False when it makes no sense to go on."""
+        start = 0
+        while len(received) - start >= HEAD.size:
+            text_bytes, number = HEAD.unpack_from(received, start)
+            if not 0 < text_bytes <= TEXT_MAX:
+                return False
+            end = start + HEAD.size + text_bytes
+            if end > len(received):
+                break
+            self._take(number, bytes(received[start + HEAD.size : end]))
+            start = end
+        del received[:start]
+        return True
+
+    def _take(self, number: int, text: bytes) -> None:
+        if not text.startswith(LETTER):
+            self._loop.call_soon_threadsafe(self._begin, number, text)
+            return
+        try:
+            self._keeping.take(self._ticket(number, text))
+        except PacstewardError as error:
+            self._write(_answer_of(number, {"error": error_fields(error)}))
+        except Exception as error:  # noqa: BLE001 — the other process must get an answer
+            self._write(_answer_of(number, {"error": self._fault(error)}))
+
+    def _ticket(self, number: int, text: bytes) -> Ticket:
+        found, size_bytes, checksum, places = unpacked(text)
+        try:
+            pieces = self._pieces(places)
+        except (ValueError, TypeError) as error:
+            raise _not_understood(error) from error
+        return Ticket(
+            description=found.description,
+            file_meta=found.file_meta,
+            data=tuple(pieces),
+            size_bytes=size_bytes,
+            checksum=checksum,
+            header=found.header,
+            warnings=found.warnings,
+            loop=None,
+            future=None,
+            shortage=found.shortage,
+            desk=self,
+            number=number,
+        )
+
+    def answer(self, answers: Sequence[tuple[Ticket, Answer]]) -> None:
+        """Tell the other process what became of its instances; from any thread."""
+        texts: list[bytes] = []
+        for ticket, answer in answers:
+            if isinstance(answer, PacstewardError):
+                texts.append(_answer_of(ticket.number, {"error": error_fields(answer)}))
+            elif answer.outcome is Outcome.STORED and answer.warnings == ticket.warnings:
+                texts.append(HEAD.pack(len(STORED), ticket.number) + STORED)
+            else:
+                texts.append(_answer_of(ticket.number, {"result": result_fields(answer)}))
+        self._write(b"".join(texts))
+
+    def _write(self, data: bytes) -> None:
+        with self._writing:
+            try:
+                self._connection.sendall(data)
+            except OSError:
+                self.close()
+
+    # --- on the loop ------------------------------------------------------------------------
+
+    def _ended(self) -> None:
+        self._connections.discard(self)
+        while self._transfers:
+            self._transfers.popitem()[1].abandon()
+
+    def _begin(self, number: int, text: bytes) -> None:
+        try:
+            work = self._understood(text)
+        except PacstewardError as error:
+            self._write(_answer_of(number, {"error": error_fields(error)}))
+            return
+        task = self._loop.create_task(self._carry_out(number, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _carry_out(self, number: int, text: bytearray) -> None:
+    async def _carry_out(self, number: int, work: Coroutine[Any, Any, StoreResult | None]) -> None:
         try:
-            answer = {"result": result_fields(await self._store(text))}
+            result = await work
+            answer = {"result": None if result is None else result_fields(result)}
         except PacstewardError as error:
             answer = {"error": error_fields(error)}
         except Exception as error:  # noqa: BLE001 — the other process must get an answer
-            self._loop.call_exception_handler(
-                {"message": "A request to the keeper failed.", "exception": error}
-            )
-            answer = {"error": error_fields(Broken("The request to the keeper failed."))}
-        self._answer(number, json.dumps(answer).encode())
+            answer = {"error": self._fault(error)}
+        self._write(_answer_of(number, answer))
 
-    async def _store(self, text: bytearray) -> StoreResult:
-        origin, meta, pieces = self._understood(text)
-        receiver = self._receive(origin, meta)
+    def _fault(self, error: Exception) -> dict[str, str]:
+        _log.error("A request to the keeper failed.", exc_info=error)
+        return error_fields(Broken("The request to the keeper failed."))
+
+    def _understood(self, text: bytes) -> Coroutine[Any, Any, StoreResult | None]:
+        """Take what a message brings, in the order of messages; return what is to be awaited.
+
+        Raises
+        ------
+        Invalid
+            It says nothing that makes sense.
+        """
         try:
-            for piece in pieces:
-                receiver.write(piece)
-        except BaseException:
-            receiver.abandon()
-            raise
-        return await receiver.finish()
+            kind, *said = json.loads(text)
+            return self._kinds[kind](self, *said)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise _not_understood(error) from error
 
-    def _understood(self, text: bytearray) -> tuple[Origin, FileMeta, list[memoryview]]:
-        try:
-            origin, meta, places = json.loads(text)
-            return _origin(origin), FileMeta(*meta), self._pieces(places)
-        except (ValueError, KeyError, TypeError) as error:
-            raise Invalid(
-                "A request to the keeper was not understood.", why=f"{type(error).__name__}."
-            ) from error
+    def _part(
+        self, transfer: int, origin: str, meta: list[str], places: Places
+    ) -> Coroutine[Any, Any, None]:
+        pieces = self._pieces(places)
+        incoming = self._transfers.get(transfer)
+        if incoming is None:
+            try:
+                incoming = self._keeping.receive(_origin(origin), FileMeta(*meta))
+            except PacstewardError as error:
+                # Nor is any later part taken for the beginning.
+                incoming = _Refused(error)
+            self._transfers[transfer] = incoming
+        for piece in pieces:
+            # Copied: its place is the other process's again as soon as this is answered.
+            incoming.write(memoryview(bytes(piece)))
+        return incoming.catch_up()
 
-    def _pieces(self, places: list[int]) -> list[memoryview]:
+    def _end(self, transfer: int) -> Coroutine[Any, Any, StoreResult]:
+        return self._transfers.pop(transfer).finish()
+
+    async def _drop(self, transfer: int) -> None:
+        incoming = self._transfers.pop(transfer, None)
+        if incoming is not None:
+            incoming.abandon()
+
+    _kinds: Final[Mapping[str, Callable[..., Coroutine[Any, Any, StoreResult | None]]]] = {
+        "part": _part,
+        "end": _end,
+        "drop": _drop,
+    }
+
+    def _pieces(self, places: Places) -> list[memoryview]:
         """Return the memory at the places that the other process names, if it is there."""
         size_bytes = len(self._memory)
         pieces: list[memoryview] = []
-        for offset, length in zip(places[::2], places[1::2], strict=True):
-            if offset < 0 or length <= 0 or offset + length > size_bytes:
+        rest = iter(places)
+        for place in rest:
+            if isinstance(place, str):
+                pieces.append(memoryview(a2b_base64(place)))
+                continue
+            length = next(rest, 0)
+            if isinstance(length, str) or not 0 <= place < place + length <= size_bytes:
                 raise ValueError
-            pieces.append(self._memory[offset : offset + length])
+            pieces.append(self._memory[place : place + length])
         return pieces
 
-    def _answer(self, number: int, text: bytes) -> None:
-        if not self._answers:
-            # What one sync made safe is answered together.
-            self._loop.call_soon(self._send)
-        self._answers += HEAD.pack(len(text), number), text
 
-    def _send(self) -> None:
-        answers, self._answers = b"".join(self._answers), []
-        assert self._transport is not None
-        if not self._transport.is_closing():
-            self._transport.write(answers)
+def _answer_of(number: int, fields: Mapping[str, Any]) -> bytes:
+    text = json.dumps(fields).encode()
+    return HEAD.pack(len(text), number) + text
+
+
+def _not_understood(error: Exception) -> Invalid:
+    return Invalid("A request to the keeper was not understood.", why=f"{type(error).__name__}.")
+
+
+class _Refused:
+    """An instance that was refused at its beginning, whatever comes of it."""
+
+    def __init__(self, error: PacstewardError) -> None:
+        self._error = error
+
+    def write(self, fragment: memoryview) -> None:
+        """Take nothing."""
+
+    def is_behind(self) -> bool:
+        return False
+
+    async def catch_up(self) -> None:
+        raise self._error
+
+    async def finish(self) -> StoreResult:
+        raise self._error
+
+    def abandon(self) -> None:
+        """Have nothing to leave behind."""
 
 
 @lru_cache(maxsize=256)

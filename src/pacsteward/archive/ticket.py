@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from pacsteward.archive.model import Outcome, StoreResult
 from pacsteward.archive.record import Description
@@ -22,6 +23,14 @@ from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import Header
 
 Answer = StoreResult | PacstewardError
+
+
+class Desk(Protocol):
+    """Where answers go that are for another process."""
+
+    def answer(self, answers: Sequence[tuple[Ticket, Answer]]) -> None:
+        """Take answers; from any thread."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +43,8 @@ class Ticket:
         The data set in pieces; empty for a big object, which lies in a file already.
     future
         Where the answer goes; belongs to `loop`, or to a waiting thread where that is None.
+    desk, number
+        Where it goes instead, and under which number, when the instance came from another process.
     shortage
         See `model.StoreResult`.
     has_claim
@@ -50,8 +61,10 @@ class Ticket:
     header: Header
     warnings: tuple[str, ...]
     loop: asyncio.AbstractEventLoop | None
-    future: asyncio.Future[StoreResult] | concurrent.futures.Future[StoreResult]
+    future: asyncio.Future[StoreResult] | concurrent.futures.Future[StoreResult] | None
     shortage: str = ""
+    desk: Desk | None = None
+    number: int = 0
     has_claim: bool = False
     is_safe: bool = False
 
@@ -89,20 +102,23 @@ class Ticket:
 
 def release(answers: Iterable[tuple[Ticket, Answer]]) -> None:
     """Hand answers to those who wait for them; from any thread."""
-    by_loop: dict[asyncio.AbstractEventLoop | None, list[tuple[Ticket, Answer]]] = {}
+    by_place: dict[Desk | asyncio.AbstractEventLoop | None, list[tuple[Ticket, Answer]]] = {}
     for ticket, answer in answers:
-        by_loop.setdefault(ticket.loop, []).append((ticket, answer))
-    for loop, group in by_loop.items():
-        if loop is None:
+        by_place.setdefault(ticket.desk or ticket.loop, []).append((ticket, answer))
+    for place, group in by_place.items():
+        if place is None:
             _resolve(group)
-        else:
+        elif isinstance(place, asyncio.AbstractEventLoop):
             # A loop that is closed has nobody left who waits.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_resolve, group)
+                place.call_soon_threadsafe(_resolve, group)
+        else:
+            place.answer(group)
 
 
 def _resolve(group: list[tuple[Ticket, Answer]]) -> None:
     for ticket, answer in group:
+        assert ticket.future is not None
         if ticket.future.done():
             continue
         if isinstance(answer, PacstewardError):

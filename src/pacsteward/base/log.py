@@ -92,7 +92,7 @@ def configure(
     Parameters
     ----------
     process_name
-        Stands in every line: ``"doors"``, ``"web"``, ``"jobs"``.
+        Stands in every line: ``"keeper"``, ``"doors"``, ``"web"``, ``"jobs"``.
     level
         ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``. At ``"debug"`` exceptions are written
         with their words, which may quote patient data.

@@ -81,7 +81,7 @@ class Snapshots:
     folder
         ``DIR/run``.
     process_name
-        Our own: ``"doors"``, ``"web"``, ``"jobs"``.
+        Our own: ``"keeper"``, ``"doors"``, ``"web"``, ``"jobs"``.
     registry
         What we count in.
     """

@@ -4,21 +4,68 @@ An association receives into a *chunk* of 2 MiB; fragments of a data set are sli
 the data sink as they are. Three rules keep the memory bounded:
 
 - A chunk is written again only when nobody holds a slice of it. There is no bookkeeping for that:
-  Python refuses to resize a bytearray while a memoryview of it lives, and asking costs 0.2 µs. So a
-  sink that consumes at once (writes to a file) lets one chunk be used over and over, and one that
-  collects until its record is written gets another chunk when one is full; it is the sink that
-  decides, and rooms stream what is large.
+  every memoryview of it holds a reference, and counting them costs 0.1 µs. So a sink that consumes
+  at once (writes to a file) lets one chunk be used over and over, and one that collects until its
+  record is written gets another chunk when one is full; it is the sink that decides, and rooms
+  stream what is large.
 - Between messages an association holds no chunk: a thousand idle ones cost nothing. Chunks are
   lent by a pool, last in, first out, since memory that is warm in the cache is the fastest.
 - Until the association is established, its bytes go to a small buffer of its own.
+
+A chunk's memory may be shared with another process (`ChunkPool.more`). Such memory is never given
+back before its time comes: it is *retired* when that process goes away.
 """
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+Memory = bytearray | ctypes.Array[ctypes.c_char]
 
 _FREE_MAX = 16
 _LENT_MAX = 16
+_REFERENCES = 2
+"""Of memory that nobody looks into: its chunk's, and that of who counts."""
+
+
+class Chunk(Protocol):
+    """Memory that is lent as a whole. Nobody but the chunk holds a reference to it."""
+
+    @property
+    def memory(self) -> Memory:
+        """Of the size of the pool's chunks."""
+        ...
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it must not be written any more."""
+        ...
+
+    def empty(self) -> None:
+        """Occupy no room until it is written again."""
+        ...
+
+
+class OwnChunk:
+    """A chunk of this process alone."""
+
+    __slots__ = ("memory",)
+
+    is_retired = False
+
+    def __init__(self, size_bytes: int) -> None:
+        self.memory = bytearray(size_bytes)
+
+    def empty(self) -> None:
+        """Stay: it is freed as a whole."""
+
+
+def _no_more() -> None:
+    """Have no other memory."""
 
 
 class ChunkPool:
@@ -28,49 +75,61 @@ class ChunkPool:
     ----------
     chunk_size_bytes
         Size of each chunk.
+    more
+        Gives another chunk of memory that is shared, or None.
     """
 
-    def __init__(self, chunk_size_bytes: int) -> None:
+    def __init__(self, chunk_size_bytes: int, more: Callable[[], Chunk | None] = _no_more) -> None:
         self.chunk_size_bytes = chunk_size_bytes
-        self._free: list[bytearray] = []
-        self._lent: deque[bytearray] = deque()
+        self._more = more
+        self._free: list[Chunk] = []
+        self._cold: list[Chunk] = []
+        self._lent: deque[Chunk] = deque()
 
-    def take(self) -> bytearray:
+    def take(self) -> Chunk:
         """Return a chunk that nobody else looks into."""
         if not self._free:
             self._collect()
-        return self._free.pop() if self._free else bytearray(self.chunk_size_bytes)
+        for chunks in (self._free, self._cold):
+            while chunks:
+                chunk = chunks.pop()
+                if not chunk.is_retired:
+                    return chunk
+        return self._more() or OwnChunk(self.chunk_size_bytes)
 
-    def give(self, chunk: bytearray) -> None:
+    def give(self, chunk: Chunk) -> None:
         """Take a chunk back. Slices of it may still be held: it rests until they are gone."""
-        if len(chunk) != self.chunk_size_bytes:
-            return  # an opening buffer
-        if is_held(chunk):
-            # Beyond a few we forget it; it is freed with its last slice.
-            if len(self._lent) < _LENT_MAX:
-                self._lent.append(chunk)
-        elif len(self._free) < _FREE_MAX:
+        if chunk.is_retired or len(chunk.memory) != self.chunk_size_bytes:
+            # The latter is an opening buffer.
+            return
+        if not is_held(chunk):
+            self._put_back(chunk)
+        elif type(chunk) is not OwnChunk or len(self._lent) < _LENT_MAX:
+            self._lent.append(chunk)
+
+    def _put_back(self, chunk: Chunk) -> None:
+        """Keep a few that are warm; of the others shared memory is emptied, and ours forgotten."""
+        if len(self._free) < _FREE_MAX:
             self._free.append(chunk)
+        elif type(chunk) is not OwnChunk:
+            chunk.empty()
+            self._cold.append(chunk)
 
     def _collect(self) -> None:
-        """Move to the free chunks those whose slices are gone."""
+        """Take those back whose slices are gone."""
         for _ in range(len(self._lent)):
             chunk = self._lent.popleft()
-            (self._lent if is_held(chunk) else self._free).append(chunk)
+            if chunk.is_retired:
+                continue
+            if is_held(chunk):
+                self._lent.append(chunk)
+            else:
+                self._put_back(chunk)
 
 
-def is_held(chunk: bytearray) -> bool:
-    """Whether somebody holds a memoryview of the chunk.
-
-    A bytearray raises BufferError when its size would change under an exported buffer. Taking the
-    last byte away and putting one back never moves it, since its allocation stays.
-    """
-    try:
-        chunk.pop()
-    except BufferError:
-        return True
-    chunk.append(0)
-    return False
+def is_held(chunk: Chunk) -> bool:
+    """Whether somebody holds a memoryview of the chunk."""
+    return sys.getrefcount(chunk.memory) > _REFERENCES
 
 
 class ReceiveBuffer:
@@ -89,7 +148,7 @@ class ReceiveBuffer:
     def __init__(self, pool: ChunkPool, opening_size_bytes: int) -> None:
         self._pool = pool
         self._opening_size_bytes = opening_size_bytes
-        self._chunk: bytearray | None = None
+        self._chunk: Chunk | None = None
         self.view = memoryview(b"")
         self.start = 0
         self.end = 0
@@ -98,8 +157,8 @@ class ReceiveBuffer:
         """Return memory for the next bytes, at least `wanted` of them."""
         if self._chunk is None:
             size = self._opening_size_bytes
-            self._use(bytearray(size) if size >= wanted else self._pool.take())
-        elif len(self._chunk) - self.end < wanted:
+            self._use(OwnChunk(size) if size >= wanted else self._pool.take())
+        elif len(self.view) - self.end < wanted:
             self._turn_over()
         return self.view[self.end :]
 
@@ -125,9 +184,9 @@ class ReceiveBuffer:
         self.view[: len(rest)] = rest
         self.end = len(rest)
 
-    def _use(self, chunk: bytearray) -> None:
+    def _use(self, chunk: Chunk) -> None:
         self._chunk = chunk
-        self.view = memoryview(chunk)
+        self.view = memoryview(chunk.memory).cast("B")
         self.start = self.end = 0
 
     def _drop(self) -> None:

@@ -44,7 +44,7 @@ from pacsteward.dicom.dimse.negotiate import (
     send_limit,
 )
 from pacsteward.dicom.dimse.pdu import AssociateAccept, AssociateReject, AssociateRequest
-from pacsteward.dicom.dimse.receive_buffer import ChunkPool
+from pacsteward.dicom.dimse.receive_buffer import Chunk, ChunkPool
 from pacsteward.dicom.dimse.service import Admit, Admitted, Caller, Refused, Service
 
 log = logging.getLogger("pacsteward.dicom.dimse")
@@ -69,6 +69,8 @@ class DimseServer:
         Decides on the called AE title instead of `ae_titles`.
     on_event
         Told of arrivals, departures and refusals, in the event loop; it must be quick.
+    more_chunks
+        Gives memory to receive into that is shared with another process, if there is any.
     """
 
     def __init__(
@@ -81,13 +83,14 @@ class DimseServer:
         accepts_called: Callable[[str], bool] | None = None,
         clock: Clock | None = None,
         on_event: Callable[[DoorEvent], None] = lambda _event: None,
+        more_chunks: Callable[[], Chunk | None] = lambda: None,
     ) -> None:
         self.services = tuple(services)
         self.admit = admit
         self.limits = limits or Limits()
         self.accepts_called = accepts_called or frozenset(ae_titles).__contains__
         self.clock = clock or SystemClock()
-        self.pool = ChunkPool(self.limits.receive_chunk_size_bytes)
+        self.pool = ChunkPool(self.limits.receive_chunk_size_bytes, more_chunks)
         self.is_stopping = False
         self._on_event = on_event
         self._listener: asyncio.Server | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pacsteward.dicom.dimse.receive_buffer import ChunkPool, ReceiveBuffer, is_held
+from pacsteward.dicom.dimse.receive_buffer import ChunkPool, OwnChunk, ReceiveBuffer, is_held
 
 SIZE = 1000
 
@@ -16,16 +16,15 @@ def receive(buffer: ReceiveBuffer, data: bytes, wanted: int = 1) -> memoryview:
     return buffer.view[begin : buffer.end]
 
 
-def test_a_chunk_with_a_reader_is_held_and_keeps_its_size():
-    chunk = bytearray(b"x" * SIZE)
-    view = memoryview(chunk)
+def test_a_chunk_with_a_reader_is_held():
+    chunk = OwnChunk(SIZE)
+    view = memoryview(chunk.memory).cast("B")
     part = view[2:4]
     assert is_held(chunk)
     view.release()
     assert is_held(chunk)
     part.release()
     assert not is_held(chunk)
-    assert len(chunk) == SIZE
 
 
 def test_one_chunk_serves_a_large_object_when_the_sink_consumes_at_once():
@@ -54,13 +53,13 @@ def test_chunks_come_back_when_the_slices_are_gone():
     pool = ChunkPool(SIZE)
     buffer = ReceiveBuffer(pool, 0)
     fragment = receive(buffer, b"a" * 10)
-    first = fragment.obj
+    first = id(fragment.obj)
     buffer.start = buffer.end
     buffer.rewind()
     other = pool.take()
-    assert other is not first
+    assert id(other.memory) != first
     del fragment
-    assert pool.take() is first
+    assert id(pool.take().memory) == first
 
 
 def test_an_idle_association_holds_no_chunk():
@@ -81,3 +80,52 @@ def test_what_was_not_taken_yet_moves_along():
     room = buffer.room(20)
     assert bytes(buffer.view[buffer.start : buffer.end]) == b"0123456789"
     assert len(room) == SIZE - 10
+
+
+class Shared(OwnChunk):
+    """A chunk that another process looks into, too."""
+
+    is_retired = False
+    is_empty = False
+
+    def empty(self) -> None:
+        self.is_empty = True
+
+
+def test_shared_memory_is_lent_first_and_never_again_once_it_is_retired():
+    given = [Shared(SIZE), Shared(SIZE)]
+    left = list(given)
+    pool = ChunkPool(SIZE, lambda: left.pop() if left else None)
+    taken = [pool.take() for _ in range(3)]
+    assert [type(chunk) for chunk in taken] == [Shared, Shared, OwnChunk]
+    for chunk in taken:
+        pool.give(chunk)
+    given[0].is_retired = True
+    assert {id(pool.take()) for _ in range(2)} == {id(given[1]), id(taken[2])}
+    assert type(pool.take()) is OwnChunk
+
+
+def test_shared_memory_that_is_held_is_remembered_however_much_there_is():
+    pool = ChunkPool(SIZE, lambda: Shared(SIZE))
+    taken = [pool.take() for _ in range(40)]
+    views = [memoryview(chunk.memory) for chunk in taken]
+    for chunk in taken:
+        pool.give(chunk)
+    views.clear()
+    assert {id(pool.take()) for _ in range(40)} == set(map(id, taken))
+
+
+def test_after_a_rush_only_a_few_chunks_keep_their_memory():
+    pool = ChunkPool(SIZE, lambda: Shared(SIZE))
+    taken = [pool.take() for _ in range(40)]
+    for chunk in taken:
+        pool.give(chunk)
+    warm = [chunk for chunk in taken if not chunk.is_empty]
+    assert 0 < len(warm) < 20
+    # Those are lent first, and stay warm.
+    for _ in range(100):
+        chunk = pool.take()
+        assert chunk in warm
+        pool.give(chunk)
+        assert not chunk.is_empty
+    assert {id(pool.take()) for _ in range(40)} == set(map(id, taken))

@@ -34,7 +34,7 @@ def is_archive_open(house: House) -> Finding:
     """Find whether somebody takes instances in."""
     if house.archive.is_open():
         return Finding("ok", "The archive takes instances in.")
-    return Finding("critical", "Nobody takes instances in.", "The doors process is not running.")
+    return Finding("critical", "Nobody takes instances in.", "The keeper process is not running.")
 
 
 def are_conflicts_settled(house: House) -> Finding:

@@ -17,6 +17,8 @@ from pacsteward.archive.arena import BLOCK_BYTES, Arena, Shelf
 from pacsteward.archive.client import KeeperClient
 from pacsteward.archive.courier import Couriers
 from pacsteward.archive.fixtures.sender import MIB, SMALL, data_set, meta, running, serving
+from pacsteward.archive.settings import ArchiveSettings
+from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
 from pacsteward.dicom.part10 import FileMeta, encode_part10_head
 from pacsteward.dicom.web.bodies import IN_MEMORY_BYTES
@@ -85,7 +87,7 @@ async def by_memory(
     folder: Path, given: Sequence[tuple[bytes, str]], before: int = 0
 ) -> tuple[list[Verdict], int]:
     """Return the verdicts, and how many needed no second look."""
-    couriers = Couriers(folder / "run")
+    couriers = Couriers(folder / "run", ArchiveSettings(), SystemClock())
     courier = await couriers.get()
     assert courier is not None
     verdicts, at_once = [], 0
@@ -165,7 +167,7 @@ def test_when_the_keeper_goes_away_the_other_way_is_taken(
     tmp_path: Path, sqlite_database: Database
 ) -> None:
     async def send() -> tuple[Verdict | None, bytes]:
-        couriers = Couriers(tmp_path / "run")
+        couriers = Couriers(tmp_path / "run", ArchiveSettings(), SystemClock())
         with running(tmp_path, sqlite_database) as house, serving(house):
             courier = await couriers.get()
             assert courier is not None

@@ -1,0 +1,73 @@
+"""Examines an instance that lies in shared memory, and has the keeper store it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from pacsteward.archive.examine import examined
+from pacsteward.archive.line import Held, Line
+from pacsteward.archive.messages import error_of, result_of
+from pacsteward.archive.model import Origin, Outcome, StoreResult
+from pacsteward.archive.ready import Places, packed
+from pacsteward.dicom.fragments import Fragments
+from pacsteward.dicom.header import HeaderLimits, read_header
+from pacsteward.dicom.part10 import FileMeta
+
+_READ_ASIDE_BYTES: Final = 1 << 20
+"""The header of a larger object is read in a thread: it may have a hundred thousand elements."""
+
+
+async def hand_over(
+    line: Line[Any],
+    origin: Origin,
+    meta: FileMeta,
+    pieces: Sequence[bytes | memoryview],
+    places: Places,
+    *,
+    checksum: int,
+    received_at: datetime,
+    limits: HeaderLimits,
+    held: Held,
+) -> StoreResult:
+    """Examine an instance and have the keeper store it; when this returns, it is safe.
+
+    Parameters
+    ----------
+    pieces, places
+        The data set, and where in the memory of `line` it lies.
+    held
+        See `Line.ask`.
+
+    Raises
+    ------
+    Invalid
+        The data set is cut short, or names no instance.
+    Exhausted, Unavailable
+        It could not be kept; the sender should try again.
+    Undelivered
+        The keeper went away.
+    """
+    data = Fragments(pieces)
+    syntax = meta.transfer_syntax_uid
+    if data.size > _READ_ASIDE_BYTES:
+        header = await asyncio.to_thread(read_header, data, syntax, limits)
+    else:
+        header = read_header(data, syntax, limits)
+    found = examined(header, meta, origin, received_at)
+    fields = await line.ask(packed(found, data.size, checksum, places), held)
+    if fields is None:
+        return StoreResult(
+            Outcome.STORED,
+            header.sop_class_uid,
+            header.sop_instance_uid,
+            header.study_instance_uid,
+            header.series_instance_uid,
+            found.warnings,
+            found.shortage,
+        )
+    if "error" in fields:
+        raise error_of(fields["error"])
+    return result_of(fields["result"])

@@ -1,0 +1,231 @@
+"""A connection to the keeper, and the memory that it shares; for another process's event loop.
+
+Any number of requests may use a line at a time; each is told where its answer will be. When the
+connection breaks, the memory goes with it, since nobody knows who still reads there; what was under
+way is raised as `Undelivered`, and may be sent once more by another way: storing is idempotent.
+
+References
+----------
+`sharing.py` for what is said, `arena.py` for who may write where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
+
+from pacsteward.archive.arena import SharedMemory
+from pacsteward.archive.client import answer_on, connected
+from pacsteward.archive.messages import HEAD, STORED
+from pacsteward.archive.model import Origin
+from pacsteward.base.errors import Unavailable
+from pacsteward.dicom.part10 import FileMeta
+
+GREETING_S: Final = 5.0
+AGAIN_AFTER_S: Final = 1.0
+"""How long nothing is tried after a connection failed."""
+
+
+class Undelivered(Exception):
+    """The connection broke before the answer came; the instance may be stored, or not."""
+
+
+class Held(Protocol):
+    """Memory that a message speaks of."""
+
+    def release(self) -> None:
+        """Take note that the keeper has done with it."""
+        ...
+
+
+MemoryT = TypeVar("MemoryT", bound=SharedMemory)
+
+
+class Line(asyncio.Protocol, Generic[MemoryT]):
+    """One connection to the keeper, with the memory that it knows.
+
+    Parameters
+    ----------
+    memory
+        Which the keeper has mapped.
+    """
+
+    def __init__(self, memory: MemoryT) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.memory = memory
+        self.ended = asyncio.Event()
+        self._transport: asyncio.Transport | None = None
+        self._received = bytearray()
+        self._number = 0
+        self._waiting: dict[int, tuple[asyncio.Future[Any], Held]] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can be sent."""
+        return not self.memory.is_retired
+
+    def ask(self, text: bytes, held: Held) -> asyncio.Future[Any]:
+        """Send a message; return where its answer will be: None for `STORED`, else its fields.
+
+        Parameters
+        ----------
+        held
+            Is referred to, and then released when the answer is there: it is the keeper's until
+            then, whatever becomes of the one who waits.
+
+        Raises
+        ------
+        Undelivered
+            The keeper went away; so does the answer, when that happens later.
+        """
+        if self._transport is None or self.memory.is_retired:
+            raise Undelivered
+        self._number += 1
+        answer: asyncio.Future[Any] = self.loop.create_future()
+        self._waiting[self._number] = answer, held
+        self._transport.write(HEAD.pack(len(text), self._number) + text)
+        return answer
+
+    def close(self) -> None:
+        """End the connection."""
+        self.memory.retire()
+        if self._transport is not None and not self.loop.is_closed():
+            self._transport.abort()
+
+    # --- what asyncio calls -----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        # Not asserted: uvloop's transports are no subclass of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell all who wait, and never use this memory again."""
+        self.memory.retire()
+        self._transport = None
+        self.ended.set()
+        # Parcels stay held: a keeper that still runs may be writing them.
+        waiting, self._waiting = self._waiting, {}
+        for answer, _held in waiting.values():
+            if not answer.done():
+                answer.set_exception(Undelivered())
+
+    def data_received(self, data: bytes) -> None:
+        """Give each its answer."""
+        self._received += data
+        start = 0
+        while len(self._received) - start >= HEAD.size:
+            text_bytes, number = HEAD.unpack_from(self._received, start)
+            end = start + HEAD.size + text_bytes
+            if end > len(self._received):
+                break
+            text = bytes(self._received[start + HEAD.size : end])
+            self._answered(number, None if text == STORED else json.loads(text))
+            start = end
+        del self._received[:start]
+
+    def _answered(self, number: int, fields: Any) -> None:
+        answer, held = self._waiting.pop(number)
+        held.release()
+        if not answer.done():
+            answer.set_result(fields)
+
+
+LineT = TypeVar("LineT", bound=Line[Any])
+
+
+class Lines(Generic[LineT]):
+    """Gives the line of this process, and another one when it has broken.
+
+    Parameters
+    ----------
+    run_folder
+        ``DIR/run``.
+    make_line
+        Makes the next one, with memory of its own.
+    """
+
+    def __init__(self, run_folder: Path, make_line: Callable[[], LineT]) -> None:
+        self._run_folder = run_folder
+        self._make_line = make_line
+        self._line: LineT | None = None
+        self._coming: asyncio.Task[LineT | None] | None = None
+        self._again_at = 0.0
+
+    async def get(self) -> LineT | None:
+        """Return one that is open, or None: there is no keeper that shares memory."""
+        line = self._line
+        loop = asyncio.get_running_loop()
+        if line is not None and line.is_open and line.loop is loop:
+            return line
+        if time.monotonic() < self._again_at:
+            return None
+        if self._coming is None or self._coming.get_loop() is not loop or self._coming.done():
+            self._coming = loop.create_task(self._open())
+        return await asyncio.shield(self._coming)
+
+    async def _open(self) -> LineT | None:
+        line = self._make_line()
+        memory = line.memory
+        try:
+            try:
+                connection = await asyncio.to_thread(_greet, self._run_folder, memory)
+            finally:
+                memory.close_descriptor()
+            await line.loop.create_unix_connection(lambda: line, sock=connection)
+        except (OSError, Unavailable):
+            self._again_at = time.monotonic() + AGAIN_AFTER_S
+            self._line = None
+        else:
+            self._line = line
+        return self._line
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+
+def _greet(run_folder: Path, memory: SharedMemory) -> socket.socket:
+    """Return a connection to a keeper that has mapped the memory."""
+    connection = connected(run_folder)
+    try:
+        connection.settimeout(GREETING_S)
+        text = json.dumps({"call": "share"}).encode()
+        connection.sendall(HEAD.pack(len(text), 0) + text)
+        if answer_on(connection) != {"result": "ready"}:
+            raise ConnectionError
+        socket.send_fds(connection, [b"\0"], [memory.descriptor])
+        if answer_on(connection) != {"result": "shared"}:
+            raise ConnectionError
+        connection.setblocking(False)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@lru_cache(maxsize=256)
+def origin_text(origin: Origin) -> str:
+    """Return an origin as a message has it."""
+    return json.dumps(asdict(origin))
+
+
+def meta_fields(meta: FileMeta) -> tuple[str, ...]:
+    """Return the fields of a `FileMeta` in their order; `astuple` takes ten times as long."""
+    return (
+        meta.media_storage_sop_class_uid,
+        meta.media_storage_sop_instance_uid,
+        meta.transfer_syntax_uid,
+        meta.implementation_class_uid,
+        meta.implementation_version_name,
+        meta.source_application_entity_title,
+    )
