@@ -6,7 +6,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -33,14 +33,16 @@ class Gate:
         if threading.current_thread().name != "syncer" or not self.is_closed:
             self._sync(descriptor)
             return
+        # Taken before anybody is told: it may be opened and closed again before this waits.
+        opened = self._open
         self.waiting.release()
-        assert self._open.wait(30)
+        assert opened.wait(30)
         if self.has_failed:
             raise OSError(errno.EIO, "the test's")
         self._sync(descriptor)
 
     def close(self) -> None:
-        self._open.clear()
+        self._open = threading.Event()
         self.is_closed = True
 
     def open(self, *, fails: bool = False) -> None:
@@ -142,10 +144,11 @@ def test_what_was_refused_by_a_failing_disk_is_not_there_after_a_restart(
 
         for round_number in range(6):
             gate.close()
-            for number in range(4):
-                threads.submit(store, f"3.{round_number}.{number}")
+            sent = [threads.submit(store, f"3.{round_number}.{number}") for number in range(4)]
             assert gate.waiting.acquire(timeout=30)
             gate.open(fails=round_number % 2 == 1)
+            # What is written before a failed sync has come back fails with it, and waits at no gate.
+            assert not wait(sent, timeout=30).not_done
         threads.shutdown()
         # Until another segment was begun, what a failed sync left might still count.
         store("3.9")
