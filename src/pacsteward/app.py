@@ -18,7 +18,7 @@ from pydantic import Field
 from pacsteward import features
 from pacsteward.archive import Archive, ArchiveSettings
 from pacsteward.base.clock import SystemClock
-from pacsteward.base.db import Database, open_database
+from pacsteward.base.db import CONNECTIONS_MAX, Database, open_database
 from pacsteward.base.db.migrate import migrate
 from pacsteward.base.errors import Invalid
 from pacsteward.base.events import FactLog
@@ -182,9 +182,18 @@ def make_folder(data: Path) -> None:
         ) from error
 
 
-def open_place_database(place: Place) -> Database:
-    """Open the index of `place`: its PostgreSQL where one is set, else the embedded one."""
-    return open_database(place.server.database_url or place.data / "index.db")
+def open_place_database(place: Place, *, shared_by: int = 1) -> Database:
+    """Open the index of `place`: its PostgreSQL where one is set, else the embedded one.
+
+    Parameters
+    ----------
+    shared_by
+        So many processes share the connections that one alone may have.
+    """
+    return open_database(
+        place.server.database_url or place.data / "index.db",
+        connections_max=CONNECTIONS_MAX // shared_by,
+    )
 
 
 @contextmanager

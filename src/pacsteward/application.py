@@ -14,6 +14,7 @@ from pacsteward.base import metrics
 from pacsteward.base.errors import PacstewardError
 from pacsteward.feature import Feature, House
 from pacsteward.web.api import ApiOperation
+from pacsteward.web.listening import Seat
 from pacsteward.web.protocol import PatientProtocol
 from pacsteward.web.server import BoundRoute, Parts, build_server, build_short_way
 from pacsteward.web.settings import WebSettings
@@ -28,11 +29,18 @@ def build_application(place: Place, house: House) -> Starlette:
     return build_server(_parts(place, house))
 
 
-def build_protocol(place: Place, house: House) -> type[PatientProtocol]:
-    """Make the connection that answers some requests before that application is asked."""
+def build_protocol(place: Place, house: House, at: Seat | None = None) -> type[PatientProtocol]:
+    """Make the connection that answers some requests before that application is asked.
+
+    Parameters
+    ----------
+    at
+        Where it is counted; nowhere, when this process alone takes callers.
+    """
 
     class Protocol(PatientProtocol):
         short_way = build_short_way(_parts(place, house))
+        seat = at
 
     return Protocol
 

@@ -68,6 +68,10 @@ class Settings:
         """Return one section; `section` must have been declared to `load`."""
         return cast(S, self._sections[section])
 
+    def changed(self, section: Section) -> Settings:
+        """Return the same settings with another one of the sections."""
+        return Settings({**self._sections, type(section): section}, self._sources)
+
     def explain(self) -> list[Explained]:
         """List every setting with its value, where that came from, and its prose.
 

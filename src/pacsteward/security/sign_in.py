@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -25,6 +24,7 @@ from sqlalchemy.exc import IntegrityError
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Exhausted, Forbidden
+from pacsteward.base.shared import shared_numbers
 from pacsteward.security.tables import FAILED_SIGN_IN
 
 FORGOTTEN_AFTER = timedelta(minutes=15)
@@ -80,6 +80,66 @@ class TooManyTries(Exhausted):
         self.retry_after_s = retry_after_s
 
 
+def waiting_places(processes: int) -> memoryview:
+    """Return the places of those who wait, for so many processes; make them before the fork."""
+    return shared_numbers(processes * WAITING_MAX)
+
+
+class WaitingQueue:
+    """Who waits in all processes together.
+
+    Each process has places that it alone writes to; in each stands whose it is, as a number made of
+    the address, or 0. A process that died is gone from the queue when it begins anew.
+
+    Parameters
+    ----------
+    places
+        Of all processes, made by `waiting_places`.
+    process
+        The number of this one.
+    """
+
+    def __init__(self, places: memoryview, process: int = 0) -> None:
+        self._places = places
+        self._mine = range(process * WAITING_MAX, (process + 1) * WAITING_MAX)
+        self._lock = threading.Lock()
+        for place in self._mine:
+            places[place] = 0
+
+    def enter(self, address: str) -> int:
+        """Return the place that was taken.
+
+        Raises
+        ------
+        TooManyTries
+            The queue, or the part of it that one address may take, is full.
+        """
+        mark = _mark(address)
+        with self._lock:
+            place = next((one for one in self._mine if not self._places[one]), None)
+            if place is None:
+                raise TooManyTries
+            # Taken first and counted then: of two processes that do so in the same moment both may
+            # be refused, but never one too many let in.
+            self._places[place] = mark
+            all_places = self._places.tolist()
+            if (
+                all_places.count(mark) > WAITING_FOR_ONE_ADDRESS_MAX
+                or len(all_places) - all_places.count(0) > WAITING_MAX
+            ):
+                self._places[place] = 0
+                raise TooManyTries
+        return place
+
+    def leave(self, place: int) -> None:
+        """Give a place back."""
+        self._places[place] = 0
+
+
+def _mark(address: str) -> int:
+    return int.from_bytes(hashlib.blake2s(address.encode(), digest_size=8).digest()) | 1
+
+
 class SignInGuard:
     """Counts failures and says how long to wait.
 
@@ -92,8 +152,11 @@ class SignInGuard:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._lock = threading.Lock()
-        self._waiting: Counter[str] = Counter()
+        self._waiting = WaitingQueue(waiting_places(1))
+
+    def wait_together(self, queue: WaitingQueue) -> None:
+        """Have those who wait here wait in a queue with those of other processes."""
+        self._waiting = queue
 
     @contextmanager
     def queue(self, address: str) -> Iterator[None]:
@@ -104,20 +167,11 @@ class SignInGuard:
         TooManyTries
             The queue, or the part of it that one address may take, is full.
         """
-        with self._lock:
-            if (
-                self._waiting[address] >= WAITING_FOR_ONE_ADDRESS_MAX
-                or self._waiting.total() >= WAITING_MAX
-            ):
-                raise TooManyTries
-            self._waiting[address] += 1
+        place = self._waiting.enter(address)
         try:
             yield
         finally:
-            with self._lock:
-                self._waiting[address] -= 1
-                if not self._waiting[address]:
-                    del self._waiting[address]
+            self._waiting.leave(place)
 
     def wait_s(self, name: str, address: str, device_hash: str = "") -> float:
         """Say how long to wait before the next try is looked at, in seconds.

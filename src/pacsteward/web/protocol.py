@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pacsteward.web.inflow import SCOPE_KEY, Inflow, length_of
 from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES, is_streamed
+from pacsteward.web.listening import Seat
 from pacsteward.web.short_way import ShortWay
 
 _TOO_LARGE = (
@@ -47,6 +48,9 @@ class PatientProtocol(HttpToolsProtocol):
 
     short_way: ClassVar[ShortWay | None] = None
     """Asked before the application."""
+
+    seat: ClassVar[Seat | None] = None
+    """Counts the connection until it is lost."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head."""
@@ -73,6 +77,8 @@ class PatientProtocol(HttpToolsProtocol):
             cycle.disconnected = True
         if self._inflow is not None:
             self._inflow.lose()
+        if self.seat is not None:
+            self.seat.went()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import ClassVar
+import os
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from pacsteward.base.settings import Section
+
+_PROCESSES_MAX: Final = 2
+"""As many as are begun unasked: the other cores are for what comes in."""
 
 
 class WebSettings(Section):
@@ -16,6 +20,15 @@ class WebSettings(Section):
 
     section: ClassVar[str] = "web"
 
+    processes: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description=(
+            "Processes that answer HTTP side by side; 0 takes two where the machine has two cores "
+            "or more, else one. Processes."
+        ),
+    )
     public_url: str = Field(
         "",
         description=(
@@ -62,6 +75,11 @@ class WebSettings(Section):
         gt=0,
         description="A request that sends nothing for this long is given up. Seconds.",
     )
+
+    @property
+    def process_count(self) -> int:
+        """How many processes answer HTTP here."""
+        return self.processes or min(_PROCESSES_MAX, len(os.sched_getaffinity(0)))
 
     @field_validator("trusted_proxies")
     @classmethod

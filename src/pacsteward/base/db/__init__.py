@@ -1,12 +1,13 @@
 """The database: one embedded file, or a PostgreSQL server; the rest of the house cannot tell."""
 
-from pacsteward.base.db.database import Database, open_database
+from pacsteward.base.db.database import CONNECTIONS_MAX, Database, open_database
 from pacsteward.base.db.look import Look, was_stopped
 from pacsteward.base.db.question import Question
 from pacsteward.base.db.row_insert import RowInsert
 from pacsteward.base.db.schema import METADATA, Timestamp
 
 __all__ = [
+    "CONNECTIONS_MAX",
     "METADATA",
     "Database",
     "Look",

@@ -26,6 +26,12 @@ from sqlalchemy.pool import QueuePool
 from pacsteward.base.db.look import Look, Looks
 from pacsteward.base.errors import Forbidden, Unavailable
 
+CONNECTIONS_MAX = 32
+"""Of one process, at a time."""
+
+_KEPT = 8
+"""So many of them stay open when they are not needed."""
+
 BUSY_TIMEOUT_S = 15.0
 """How long a writer waits for another one before it gives up."""
 
@@ -151,13 +157,15 @@ class Database:
             raise
 
 
-def open_database(url: str | Path) -> Database:
+def open_database(url: str | Path, *, connections_max: int = CONNECTIONS_MAX) -> Database:
     """Open the database at `url`.
 
     Parameters
     ----------
     url
         A path of an SQLite file, which is made if it is missing, or a ``postgresql://…`` URL.
+    connections_max
+        To a PostgreSQL.
     """
     if isinstance(url, Path) or "://" not in url:
         return Database(_sqlite_engine(Path(url)))
@@ -166,8 +174,8 @@ def open_database(url: str | Path) -> Database:
     given = make_url(url).query
     engine = create_engine(
         url,
-        pool_size=8,
-        max_overflow=24,
+        pool_size=min(_KEPT, connections_max),
+        max_overflow=max(0, connections_max - _KEPT),
         pool_pre_ping=True,
         hide_parameters=True,
         connect_args={name: value for name, value in POSTGRES_WIRE.items() if name not in given},
@@ -180,8 +188,8 @@ def _sqlite_engine(path: Path) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}",
         poolclass=QueuePool,
-        pool_size=8,
-        max_overflow=24,
+        pool_size=_KEPT,
+        max_overflow=CONNECTIONS_MAX - _KEPT,
         # What an error quotes goes into the log, and parameters may be patient data.
         hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
