@@ -1,4 +1,4 @@
-"""The four processes of ``pacsteward serve``: keeper, doors, web and jobs.
+"""The processes of ``pacsteward serve``: keeper, doors, web (one or several) and jobs.
 
 Each opens its own database and house after the fork, says when it is ready, and ends on SIGTERM
 after finishing what was begun.
@@ -14,16 +14,15 @@ import signal
 import sys
 import threading
 from collections.abc import Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 
 from pacsteward.app import Place, build_house, close_house, open_place_database
 from pacsteward.archive import ArchiveSettings
 from pacsteward.base import metrics
-from pacsteward.base.errors import Unavailable
 from pacsteward.base.events import Dispatcher
 from pacsteward.base.events.dispatch import Subscriber
 from pacsteward.base.jobs.engine import JobEngine, Work
@@ -44,11 +43,14 @@ from pacsteward.dicom.dimse import (
 )
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.feature import House
-from pacsteward.security import Actor, SignInFailed, TooManyTries
+from pacsteward.security import Actor, SecuritySettings, SignInFailed, TooManyTries
 from pacsteward.security.admission import Refusal, decide
 from pacsteward.security.settings import AdmissionSettings
+from pacsteward.security.sign_in import WaitingQueue, waiting_places
 from pacsteward.security.user_identity import narrowed, user_of
 from pacsteward.supervisor import Tell
+from pacsteward.web.listening import Acceptor, Listener, Seat
+from pacsteward.web.settings import WebSettings
 
 logger = logging.getLogger(__name__)
 
@@ -202,21 +204,59 @@ def _limits(place: Place) -> Limits:
     )
 
 
-def run_web(place: Place, tell_ready: Tell) -> None:
-    """Serve the console, DICOMweb and the API."""
+@dataclass(frozen=True, slots=True)
+class WebCompany:
+    """What the processes that answer HTTP have in common; made before they are forked."""
+
+    listener: Listener
+    waiting: memoryview
+    """Places of those who wait to sign in."""
+    size: int
+
+    @classmethod
+    def of(cls, place: Place) -> WebCompany:
+        """Make it for as many processes as the settings want."""
+        size = place.settings.of(WebSettings).process_count
+        listener = Listener(place.server.host, place.server.http_port, size)
+        return cls(listener, waiting_places(size), size)
+
+    def share(self, place: Place) -> Place:
+        """Return `place` with the part that each has of what the settings allow for all."""
+        security = place.settings.of(SecuritySettings)
+        checks = max(1, security.password_checks_max // self.size)
+        part = security.model_copy(update={"password_checks_max": checks})
+        return replace(place, settings=place.settings.changed(part))
+
+
+def web_name(number: int) -> str:
+    """Return the name of a web process, counted from 0."""
+    return f"web-{number + 1}" if number else "web"
+
+
+def run_web(place: Place, tell_ready: Tell, *, company: WebCompany, number: int) -> None:
+    """Serve the console, DICOMweb and the API.
+
+    Parameters
+    ----------
+    company
+        The web processes that were forked from the same one.
+    number
+        Which of them this is, from 0 on.
+    """
     from pacsteward.application import build_application, build_protocol
 
-    database = open_place_database(place)
-    house = build_house(place, database, process_name="web")
+    seat = company.listener.seat(number)
+    place = company.share(place)
+    database = open_place_database(place, shared_by=company.size)
+    house = build_house(place, database, process_name=web_name(number))
+    house.access.guard.wait_together(WaitingQueue(company.waiting, number))
     house.snapshots.start()
     try:
         server = _WebServer(
             uvicorn.Config(
                 build_application(place, house),
-                host=place.server.host,
-                port=place.server.http_port,
                 loop="uvloop",
-                http=build_protocol(place, house),
+                http=build_protocol(place, house, seat),
                 access_log=False,
                 log_config=None,
                 log_level="warning",
@@ -227,37 +267,37 @@ def run_web(place: Place, tell_ready: Tell) -> None:
                 timeout_graceful_shutdown=int(GRACE_S),
                 h11_max_incomplete_event_size=64 * 1024,
             ),
+            seat,
             tell_ready,
         )
-        try:
-            server.run()
-        except SystemExit:
-            # So uvicorn leaves when it cannot have the port, with a line in the log and no remedy.
-            if server.started:
-                raise
-        if not server.started:
-            raise Unavailable(
-                f"Port {place.server.http_port} on {place.server.host} could not be opened.",
-                remedy="Choose another one with --http-port, or stop the program that uses it.",
-            )
+        server.run()
     finally:
         close_house(house)
         database.close()
 
 
 class _WebServer(uvicorn.Server):
-    """Uvicorn that says when it listens."""
+    """Uvicorn that takes its callers in turn with others, and says when it listens."""
 
-    def __init__(self, config: uvicorn.Config, tell_ready: Tell) -> None:
+    def __init__(self, config: uvicorn.Config, seat: Seat, tell_ready: Tell) -> None:
         super().__init__(config)
+        self._seat = seat
         self._tell_ready = tell_ready
 
     async def startup(self, sockets: Any = None) -> None:
         """Listen, then say so."""
-        await super().startup(sockets)
-        if self.started:
-            self._tell_ready()
-            threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+        # Without sockets it does all but listen.
+        await super().startup([])
+        self.servers.append(cast(Any, Acceptor(self._seat, self._protocol)))
+        self._tell_ready()
+        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+
+    def _protocol(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
 
 def _warm_up() -> None:

@@ -6,7 +6,7 @@ import ipaddress
 import resource
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from functools import partial
 
@@ -15,8 +15,15 @@ from pacsteward.base import faults, log
 from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.output import EXIT_CODES
-from pacsteward.processes import run_doors, run_jobs, run_keeper, run_web
-from pacsteward.supervisor import ChildFailed, Supervisor, Tell
+from pacsteward.processes import (
+    WebCompany,
+    run_doors,
+    run_jobs,
+    run_keeper,
+    run_web,
+    web_name,
+)
+from pacsteward.supervisor import ChildFailed, Run, Supervisor, Tell
 
 
 class Kind(StrEnum):
@@ -31,12 +38,7 @@ class Kind(StrEnum):
 OPEN_FILES = 65_536
 """As many as deploy/pacsteward.service gives."""
 
-RUNS = {
-    Kind.KEEPER: run_keeper,
-    Kind.DOORS: run_doors,
-    Kind.WEB: run_web,
-    Kind.JOBS: run_jobs,
-}
+RunPlace = Callable[[Place, Tell], None]
 
 
 def serve_all(place: Place, *, only: Kind | None = None) -> int:
@@ -52,9 +54,10 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
     _log_to(place, "supervisor")
     _allow_open_files()
     chosen = (only,) if only else tuple(Kind)
-    supervisor = Supervisor(
-        {kind.value: partial(_run, kind, place) for kind in chosen},
-    )
+    company = WebCompany.of(place) if Kind.WEB in chosen else None
+    runs = _runs(chosen, company)
+    named: dict[str, Run] = {name: partial(_run, name, run, place) for name, run in runs.items()}
+    supervisor = Supervisor(named) if company is None else _supervisor(named, company)
     try:
         supervisor.start()
     except ChildFailed as failed:
@@ -73,14 +76,45 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
-def _run(kind: Kind, place: Place, tell_ready: Tell) -> None:
-    """Run one kind of process; a fault that can be named ends it with one clear line."""
-    _log_to(place, kind.value)
+def _supervisor(named: Mapping[str, Run], company: WebCompany) -> Supervisor:
+    """Return one that begins with the first web process, which is enough for a quiet house."""
+    later = [web_name(number) for number in range(1, company.size)]
+    return Supervisor(
+        {name: run for name, run in named.items() if name not in later},
+        later={name: named[name] for name in later},
+        is_later_wanted=lambda: company.listener.is_crowded,
+        before_end=company.listener.close,
+    )
+
+
+def _runs(chosen: Collection[Kind], company: WebCompany | None) -> dict[str, RunPlace]:
+    """Return what to run for the kinds that were chosen, by the name of the process."""
+    runs: dict[str, RunPlace] = {}
+    elsewhere = {Kind.KEEPER: run_keeper, Kind.DOORS: run_doors, Kind.JOBS: run_jobs}
+    for kind in chosen:
+        if kind is not Kind.WEB:
+            runs[kind] = partial(_elsewhere, elsewhere[kind], company)
+        elif company is not None:
+            for number in range(company.size):
+                runs[web_name(number)] = partial(run_web, company=company, number=number)
+    return runs
+
+
+def _elsewhere(run: RunPlace, company: WebCompany | None, place: Place, tell_ready: Tell) -> None:
+    """Run a process that has nothing to do with HTTP."""
+    if company is not None:
+        company.listener.close()
+    run(place, tell_ready)
+
+
+def _run(name: str, run: RunPlace, place: Place, tell_ready: Tell) -> None:
+    """Run one process; a fault that can be named ends it with one clear line."""
+    _log_to(place, name)
     faults.arm_from_environment()
     try:
-        RUNS[kind](place, tell_ready)
+        run(place, tell_ready)
     except PacstewardError as error:
-        print(f"pacsteward {kind.value}: {error}", file=sys.stderr, flush=True)
+        print(f"pacsteward {name}: {error}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_CODES[error.kind]) from error
 
 

@@ -62,9 +62,18 @@ class Supervisor:
     processes
         What to run, by name. The first one must be ready before the others are started, and is
         ended after them, since they finish their work with its help.
+    later
+        What is started when all of those are ready and it is wanted, and not waited for.
+    is_later_wanted
+        Asked now and then until it says so.
+    before_end
+        Called before the processes are told to end: lets go of what was opened for them.
     """
 
     processes: Mapping[str, Run]
+    later: Mapping[str, Run] = field(default_factory=dict)
+    is_later_wanted: Callable[[], bool] = lambda: True
+    before_end: Callable[[], None] = lambda: None
     _children: dict[str, _Child] = field(default_factory=dict, init=False)
     is_stopping: bool = field(default=False, init=False)
     """Whether it was told to stop, by a signal or by a process that failed at the start."""
@@ -97,6 +106,7 @@ class Supervisor:
     def watch(self) -> int:
         """Keep the processes running until told to stop; return the exit code."""
         while not self.is_stopping:
+            self._start_later()
             self._restart_due()
             self._reap(timeout_s=0.2)
         return self._end_all()
@@ -184,6 +194,13 @@ class Supervisor:
             extra={"child": child.name, "exit_code": code, "pause_s": pause},
         )
 
+    def _start_later(self) -> None:
+        if self.later.keys() <= self._children.keys() or not self.is_later_wanted():
+            return
+        for name, run in self.later.items():
+            self._children[name] = _Child(name, run)
+            self._fork(self._children[name])
+
     def _restart_due(self) -> None:
         for child in self._children.values():
             if child.restart_at is not None and time.monotonic() >= child.restart_at:
@@ -191,6 +208,7 @@ class Supervisor:
 
     def _end_all(self) -> int:
         """Ask every process to end, wait, and end those that do not."""
+        self.before_end()
         children = list(self._children.values())
         deadline = time.monotonic() + GRACE_S
         code = self._end(children[1:], deadline - FIRST_GRACE_S)

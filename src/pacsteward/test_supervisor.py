@@ -117,3 +117,34 @@ def test_a_signal_to_the_whole_group_ends_in_good_order() -> None:
     supervisor.is_stopping = True
     supervisor._reap(0)
     assert supervisor.watch() == 0
+
+
+def test_what_may_come_later_comes_when_it_is_wanted(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+
+    def run(tell_ready: Tell) -> None:
+        begun.touch()
+        _wait(tell_ready)
+
+    wanted: list[bool] = []
+    ended: list[bool] = []
+    supervisor = Supervisor(
+        {"one": _wait},
+        later={"two": run},
+        is_later_wanted=lambda: bool(wanted),
+        before_end=lambda: ended.append(True),
+    )
+    supervisor.start()
+    supervisor._start_later()
+    assert set(supervisor._children) == {"one"}
+    wanted.append(True)
+    supervisor._start_later()
+    deadline = time.monotonic() + 10
+    while not begun.exists():
+        assert time.monotonic() < deadline
+        supervisor._start_later()
+        supervisor._reap(0.02)
+    assert not ended
+    supervisor.is_stopping = True
+    assert supervisor.watch() == 0
+    assert ended == [True]
