@@ -258,7 +258,7 @@ def test_a_fault_on_the_short_way_is_left_to_the_long_one(
         client.get(path)
         for owner, name in (
             (door.house.archive.prompt, "instance"),
-            (door.house.access, "recall"),
+            (door.house.access, "recall_hash"),
         ):
             with monkeypatch.context() as broken:
                 broken.setattr(owner, name, None)

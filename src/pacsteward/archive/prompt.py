@@ -68,6 +68,18 @@ class PromptArchive:
         """Give the bytes of an instance while the block lasts; reads may raise `WouldWait`."""
         return self._reader.open_at_once(instance)
 
+    def view(self, instance: Instance, offset: int, length: int) -> memoryview:
+        """Return a range of the data set of an instance, shorter only at its end; checked.
+
+        Raises
+        ------
+        NotFound, Broken
+            It is gone, or not what was received.
+        WouldWait
+            See above.
+        """
+        return self._reader.view_at_once(instance, offset, length)
+
     def frames(self, instance: Instance) -> FrameTable:
         """Return where the frames of an instance are.
 
@@ -80,15 +92,37 @@ class PromptArchive:
         """
         if _must_be_inflated(instance):
             raise WouldWait
-        key = (instance.sop_instance_uid, instance.checksum)
-        table = self._frames.get(key)
+        table = self._frames.get(_key(instance))
         if table is None:
             if instance.size_bytes > KEPT_WHOLE_BYTES:
                 raise WouldWait
             with self.open(instance) as stored:
-                table = locate_frames(stored.read, stored.size, stored.transfer_syntax_uid)
-            self._frames.put(key, table)
+                table = self._located(stored)
         return table
+
+    def frames_in(self, stored: StoredObject) -> FrameTable | None:
+        """Return where the frames of an open instance are; None where to find them is long work.
+
+        Raises
+        ------
+        NotFound, Invalid
+            It has no frames, or is damaged.
+        """
+        if _must_be_inflated(stored.instance):
+            return None
+        table = self._frames.get(_key(stored.instance))
+        if table is None and stored.size <= KEPT_WHOLE_BYTES:
+            table = self._located(stored)
+        return table
+
+    def _located(self, stored: StoredObject) -> FrameTable:
+        table = locate_frames(stored.read, stored.size, stored.transfer_syntax_uid)
+        self._frames.put(_key(stored.instance), table)
+        return table
+
+
+def _key(instance: Instance) -> tuple[str, int]:
+    return instance.sop_instance_uid, instance.checksum
 
 
 def _must_be_inflated(instance: Instance) -> bool:

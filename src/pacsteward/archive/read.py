@@ -177,6 +177,20 @@ class Reader:
             descriptor, current = self._lease(lease, instance)
             yield StoredObject(current, descriptor, self._blocks)
 
+    def view_at_once(self, instance: Instance, offset: int, length: int) -> memoryview:
+        """Return what `StoredObject.view` does, opening the instance for that alone.
+
+        Raises
+        ------
+        NotFound, Broken
+            It is not where the caller found it any more, or not what was received.
+        WouldWait
+            See `open_at_once`.
+        """
+        with opened(self._data_folder, instance.location, may_wait=False) as descriptor:
+            stored = StoredObject(instance, descriptor, self._blocks, may_wait=False)
+            return stored.view(offset, length)
+
     @contextmanager
     def open_at_once(self, instance: Instance) -> Iterator[StoredObject]:
         """Do the same without ever waiting, for an event loop.
@@ -397,10 +411,10 @@ class StoredObject:
 
     def _from_memory(self, length: int, offset: int) -> bytearray:
         data = bytearray(length)
-        self._fill_from_memory(memoryview(data), offset)
+        self._fill_from_memory(data, offset)
         return data
 
-    def _fill_from_memory(self, buffer: memoryview, offset: int) -> None:
+    def _fill_from_memory(self, buffer: bytearray | memoryview, offset: int) -> None:
         """Read what the system has in its page cache, and nothing that it would have to fetch."""
         self._at_once_left -= len(buffer)
         if self._at_once_left < 0:

@@ -261,7 +261,11 @@ class Access:
         number
             `Changes.number`, asked after the request came in.
         """
-        known = self._memory.get((hash_of(secret), address))
+        return self.recall_hash(hash_of(secret), address, number)
+
+    def recall_hash(self, secret_hash: str, address: str, number: int) -> Visit | None:
+        """Do the same as `recall` for a secret of which the hash is known."""
+        known = self._memory.get((secret_hash, address))
         if known is None or known.number != number or self._clock.monotonic() >= known.good_until:
             return None
         return known.visit

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pacsteward.security import Access, Visit, form_token_of
+from pacsteward.security import Access, Visit, form_token_of, hash_of
 from pacsteward.web.threads import in_thread
 
 SESSION_COOKIE = "pacsteward_session"
@@ -66,13 +66,30 @@ def let_in(state: MutableMapping[str, Any], known: Known) -> None:
     )
 
 
-def remembered(access: Access, scope: Scope) -> Known | None:
-    """Return who sends a request, if that can be said at once; it changes nothing."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What somebody identifies himself with."""
+
+    how: str
+    secret: str
+    secret_hash: str
+    address: str
+
+
+def shown(scope: Scope) -> Shown | None:
+    """Return what a request shows, None where that is nothing that could be good."""
     how, secret = _shown(scope["headers"])
-    if not secret or len(secret) > SECRET_MAX or not access.changes.is_instant:
+    if not secret or len(secret) > SECRET_MAX:
         return None
-    visit = access.recall(secret, _address(scope), access.changes.number())
-    return Known(how, secret, visit) if visit else None
+    return Shown(how, secret, hash_of(secret), _address(scope))
+
+
+def remembered(access: Access, by: Shown) -> Known | None:
+    """Return who that is, if it can be said at once; it changes nothing."""
+    if not access.changes.is_instant:
+        return None
+    visit = access.recall_hash(by.secret_hash, by.address, access.changes.number())
+    return Known(by.how, by.secret, visit) if visit else None
 
 
 class Authentication:

@@ -11,6 +11,7 @@ OWASP ASVS 5.0 V3.4 — browser security headers; CSP Level 3.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,6 +36,19 @@ _PAGE = (*_ALWAYS, (b"content-security-policy", PAGE_POLICY.encode()))
 _DATA = (*_ALWAYS, (b"content-security-policy", DATA_POLICY.encode()))
 
 
+@lru_cache(maxsize=256)
+def lacking(names: tuple[bytes, ...], kind: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that an answer lacks which has those of these names.
+
+    Parameters
+    ----------
+    kind
+        Of the route that answers, see `guard.Kind`.
+    """
+    wanted = _PAGE if kind in ("page", "asset") else _DATA
+    return tuple(pair for pair in wanted if pair[0] not in names)
+
+
 def completed(given: Iterable[tuple[bytes, bytes]], kind: str) -> list[tuple[bytes, bytes]]:
     """Return the headers of an answer with those that it lacks.
 
@@ -44,9 +58,7 @@ def completed(given: Iterable[tuple[bytes, bytes]], kind: str) -> list[tuple[byt
         Of the route that answers, see `guard.Kind`.
     """
     headers = list(given)
-    names = {name for name, _value in headers}
-    wanted = _PAGE if kind in ("page", "asset") else _DATA
-    return headers + [pair for pair in wanted if pair[0] not in names]
+    return [*headers, *lacking(tuple([name for name, _value in headers]), kind)]
 
 
 class SafeHeaders:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import re
 import secrets
 import time
@@ -31,8 +32,17 @@ _PARAMETER = re.compile(r"\{(\w+)(:\w+)?\}")
 _UID = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})+")
 
 # A word for this process and a number are unique, and cheaper than randomness for each request.
-_PROCESS = secrets.token_hex(3)
-_COUNT = itertools.count(1)
+_process = secrets.token_hex(3)
+_count = itertools.count(1)
+
+
+def _count_anew() -> None:
+    """Have processes that were forked from one give different names to their requests."""
+    global _process, _count
+    _process, _count = secrets.token_hex(3), itertools.count(1)
+
+
+os.register_at_fork(after_in_child=_count_anew)
 
 Watch = Callable[[str, str, int, float], None]
 """Told of each request: method, kind of route, status, seconds."""
@@ -95,7 +105,7 @@ class Journal:
 
 def new_request_id() -> str:
     """Return a name for a request."""
-    return f"{_PROCESS}{next(_COUNT) & 0xFFFFFF:06x}"
+    return f"{_process}{next(_count) & 0xFFFFFF:06x}"
 
 
 def note(watch: Watch | None, scope: Scope, request_id: str, status: int, seconds: float) -> None:

@@ -25,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from pacsteward.web.inflow import SCOPE_KEY, Inflow, length_of
 from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES, is_streamed
 from pacsteward.web.listening import Seat
-from pacsteward.web.short_way import ShortWay
+from pacsteward.web.short_way import Memory, ShortWay
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -65,6 +65,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._cycles: deque[Any] = deque()
         self._inflow: Inflow | None = None
         self._body_bytes = 0
+        self._memory = Memory()
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -170,7 +171,7 @@ class PatientProtocol(HttpToolsProtocol):
         if "%" in path:
             return False
         scope = {**self.scope, "method": "GET", "path": path, "query_string": url.query or b""}
-        pieces = short_way.answer(scope, self.server_state.default_headers)
+        pieces = short_way.answer(scope, self.server_state.default_headers, self._memory)
         if pieces is None:
             return False
         self.transport.writelines(pieces)

@@ -23,12 +23,11 @@ from typing import Any, Final, Protocol
 import structlog
 from starlette.requests import Request
 from starlette.routing import compile_path
-from starlette.types import Scope
 
 from pacsteward.base.errors import PacstewardError, WouldWait
 from pacsteward.security import Access
 from pacsteward.web import headers, journal, limits
-from pacsteward.web.authentication import let_in, remembered
+from pacsteward.web.authentication import Shown, let_in, remembered, shown
 from pacsteward.web.directory import FOUND
 from pacsteward.web.journal import Watch
 from pacsteward.web.origin import OriginFinder
@@ -57,6 +56,27 @@ class WholeAnswer(Protocol):
     def pieces(self) -> Sequence[Buffer]:
         """The body."""
         ...
+
+
+@dataclass(slots=True)
+class Greeting:
+    """What a request's headers say, settled: it is the same for all that bring the same ones.
+
+    A viewer asks for hundreds of frames over one connection with the headers of the first.
+    """
+
+    headers: list[tuple[bytes, bytes]]
+    """As they came."""
+    settled: dict[str, Any]
+    """What of the scope they and the connection decide."""
+    shown: Shown
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is remembered of one connection while it lasts."""
+
+    greeting: Greeting | None = None
 
 
 AtOnce = Callable[[Request], WholeAnswer]
@@ -102,7 +122,9 @@ class ShortWay:
         self._header_block_max_bytes = header_block_max_bytes
         self._watch = watch
 
-    def answer(self, scope: dict[str, Any], own_headers: Headers) -> list[Buffer] | None:
+    def answer(
+        self, scope: dict[str, Any], own_headers: Headers, memory: Memory
+    ) -> list[Buffer] | None:
         """Return the whole answer as it goes over the wire, None to go the long way.
 
         Parameters
@@ -111,34 +133,62 @@ class ShortWay:
             Of a GET request, for this question alone.
         own_headers
             What the server adds to every answer: the date.
+        memory
+            Of the connection that the request came by.
         """
         try:
-            return self._answer(scope, own_headers)
+            return self._answer(scope, own_headers, memory)
         except (WouldWait, PacstewardError):
             return None
         except Exception as error:  # noqa: BLE001 - the long way answers, and may do better
             _log.error("short_way_failed", exc_info=error)
             return None
 
-    def _answer(self, scope: dict[str, Any], own_headers: Headers) -> list[Buffer] | None:
+    def _answer(
+        self, scope: dict[str, Any], own_headers: Headers, memory: Memory
+    ) -> list[Buffer] | None:
         began = time.perf_counter()
-        if scope["query_string"] or not self._is_plain(scope["headers"]):
+        if scope["query_string"]:
             return None
         route, path_params = self._route(scope["path"])
         if route is None:
             return None
-        scope |= {"path_params": path_params, "state": {}, FOUND: route}
-        if not self._origin.settle(scope) or not self._recognise(scope, route.permission):
+        greeting = memory.greeting
+        if greeting is None or greeting.headers != scope["headers"]:
+            greeting = memory.greeting = self._greeting(scope)
+            if greeting is None:
+                return None
+        found = remembered(self._access, greeting.shown)
+        if found is None or not found.visit.actor.may(route.permission):
             return None
         request_id = journal.new_request_id()
-        scope["state"]["request_id"] = request_id
-        scope["pacsteward.kind"] = "route"
+        state: dict[str, Any] = {"request_id": request_id}
+        let_in(state, found)
+        scope |= greeting.settled
+        scope |= {
+            "path_params": path_params,
+            "state": state,
+            FOUND: route,
+            "pacsteward.kind": "route",
+        }
         answer = route.at_once(Request(scope))
         every = [*own_headers, *answer.raw_headers, (b"x-request-id", request_id.encode())]
         head = _head(answer.status_code, headers.completed(every, "route"))
         seconds = time.perf_counter() - began
         journal.note(self._watch, scope, request_id, answer.status_code, seconds)
         return [head, *answer.pieces]
+
+    def _greeting(self, scope: dict[str, Any]) -> Greeting | None:
+        """Read the headers; None where the request has to go the long way for them."""
+        came = scope["headers"]
+        if not self._is_plain(came):
+            return None
+        scope = {**scope, "headers": list(came)}
+        if not self._origin.settle(scope):
+            return None
+        settled = {name: scope[name] for name in ("headers", "client", "scheme")}
+        by = shown(scope)
+        return Greeting(came, settled, by) if by is not None else None
 
     def _is_plain(self, lines: Headers) -> bool:
         return _OUT_OF_THE_ORDINARY.isdisjoint([name for name, _value in lines]) and (
@@ -151,14 +201,6 @@ class ShortWay:
                 return route, found.groupdict()
         return None, {}
 
-    def _recognise(self, scope: Scope, permission: str) -> bool:
-        """Find out who it is; whether that is somebody known who may do this."""
-        found = remembered(self._access, scope)
-        if found is None:
-            return False
-        let_in(scope["state"], found)
-        return found.visit.actor.may(permission)
-
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -166,4 +208,5 @@ _STATUS_LINES: Final = {
 
 
 def _head(status: int, lines: Headers) -> bytes:
-    return b"".join((_STATUS_LINES[status], *(b"%b: %b\r\n" % line for line in lines), b"\r\n"))
+    text = [b"%b: %b\r\n" % line for line in lines]
+    return b"".join((_STATUS_LINES[status], *text, b"\r\n"))

@@ -32,7 +32,9 @@ class Short:
     def __init__(self, size: int = 0) -> None:
         self.size = size
 
-    def answer(self, scope: dict[str, Any], own_headers: object) -> list[bytes] | None:
+    def answer(
+        self, scope: dict[str, Any], own_headers: object, memory: object
+    ) -> list[bytes] | None:
         if not scope["path"].startswith("/short"):
             return None
         body = scope["path"].encode() + bytes(self.size)

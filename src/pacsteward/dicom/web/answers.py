@@ -52,14 +52,19 @@ SERVICE_PATH: Final = "/dicom-web"
 _GZIP_FROM_BYTES: Final = 1024
 
 
-def ranges_of(request: Request) -> tuple[MediaType, ...]:
-    """Return what the client accepts: the ``accept`` parameters, else the header (C59)."""
+def accept_of(request: Request) -> str:
+    """Return what the client accepts, as it is written."""
+    if request.scope["query_string"] and (given := request.query_params.getlist("accept")):
+        return ",".join(given)
     # Straight from the scope: the mappings of names that a request offers cost more to make than
     # all that is done with the answer.
-    scope = request.scope
-    lines = [value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]
-    given = request.query_params.getlist("accept") if scope["query_string"] else ()
-    return accepted(",".join(lines), given)
+    headers = request.scope["headers"]
+    return ",".join([value.decode("latin-1") for name, value in headers if name == b"accept"])
+
+
+def ranges_of(request: Request) -> tuple[MediaType, ...]:
+    """Return what the client accepts: the ``accept`` parameters, else the header (C59)."""
+    return accepted(accept_of(request))
 
 
 def service_url(request: Request) -> str:

@@ -13,8 +13,8 @@ line break before one belongs to it); RFC 2387 (multipart/related).
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -49,7 +49,7 @@ class Writer:
     gap: Final = b"\r\n"
 
     def __init__(self, media_type: str, boundary: str | None = None) -> None:
-        self.boundary = boundary or f"pacsteward-{secrets.token_hex(16)}"
+        self.boundary = boundary or f"pacsteward-{os.urandom(16).hex()}"
         # Quoted type: its slash is no token character. The boundary needs no quotes, and some
         # clients look for it without.
         self.content_type = f'{MULTIPART_RELATED}; type="{media_type}"; boundary={self.boundary}'

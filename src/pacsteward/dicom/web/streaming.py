@@ -22,6 +22,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
+from functools import lru_cache
 from typing import Final, Protocol
 
 from starlette.responses import Response
@@ -206,9 +207,11 @@ class PiecesAnswer(Response):
         self.background = None
         self.pieces = _joined(pieces)
         size = sum(map(len, pieces))
-        self.raw_headers = _raw_headers(
-            {"content-type": media_type, "content-length": str(size), **(headers or {})}
-        )
+        self.raw_headers = [
+            (b"content-type", media_type.encode("latin-1")),
+            (b"content-length", b"%d" % size),
+            *_raw(tuple(headers.items()) if headers else ()),
+        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the whole answer."""
@@ -234,6 +237,12 @@ def _raw_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [
         (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
     ]
+
+
+# The answers of a route bear the same ones, apart from type and length.
+@lru_cache(maxsize=64)
+def _raw(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(_raw_headers(dict(headers)))
 
 
 def _start(status: int, headers: list[tuple[bytes, bytes]]) -> Message:

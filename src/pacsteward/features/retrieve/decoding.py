@@ -109,8 +109,9 @@ def draw(
             f"There is no picture of instance {instance.sop_instance_uid}.",
             why="It has no pixel data.",
         )
-    table = frames_of(archive, instance)
     with archive.open(instance) as stored, _bounded():
+        # A small object is read once for both.
+        table = archive.prompt.frames_in(stored) or archive.frames(instance)
         table.image.check_drawable(settings.rendered_pixels_max)
         return pool(settings).render(
             stored.read, stored.size, stored.transfer_syntax_uid, request, table=table

@@ -28,6 +28,7 @@ from pacsteward.dicom.web.answers import (
     PRIVATE_CACHE,
     Request,
     Response,
+    accept_of,
     answer_range,
     array_answer,
     etag_header,
@@ -60,6 +61,9 @@ from pacsteward.features.retrieve.decoding import (
 from pacsteward.features.retrieve.pictures import Subject, middle_frame, picture, representative
 from pacsteward.features.retrieve.representations import (
     Plan,
+    choose_frame,
+    choose_object,
+    fitting,
     frame_offers,
     object_offers,
     part_content_type,
@@ -185,23 +189,31 @@ def retrieve(house: House, request: Request) -> Response:
 def retrieve_at_once(house: House, request: Request) -> PiecesAnswer:
     """Answer GET of an instance on the event loop, where it can be done without waiting."""
     target = _recorded_target(house, request)
-    ranges = ranges_of(request)
-    offer = choose(ranges, object_offers(is_single=True, is_study=False))
     archive = house.archive.prompt
-    chosen = _plan([target.one(archive)], ranges, offer)
-    if not payloads.is_small(chosen.planned):
+    offer, planned = choose_object(accept_of(request), target.one(archive))
+    if not payloads.is_small((planned,)):
         raise WouldWait
-    return _small_object(archive, chosen, offer, coder_at_once)
+    label = part_content_type(offer.media_type, planned.transfer_syntax_uid)
+    if not offer.is_multipart:
+        return PiecesAnswer(
+            [payloads.object_at_once(archive, planned.instance, b"", b"")],
+            media_type=label,
+            headers=_OBJECT_HEADERS,
+        )
+    writer = Writer(offer.media_type)
+    before, after = writer.head({"Content-Type": label}), writer.gap + writer.end
+    return PiecesAnswer(
+        [payloads.object_at_once(archive, planned.instance, before, after)],
+        media_type=writer.content_type,
+        headers=_OBJECT_HEADERS,
+    )
 
 
 def _plan(instances: Sequence[Instance], ranges: Sequence[MediaType], offer: Offer) -> Plan:
-    fitting = tuple(one for one in ranges if one.is_multipart == offer.is_multipart)
-    return plan(instances, fitting or ranges)
+    return plan(instances, fitting(ranges, offer))
 
 
-def _small_object(
-    archive: Archive | PromptArchive, chosen: Plan, offer: Offer, coder: FrameCoder
-) -> PiecesAnswer:
+def _small_object(archive: Archive, chosen: Plan, offer: Offer, coder: FrameCoder) -> PiecesAnswer:
     if not offer.is_multipart:
         (only,) = chosen.planned
         pieces = list(payloads.part10_file(archive, only, coder))
@@ -294,7 +306,7 @@ def _frame(
     table = (
         frames_of(archive, instance) if isinstance(archive, Archive) else archive.frames(instance)
     )
-    offer = choose(ranges_of(request), frame_offers(table, is_single=True))
+    offer = choose_frame(accept_of(request), table)
     (content,) = payloads.frames(archive, instance, table, [number], offer, coder)
     if not offer.is_multipart:
         label = part_content_type(offer.media_type, content.transfer_syntax_uid)

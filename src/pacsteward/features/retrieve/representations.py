@@ -18,6 +18,7 @@ from typing import Final
 
 from pacsteward.archive import Instance
 from pacsteward.dicom.frames import FrameTable
+from pacsteward.dicom.media import media_type
 from pacsteward.dicom.transcode import can_transcode
 from pacsteward.dicom.web.negotiation import (
     ANY_TRANSFER_SYNTAX,
@@ -27,6 +28,8 @@ from pacsteward.dicom.web.negotiation import (
     ZIP,
     MediaType,
     Offer,
+    accepted,
+    choose,
     not_acceptable,
     transfer_syntaxes,
 )
@@ -84,7 +87,7 @@ def plan(instances: Iterable[Instance], ranges: Sequence[MediaType]) -> Plan:
     NotAcceptable
         None of the objects can be given in any that the client takes.
     """
-    wanted = transfer_syntaxes(ranges, DICOM) or ((None, 1.0),)
+    wanted = _wanted(ranges)
     chosen: dict[str, str | None] = {}
     planned = []
     is_complete = True
@@ -98,9 +101,16 @@ def plan(instances: Iterable[Instance], ranges: Sequence[MediaType]) -> Plan:
         else:
             planned.append(Planned(instance, target))
     if not planned:
-        stored_offers = [Offer(DICOM, is_multipart=True, transfer_syntax=uid) for uid in chosen]
-        raise not_acceptable(stored_offers)
+        raise not_acceptable([_stored_offer(uid) for uid in chosen])
     return Plan(tuple(planned), is_complete)
+
+
+def _wanted(ranges: Sequence[MediaType]) -> Sequence[tuple[str | None, float]]:
+    return transfer_syntaxes(ranges, DICOM) or ((None, 1.0),)
+
+
+def _stored_offer(uid: str) -> Offer:
+    return Offer(DICOM, is_multipart=True, transfer_syntax=uid)
 
 
 def _choose(stored: str, wanted: Sequence[tuple[str | None, float]]) -> str | None:
@@ -133,6 +143,58 @@ def frame_offers(table: FrameTable, *, is_single: bool) -> tuple[Offer, ...]:
         Whether one frame was asked for, so that it may come without parts.
     """
     return _frame_offers(table.delivered_transfer_syntax_uid, table.delivered_media_type, is_single)
+
+
+def choose_frame(accept: str, table: FrameTable) -> Offer:
+    """Return the form in which one frame leaves.
+
+    Parameters
+    ----------
+    accept
+        What the client accepts, as it is written.
+
+    Raises
+    ------
+    NotAcceptable
+        None fits.
+    """
+    decide = _chosen_frame if len(accept) < _REMEMBERED_LENGTH else _chosen_frame.__wrapped__
+    return decide(accept, table.delivered_transfer_syntax_uid)
+
+
+@lru_cache(maxsize=256)
+def _chosen_frame(accept: str, delivered: str) -> Offer:
+    return choose(accepted(accept), _frame_offers(delivered, media_type(delivered), True))
+
+
+def choose_object(accept: str, instance: Instance) -> tuple[Offer, Planned]:
+    """Return the form and the transfer syntax in which one object leaves.
+
+    Raises
+    ------
+    NotAcceptable
+        None fits.
+    """
+    decide = _chosen_object if len(accept) < _REMEMBERED_LENGTH else _chosen_object.__wrapped__
+    offer, target = decide(accept, instance.transfer_syntax_uid)
+    if target is None:
+        raise not_acceptable([_stored_offer(instance.transfer_syntax_uid)])
+    return offer, Planned(instance, target)
+
+
+@lru_cache(maxsize=256)
+def _chosen_object(accept: str, stored: str) -> tuple[Offer, str | None]:
+    ranges = accepted(accept)
+    offer = choose(ranges, object_offers(is_single=True, is_study=False))
+    return offer, _choose(stored, _wanted(fitting(ranges, offer)))
+
+
+_REMEMBERED_LENGTH: Final = 1024
+
+
+def fitting(ranges: Sequence[MediaType], offer: Offer) -> Sequence[MediaType]:
+    """Return the ranges that say in which transfer syntax an offer is wanted."""
+    return tuple(one for one in ranges if one.is_multipart == offer.is_multipart) or ranges
 
 
 # The frames of a series are asked for one after the other.
