@@ -28,6 +28,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -122,7 +123,13 @@ def read_head(descriptor: int) -> SegmentHead | None:
     Unsupported
         A later version wrote it.
     """
-    data = os.pread(descriptor, _HEAD_SIZE, 0)
+    return parse_head(os.pread(descriptor, _HEAD_SIZE, 0))
+
+
+# Each read of a segment looks at its head, which hardly ever changes.
+@lru_cache(maxsize=64)
+def parse_head(data: bytes) -> SegmentHead | None:
+    """Return the head that the first bytes of a file are, or None when it is no sound one."""
     if len(data) < _HEAD_SIZE:
         return None
     magic, version, state, generation, first_sequence = _HEAD.unpack_from(data)
