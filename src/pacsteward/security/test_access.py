@@ -13,8 +13,10 @@ from pacsteward.security import (
     AuditEvent,
     SecuritySettings,
     SignInFailed,
+    TooManyTries,
     hash_of,
 )
+from pacsteward.security.sign_in import WAITING_MAX, WaitingQueue, waiting_places
 
 PASSWORD = "correct horse battery"
 HERE = "127.0.0.1"
@@ -334,3 +336,29 @@ def test_names_of_any_shape_can_be_tried(access: Access, ada: str) -> None:
     for name in ("", "x" * 10_000, "a\x00b", "\ud800", "'; DROP TABLE person; --", "\r\nfake"):
         with pytest.raises(SignInFailed):
             access.sign_in(name, "wrong", HERE)
+
+
+def test_those_who_wait_are_counted_in_all_processes_together() -> None:
+    places = waiting_places(2)
+    one, other = WaitingQueue(places, 0), WaitingQueue(places, 1)
+    taken = [one.enter(HERE), one.enter(HERE), other.enter(HERE), other.enter(HERE)]
+    for queue in (one, other):
+        with pytest.raises(TooManyTries):
+            queue.enter(HERE)
+    elsewhere = one.enter("192.0.2.9")
+    other.leave(taken[2])
+    one.enter(HERE)
+    # One that begins anew after a crash leaves nobody in the queue.
+    WaitingQueue(places, 0)
+    assert list(places).count(0) == 2 * WAITING_MAX - 1
+    assert elsewhere != taken[0]
+
+
+def test_the_queue_has_an_end_for_all_processes_together() -> None:
+    places = waiting_places(2)
+    queues = WaitingQueue(places, 0), WaitingQueue(places, 1)
+    for number in range(WAITING_MAX):
+        queues[number % 2].enter(f"192.0.2.{number}")
+    for queue in queues:
+        with pytest.raises(TooManyTries):
+            queue.enter("198.51.100.1")

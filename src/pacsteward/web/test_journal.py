@@ -1,0 +1,22 @@
+"""Names of requests."""
+
+from __future__ import annotations
+
+import os
+
+from pacsteward.web.journal import new_request_id
+
+
+def test_forked_processes_give_different_names() -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, new_request_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        theirs = told.read()
+    ours = new_request_id()
+    assert len(theirs) == len(ours) == 12
+    assert theirs[:6] != ours[:6]
