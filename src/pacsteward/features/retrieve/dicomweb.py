@@ -78,6 +78,14 @@ INSTANCE: Final = SERIES + "/instances/{instance}"
 _MAX_FRAMES: Final = 10_000
 
 
+_KEYWORDS: Final = (
+    ("study", "StudyInstanceUID"),
+    ("series", "SeriesInstanceUID"),
+    ("instance", "SOPInstanceUID"),
+)
+"""The fields of a `Target` in their order, and what they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What the path names."""
@@ -95,18 +103,12 @@ class Target:
         Invalid
             One of them is no UID.
         """
-        keywords = {
-            "study": "StudyInstanceUID",
-            "series": "SeriesInstanceUID",
-            "instance": "SOPInstanceUID",
-        }
         parameters = request.path_params
         return cls(
-            **{
-                name: check_uid(parameters[name], keyword)
-                for name, keyword in keywords.items()
-                if name in parameters
-            }
+            *[
+                check_uid(parameters[name], keyword) if name in parameters else ""
+                for name, keyword in _KEYWORDS
+            ]
         )
 
     def instances(self, house: House) -> list[Instance]:
@@ -308,11 +310,11 @@ def _frame(
     )
     offer = choose_frame(accept_of(request), table)
     (content,) = payloads.frames(archive, instance, table, [number], offer, coder)
+    label = part_content_type(offer.media_type, content.transfer_syntax_uid)
     if not offer.is_multipart:
-        label = part_content_type(offer.media_type, content.transfer_syntax_uid)
         return PiecesAnswer([content.data], media_type=label, headers=_OBJECT_HEADERS)
     writer = Writer(offer.media_type)
-    pieces = list(payloads.frame_parts([content], offer.media_type, writer))
+    pieces = [writer.head({"Content-Type": label}), content.data, writer.gap + writer.end]
     return PiecesAnswer(pieces, media_type=writer.content_type, headers=_OBJECT_HEADERS)
 
 
