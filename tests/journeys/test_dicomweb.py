@@ -201,10 +201,12 @@ def test_what_was_whole_is_kept_when_the_sender_goes_away(site: Site) -> None:
             f"Content-Length: {len(body)}",
         ]
         connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + half)
-    path = f"{SERVICE}/instances?StudyInstanceUID=2.25.99.42"
-    deadline = time.monotonic() + 20
-    while (found := site.http.get(path)).status_code == 204 and time.monotonic() < deadline:
-        time.sleep(0.05)
+        path = f"{SERVICE}/instances?StudyInstanceUID=2.25.99.42"
+        # It goes when the first one is there: before, nobody may have begun to read.
+        deadline = time.monotonic() + 20
+        while site.http.get(path).status_code == 204 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    found = site.http.get(path)
     assert [one["00080018"]["Value"] for one in found.json()] == [["2.25.99.42.1.1"]]
 
 
