@@ -147,7 +147,7 @@ def test_what_was_refused_by_a_failing_disk_is_not_there_after_a_restart(
             sent = [threads.submit(store, f"3.{round_number}.{number}") for number in range(4)]
             assert gate.waiting.acquire(timeout=30)
             gate.open(fails=round_number % 2 == 1)
-            # What is written before a failed sync has come back fails with it, and waits at no gate.
+            # What is written before a failed sync has come back fails with it, at no gate.
             assert not wait(sent, timeout=30).not_done
         threads.shutdown()
         # Until another segment was begun, what a failed sync left might still count.
