@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Final
 
 from pacsteward.base.errors import Unsupported
+from pacsteward.base.late import late
 from pacsteward.dicom.jpeg import decode_jpeg, decode_jpeg_ls
 from pacsteward.dicom.media import Codec, codec_of
 from pacsteward.dicom.pixels import ImagePixel
@@ -36,6 +35,11 @@ from pacsteward.dicom.samples import (
     shaped,
     widened,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = late("numpy")
 
 # What the codec libraries raise on streams they do not like. They document none of it.
 CODEC_ERRORS: Final = (

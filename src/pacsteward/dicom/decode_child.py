@@ -313,6 +313,7 @@ def _refuse_system_calls() -> None:
 
 # What tasks need; imported before the memory limit and the clock count against it.
 _LIBRARIES: Final = (
+    "numpy",
     "PIL.JpegImagePlugin",
     "PIL.PngImagePlugin",
     "gdcm",

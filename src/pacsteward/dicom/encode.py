@@ -12,15 +12,19 @@ PS3.5 8.2.2 (RLE), 8.2.3 (JPEG-LS), 8.2.4 (JPEG 2000), Annex G; PS3.3 C.7.6.3.1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Final
 
 from pacsteward.base.errors import Unsupported
+from pacsteward.base.late import late
 from pacsteward.dicom import uids
 from pacsteward.dicom.codecs import CODEC_ERRORS, decode_frame, one_line
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.samples import Samples, native_bytes, stored_values
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = late("numpy")
 
 
 def encode_frame(

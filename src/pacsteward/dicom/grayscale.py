@@ -16,16 +16,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
+from pacsteward.base.late import late
 from pacsteward.dicom.elements import Attributes
 from pacsteward.dicom.pixels import ImagePixel
 
-Values = npt.NDArray[Any]
-Bytes = npt.NDArray[np.uint8]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    np = late("numpy")
+
+Values: TypeAlias = "npt.NDArray[Any]"
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
 _WINDOW_CENTER: Final = 0x00281050
 _WINDOW_WIDTH: Final = 0x00281051

@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import Final, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pacsteward.base.errors import Unsupported
+from pacsteward.base.late import late
 from pacsteward.dicom import uids
 from pacsteward.dicom.media import JPEG_FULL_PROGRESSION
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.samples import Announced, Decoded, check_announced, damaged, shaped, widened
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = late("numpy")
 
 _SOF_BASELINE: Final = 0xC0
 _SOF_EXTENDED: Final = 0xC1

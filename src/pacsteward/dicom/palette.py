@@ -11,13 +11,17 @@ PS3.3 C.7.6.3.1.5 and C.7.6.3.1.6 (descriptors and data), C.7.9.2 (segmented tab
 from __future__ import annotations
 
 import struct
-from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Final
 
 from pacsteward.base.errors import Exhausted, Invalid
+from pacsteward.base.late import late
 from pacsteward.dicom.elements import Attributes
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    np = late("numpy")
 
 _DESCRIPTORS: Final = (0x00281101, 0x00281102, 0x00281103)
 _DATA: Final = (0x00281201, 0x00281202, 0x00281203)

@@ -21,13 +21,10 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from pacsteward.base.errors import Exhausted, Invalid, NotFound, Unsupported
+from pacsteward.base.late import late
 from pacsteward.dicom import frames
 from pacsteward.dicom.codecs import decode_frame
 from pacsteward.dicom.deflated import inflated
@@ -39,6 +36,14 @@ from pacsteward.dicom.pixels import PIXELS_MAX, ImagePixel
 from pacsteward.dicom.render_request import RenderRequest, Viewport
 from pacsteward.dicom.samples import stored_values
 from pacsteward.dicom.uids import transfer_syntax
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+else:
+    np = late("numpy")
+    Image = late("PIL.Image")
 
 THUMBNAIL_PIXELS: Final = 256
 
@@ -58,7 +63,7 @@ _PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE: Final = 0x52009230
 # Proportions beyond this are mistakes of the sender; drawing them would make a line.
 _ASPECT_MAX: Final = 10.0
 
-Bytes = npt.NDArray[np.uint8]
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
 
 class FrameSource(NamedTuple):
@@ -254,7 +259,7 @@ def _picture(
 
 
 Drawer = Callable[
-    [npt.NDArray[Any], ImagePixel, tuple[Attributes, ...], RenderRequest], Image.Image
+    ["npt.NDArray[Any]", ImagePixel, tuple[Attributes, ...], RenderRequest], "Image.Image"
 ]
 
 

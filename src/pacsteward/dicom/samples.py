@@ -10,15 +10,19 @@ PS3.5 8.1.1 (pixel cells); PS3.3 C.7.6.3.1.2 and C.7.6.3.1.3 (sub-sampling, plan
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from pacsteward.base.errors import Invalid, Unsupported
+from pacsteward.base.late import late
 from pacsteward.dicom.pixels import ImagePixel
 
-Samples = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    np = late("numpy")
+
+Samples: TypeAlias = "npt.NDArray[Any]"
 
 
 class Decoded(NamedTuple):

@@ -22,11 +22,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Final
 
 from pacsteward.base.errors import NotFound, Unsupported
+from pacsteward.base.late import late
 from pacsteward.dicom import frames, uids
 from pacsteward.dicom.codecs import DECODABLE, decode_frame
 from pacsteward.dicom.deflated import InflatedFile
@@ -44,6 +43,11 @@ from pacsteward.dicom.media import Codec, codec_of, encoding_of, is_always_lossy
 from pacsteward.dicom.pixels import PIXEL_DATA, ImagePixel, image_pixel
 from pacsteward.dicom.recode import Edits, Value, header, recode
 from pacsteward.dicom.samples import native_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = late("numpy")
 
 FrameCoder = Callable[[bytes, str, str, ImagePixel], tuple[bytes, str]]
 """``(frame, from_uid, to_uid, image)`` to the frame in the other syntax and its photometric

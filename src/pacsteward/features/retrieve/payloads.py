@@ -14,12 +14,11 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pacsteward.archive import Archive, BulkData, Instance, PromptArchive, StoredObject
 from pacsteward.base.errors import Exhausted, Invalid, Unsupported, WouldWait
+from pacsteward.base.late import late
 from pacsteward.dicom.fragments import Buffer
 from pacsteward.dicom.frames import FrameTable, frame_bytes
 from pacsteward.dicom.part10 import FileMeta, encode_part10_head
@@ -33,6 +32,11 @@ from pacsteward.dicom.web.negotiation import (
 )
 from pacsteward.features.retrieve.decoding import frames_of
 from pacsteward.features.retrieve.representations import Planned, part_content_type
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = late("numpy")
 
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
 """Earliest moment that ZIP can name; the time of an export says nothing about the images."""
