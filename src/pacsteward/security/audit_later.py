@@ -8,8 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-import structlog
-
+from pacsteward.base import log
 from pacsteward.base.errors import PacstewardError
 from pacsteward.security.audit_entry import AuditEntry
 
@@ -18,7 +17,7 @@ BATCH_MAX = 500
 WAITING_MAX = 10_000
 """When the database does not keep up, whoever records waits for it from here on."""
 
-_log = structlog.get_logger(__name__)
+_log = log.named(__name__)
 
 
 class Later:

@@ -15,10 +15,10 @@ import secrets
 import time
 from collections.abc import Callable
 
-import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pacsteward.base import log
 from pacsteward.base.errors import Broken
 from pacsteward.web import problem
 from pacsteward.web.directory import FOUND
@@ -47,7 +47,7 @@ os.register_at_fork(after_in_child=_count_anew)
 Watch = Callable[[str, str, int, float], None]
 """Told of each request: method, kind of route, status, seconds."""
 
-_log = structlog.stdlib.get_logger("pacsteward.web")
+_log = log.named("pacsteward.web")
 _plain_log = logging.getLogger("pacsteward.web")
 """Asked whether a line is wanted, before it is made."""
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-import structlog
 from starlette.requests import Request
 from starlette.routing import compile_path
 
+from pacsteward.base import log
 from pacsteward.base.errors import PacstewardError, WouldWait
 from pacsteward.security import Access
 from pacsteward.web import headers, journal, limits
@@ -43,7 +43,7 @@ _OUT_OF_THE_ORDINARY: Final = frozenset(
 )
 """Headers with which a request goes the long way."""
 
-_log = structlog.stdlib.get_logger("pacsteward.web")
+_log = log.named("pacsteward.web")
 
 
 class WholeAnswer(Protocol):
