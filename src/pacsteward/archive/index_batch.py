@@ -11,13 +11,12 @@ batch again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Insert, Table, bindparam, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from pacsteward.archive import digest
 from pacsteward.archive.counters import SeriesKey, add_to_counters, chunks
@@ -33,7 +32,7 @@ from pacsteward.archive.tables import (
     SERIES,
     STUDY,
 )
-from pacsteward.base.db import RowInsert
+from pacsteward.base.db import RowInsert, insert_new
 from pacsteward.base.events import Fact
 from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.header import Header
@@ -196,7 +195,7 @@ def _studies(
             new.append(row)
             source_name = landed.description.origin.actor
             written.facts.append(StudyArrived(study_instance_uid=uid, source_name=source_name))
-        connection.execute(_insert_new(connection, STUDY, "study_instance_uid"), new)
+        connection.execute(insert_new(connection, STUDY, "study_instance_uid"), new)
         rows |= _study_rows(connection, missing)
     for item in fresh:
         _fill(rows[item.landed.description.study_instance_uid], item)
@@ -259,7 +258,7 @@ def _patients(
     if missing:
         for row in missing:
             row["created_at"] = now
-        statement = _insert_new(
+        statement = insert_new(
             connection, PATIENT, "patient_id", "issuer_of_patient_id", "only_study_instance_uid"
         )
         connection.execute(statement, missing)
@@ -314,7 +313,7 @@ def _series(
         row["version"] = first_version(now)
         new.append(row)
     if new:
-        statement = _insert_new(connection, SERIES, "series_instance_uid", "study_key")
+        statement = insert_new(connection, SERIES, "series_instance_uid", "study_key")
         connection.execute(statement, new)
         rows = _series_rows(connection, keys)
     return rows
@@ -463,18 +462,3 @@ def _stored_facts(stored: Sequence[Landed]) -> Iterator[Fact]:
             source_name=source_name,
             association_id=association_id,
         )
-
-
-# --- small things --------------------------------------------------------------------------------
-
-_INSERT: Final[dict[str, Callable[[Table], Any]]] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
-
-
-def _insert_new(connection: Connection, table: Table, *key: str) -> Insert:
-    """Insert rows whose key is not taken; both databases have it, SQLAlchemy has two of it."""
-    statement = _INSERT[connection.dialect.name](table)
-    known: Insert = statement.on_conflict_do_nothing(index_elements=list(key))
-    return known

@@ -1,6 +1,7 @@
 """The database: one embedded file, or a PostgreSQL server; the rest of the house cannot tell."""
 
 from pacsteward.base.db.database import CONNECTIONS_MAX, Database, open_database
+from pacsteward.base.db.insert_new import insert_new
 from pacsteward.base.db.look import Look, was_stopped
 from pacsteward.base.db.question import Question
 from pacsteward.base.db.row_insert import RowInsert
@@ -14,6 +15,7 @@ __all__ = [
     "Question",
     "RowInsert",
     "Timestamp",
+    "insert_new",
     "open_database",
     "was_stopped",
 ]

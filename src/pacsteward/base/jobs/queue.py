@@ -19,11 +19,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ColumnElement
 
 from pacsteward.base.clock import Clock, SystemClock
-from pacsteward.base.db import Database
+from pacsteward.base.db import Database, insert_new
 from pacsteward.base.errors import Conflict, Invalid, NotFound
 from pacsteward.base.jobs.kinds import JobKind
 from pacsteward.base.jobs.model import JobState, JobView, KindView, Progress
@@ -262,7 +261,7 @@ def ensure_kinds(connection: Connection, kinds: Iterable[str]) -> None:
     """Make the rows of kinds that have none."""
     rows = [{"kind": kind} for kind in kinds]
     if rows:
-        connection.execute(_insert_or_nothing(connection, JOB_KIND), rows)
+        connection.execute(insert_new(connection, JOB_KIND), rows)
 
 
 def _insert(connection: Connection, row: dict[str, Any]) -> int:
@@ -274,17 +273,10 @@ def _insert(connection: Connection, row: dict[str, Any]) -> int:
     while True:
         # The unique index decides: somebody else may insert between a look and an insert. On
         # PostgreSQL the other one may also begin to run meanwhile, hence the loop.
-        made = connection.execute(
-            _insert_or_nothing(connection, JOB).returning(JOB.c.job_id), row
-        ).scalar()
+        made = connection.execute(insert_new(connection, JOB).returning(JOB.c.job_id), row).scalar()
         job_id = made if made is not None else _waiting(connection, row["kind"], row["key"])
         if job_id is not None:
             return int(job_id)
-
-
-def _insert_or_nothing(connection: Connection, table: Any) -> Any:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
 
 
 def _waiting(connection: Connection, kind: str, key: str) -> int | None:

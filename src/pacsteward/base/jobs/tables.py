@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text, text
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    event,
+    text,
+)
 
 from pacsteward.base.db import METADATA, Timestamp
 
@@ -44,17 +58,19 @@ JOB = Table(
     # JSON value of what the work returned.
     Column("result", Text, nullable=True),
     Index("ix_job_state_kind_job_id", "state", "kind", "job_id"),
-    # One waiting job for each key: the promise of JobQueue.enqueue.
-    Index(
-        "uq_job_waiting_kind_key",
-        "kind",
-        "key",
-        unique=True,
-        sqlite_where=text("state = 'waiting' AND key <> ''"),
-        postgresql_where=text("state = 'waiting' AND key <> ''"),
-    ),
     sqlite_autoincrement=True,
 )
+
+ONE_WAITING = Index("uq_job_waiting_kind_key", JOB.c.kind, JOB.c.key, unique=True)
+"""One waiting job for each key: the promise of JobQueue.enqueue."""
+
+
+@event.listens_for(JOB, "before_create")
+def _only_waiting(_table: Table, connection: Connection, **_options: Any) -> None:
+    # Said here, where the database is known: SQLAlchemy would import PostgreSQL's part for it.
+    where = text("state = 'waiting' AND key <> ''")
+    ONE_WAITING.dialect_kwargs[f"{connection.dialect.name}_where"] = where
+
 
 JOB_KIND = Table(
     "job_kind",
