@@ -75,8 +75,8 @@ class _Reader:
         self.needs_unicode = False
 
     def data_set(self, model: object, depth: int) -> Dataset:
-        # Half a second, and only STOW-RS and workitems need it.
-        from pydicom.dataset import Dataset
+        # A quarter of a second, and only STOW-RS and workitems need it.
+        from pacsteward.dicom.pydicom_parts import Dataset
 
         if not isinstance(model, dict):
             raise _bad_model("An object was expected where a data set begins.")
@@ -90,9 +90,7 @@ class _Reader:
         return dataset
 
     def _add(self, dataset: Dataset, tag: int, attribute: object, depth: int) -> None:
-        from pydicom import config
-        from pydicom.dataelem import DataElement
-        from pydicom.sequence import Sequence
+        from pacsteward.dicom.pydicom_parts import DataElement, Sequence, config
 
         if not isinstance(attribute, dict):
             raise _bad_model(f"{name_of(tag)} is not an object.")
