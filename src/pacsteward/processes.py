@@ -309,7 +309,10 @@ def _warm_up() -> None:
         importlib.import_module(name)
 
 
-_NEEDED_SOON: Final = ("pydicom.filereader", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")
+_NEEDED_SOON: Final = (
+    *("numpy", "pacsteward.dicom.pydicom_parts"),
+    *("PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
+)
 
 
 def run_jobs(place: Place, tell_ready: Tell) -> None:
