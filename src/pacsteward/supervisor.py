@@ -90,7 +90,7 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         # Objects made so far stay where they are, so that children share the pages they are on.
-        gc.collect()
+        # Looking for garbage first would take a tenth of a second and find next to nothing.
         gc.freeze()
         children = [_Child(name, run) for name, run in self.processes.items()]
         self._children = {child.name: child for child in children}
