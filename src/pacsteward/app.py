@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from pydantic import Field
 
 from pacsteward import features
 from pacsteward.archive import Archive, ArchiveSettings
+from pacsteward.base.apart import apart
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import CONNECTIONS_MAX, Database, open_database
 from pacsteward.base.db.migrate import migrate
@@ -151,13 +154,23 @@ def first_steps(place: Place) -> str | None:
         The folder cannot be used.
     """
     make_folder(place.data)
+    if place.server.database_url or (place.data / "index.db").exists():
+        return _ready_database(place, is_new=False)
+    # Making tables takes 20 MB, which every process that comes after would inherit.
+    return apart(partial(_ready_database, place, is_new=True))
+
+
+def _ready_database(place: Place, *, is_new: bool) -> str | None:
     database = open_place_database(place)
     try:
-        migrate(database, place.data)
         clock = SystemClock()
         audit = AuditBook(database, clock)
         access = Access(database, clock, audit, place.settings.of(SecuritySettings))
-        return access.ensure_administrator()
+        with ThreadPoolExecutor(1) as beside:
+            # A hash takes as long as all tables do, and keeps no interpreter busy.
+            given = beside.submit(access.give_password) if is_new else None
+            migrate(database, place.data)
+            return access.ensure_administrator(given.result if given else access.give_password)
     finally:
         database.close()
 

@@ -7,7 +7,7 @@ Either way an `Actor` comes out, with the permissions of its roles.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,7 +27,7 @@ from pacsteward.security.audit_entry import (
 )
 from pacsteward.security.changes import Changes
 from pacsteward.security.passwords import Passwords
-from pacsteward.security.people import People, Person
+from pacsteward.security.people import GivenPassword, People, Person
 from pacsteward.security.permissions import ROLES, permissions_of
 from pacsteward.security.sessions import Session, Sessions, form_token_of
 from pacsteward.security.settings import SecuritySettings
@@ -100,9 +100,13 @@ class Access:
         """Add somebody; see `People.add`."""
         return self.people.add(name, password, roles, by=by)
 
-    def ensure_administrator(self) -> str | None:
+    def give_password(self) -> GivenPassword:
+        """Make a random password, which takes a sixth of a second and nothing of the database."""
+        return self.people.give_password()
+
+    def ensure_administrator(self, give: Callable[[], GivenPassword] | None = None) -> str | None:
         """Make the first administrator; see `People.add_first_administrator`."""
-        return self.people.add_first_administrator()
+        return self.people.add_first_administrator(give)
 
     def make_token(
         self,

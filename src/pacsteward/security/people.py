@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
@@ -55,6 +55,13 @@ class Person:
     has_given_password: bool
     created_at: datetime
     last_signed_in_at: datetime | None
+
+
+class GivenPassword(NamedTuple):
+    """A password that was made for somebody, and what is kept of it."""
+
+    password: str
+    kept: str
 
 
 class People:
@@ -137,8 +144,20 @@ class People:
         password = new_secret(15)
         return self.add(name, password, roles, by=by, is_given=True), password
 
-    def add_first_administrator(self) -> str | None:
+    def give_password(self) -> GivenPassword:
+        """Make a random password."""
+        password = new_secret(15)
+        return GivenPassword(password, self._passwords.hash(password))
+
+    def add_first_administrator(
+        self, give: Callable[[], GivenPassword] | None = None
+    ) -> str | None:
         """Make the first administrator where there is none.
+
+        Parameters
+        ----------
+        give
+            Gives the password when one is needed; None makes it then.
 
         Returns
         -------
@@ -148,17 +167,16 @@ class People:
         with self._database.read() as connection:
             if _has_administrator(connection):
                 return None
-        password = new_secret(15)
-        kept = self._passwords.hash(password)
+        given = (give or self.give_password)()
         with self._database.write() as connection:
             # Two first starts at once must not print two passwords of which one is wrong.
             if _has_administrator(connection):
                 return None
             roles = frozenset({"administrator"})
-            self._insert(connection, FIRST_ADMINISTRATOR, kept, roles, is_given=True)
+            self._insert(connection, FIRST_ADMINISTRATOR, given.kept, roles, is_given=True)
             what = f"The first administrator, {FIRST_ADMINISTRATOR}, was made."
             self._note(connection, HOUSE, "C", FIRST_ADMINISTRATOR, what)
-        return password
+        return given.password
 
     def change_roles(self, name: str, roles: Iterable[str], *, by: Actor = HOUSE) -> None:
         """Give `name` exactly these roles, at once.

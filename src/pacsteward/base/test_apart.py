@@ -1,0 +1,46 @@
+"""Work in a process of its own gives its result, its error, or says that it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from pacsteward.base.apart import apart
+from pacsteward.base.errors import Broken, Invalid
+
+
+def test_result_comes_from_another_process() -> None:
+    assert apart(os.getpid) != os.getpid()
+
+
+def test_error_is_raised_with_all_its_words() -> None:
+    def refuse() -> None:
+        raise Invalid("The folder cannot be used.", why="It is a file.", remedy="Choose another.")
+
+    with pytest.raises(Invalid) as raised:
+        apart(refuse)
+    assert str(raised.value) == "The folder cannot be used. It is a file. Choose another."
+
+
+def test_error_that_cannot_be_handed_over_is_not_taken_for_a_result() -> None:
+    def fail() -> None:
+        raise ValueError(lambda: None)
+
+    with pytest.raises(Broken, match="ended with 1"):
+        apart(fail)
+
+
+def test_process_that_is_killed_is_an_error() -> None:
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(Broken, match="ended with -9"):
+        apart(die)
+
+
+def test_nothing_of_it_is_left() -> None:
+    apart(os.getpid)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
