@@ -7,6 +7,7 @@ DATA ?= pacsteward-data
 ROOM ?=
 ARGS ?=
 SEED ?= 7
+SOURCES := $(shell find src/pacsteward -name '*.py')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test sim check bench prove soak repl house new docs hospital clean
@@ -14,7 +15,7 @@ SEED ?= 7
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: $(STAMPS)/package $(STAMPS)/assets ## Environment, front-end assets and viewer
+setup: $(STAMPS)/bytecode $(STAMPS)/assets ## Environment, front-end assets and viewer
 
 serve: setup ## Run the archive; DATA=folder, ARGS="--http-port 8081 …"
 	@exec $(BIN)/pacsteward serve --data $(DATA) $(ARGS)
@@ -67,6 +68,11 @@ $(STAMPS)/venv: requirements.lock
 $(STAMPS)/package: $(STAMPS)/venv pyproject.toml
 	@echo "==> installing pacsteward into .venv"
 	@$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# As pip does for a wheel. A service whose account may not write here would compile at every start.
+$(STAMPS)/bytecode: $(STAMPS)/package $(SOURCES)
+	@$(BIN)/python -m compileall -q src/pacsteward
 	@touch $@
 
 $(STAMPS)/assets: $(STAMPS)/package src/pacsteward/web/assets.toml
