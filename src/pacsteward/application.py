@@ -13,8 +13,8 @@ from pacsteward.app import Place
 from pacsteward.base import metrics
 from pacsteward.base.errors import PacstewardError
 from pacsteward.feature import Feature, House
-from pacsteward.web.api import ApiOperation
 from pacsteward.web.listening import Seat
+from pacsteward.web.operations import ApiOperation
 from pacsteward.web.protocol import PatientProtocol
 from pacsteward.web.server import BoundRoute, Parts, build_server, build_short_way
 from pacsteward.web.settings import WebSettings

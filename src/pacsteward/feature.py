@@ -18,7 +18,6 @@ from functools import partial
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -33,6 +32,7 @@ from pacsteward.base.secrets import Secrets
 from pacsteward.base.settings import Section, Settings
 from pacsteward.dicom.dimse import service as dimse
 from pacsteward.security import Access, AuditBook, PeerBook
+from pacsteward.web.operations import Provided
 from pacsteward.web.short_way import WholeAnswer
 
 
@@ -159,8 +159,8 @@ async def _actor_of(request: Request) -> Any:
     return request.state.actor
 
 
-CurrentHouse = Annotated[House, Depends(_house_of)]
-CurrentActor = Annotated[Any, Depends(_actor_of)]
+CurrentHouse = Annotated[House, Provided(_house_of)]
+CurrentActor = Annotated[Any, Provided(_actor_of)]
 
 
 @dataclass(frozen=True, slots=True)

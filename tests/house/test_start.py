@@ -7,6 +7,7 @@ import sys
 
 SLOW = {
     "alembic": "only a migration needs it",
+    "fastapi": "only the JSON API needs it; web/operations.py",
     "numpy": "only pixels need it; base/late.py",
     "PIL": "only pictures need it",
     "pydicom": "only whole data sets need it; dicom/pydicom_parts.py",

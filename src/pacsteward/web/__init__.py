@@ -6,10 +6,10 @@ Rooms take from here what a page or a route is written with; nothing else of the
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from pacsteward.web.api import ApiOperation
 from pacsteward.web.authentication import SESSION_COOKIE
 from pacsteward.web.forms import Form, form_of, is_inline, query_text, redirect
 from pacsteward.web.grid import Column, Grid, Wishes, arrange, wishes_of
+from pacsteward.web.operations import ApiOperation
 from pacsteward.web.page import leave_notice, render
 from pacsteward.web.server import PUBLIC_PATHS, BoundRoute, Parts, build_server
 from pacsteward.web.settings import WebSettings

@@ -7,40 +7,20 @@ OpenAPI 3.1; RFC 9457 — problem details.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from pacsteward.base.errors import PacstewardError
 from pacsteward.web import problem
 from pacsteward.web.guard import Guard
-
-PREFIX = "/api/v1"
-DESCRIPTION_PATH = "/api/openapi.json"
-
-
-@dataclass(frozen=True, slots=True)
-class ApiOperation:
-    """An operation; see `feature.ApiRoute`.
-
-    Parameters
-    ----------
-    tag
-        Name of the room, by which the description groups its operations.
-    """
-
-    method: str
-    path: str
-    endpoint: Callable[..., Any]
-    permission: str
-    summary: str
-    tag: str = ""
-    status_code: int | None = None
+from pacsteward.web.operations import DESCRIPTION_PATH, PREFIX, ApiOperation, Provided
 
 
 class _Refused(Exception):
@@ -75,7 +55,7 @@ def build_api(
     for operation in operations:
         api.add_api_route(
             operation.path,
-            operation.endpoint,
+            _with_dependencies(operation.endpoint),
             methods=[operation.method],
             summary=operation.summary,
             tags=[operation.tag] if operation.tag else None,
@@ -91,19 +71,35 @@ def build_api(
     return api
 
 
-def description(api: FastAPI) -> Callable[[Request], Response]:
-    """Return the handler that gives the OpenAPI description."""
+def describe(api: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI description."""
+    document = api.openapi()
+    document.setdefault("components", {})["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "basic": {"type": "http", "scheme": "basic", "description": "A token as password."},
+    }
+    document["security"] = [{"bearer": []}, {"basic": []}]
+    return document
 
-    def handle(_request: Request) -> Response:
-        document = api.openapi()
-        document.setdefault("components", {})["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "basic": {"type": "http", "scheme": "basic", "description": "A token as password."},
-        }
-        document["security"] = [{"bearer": []}, {"basic": []}]
-        return JSONResponse(document)
 
-    return handle
+def _with_dependencies(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the endpoint with FastAPI's own mark on what is `Provided`."""
+    signature = inspect.signature(endpoint, eval_str=True)
+    marked = functools.update_wrapper(functools.partial(endpoint), endpoint)
+    marked.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[
+            parameter.replace(annotation=_dependency(parameter.annotation))
+            for parameter in signature.parameters.values()
+        ]
+    )
+    return marked
+
+
+def _dependency(annotation: Any) -> Any:
+    for mark in getattr(annotation, "__metadata__", ()):
+        if isinstance(mark, Provided):
+            return Annotated[annotation.__origin__, Depends(mark.by)]
+    return annotation
 
 
 def _asking(guard: Guard, permission: str) -> Callable[[Request], Any]:

@@ -33,8 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacsteward.base.errors import PacstewardError
 from pacsteward.security import Access, AuditBook
-from pacsteward.web import api, problem
-from pacsteward.web.api import ApiOperation
+from pacsteward.web import operations, problem
 from pacsteward.web.authentication import Authentication
 from pacsteward.web.directory import Directory
 from pacsteward.web.entrance import (
@@ -49,6 +48,7 @@ from pacsteward.web.guard import Guard, Handler, Kind
 from pacsteward.web.headers import SafeHeaders
 from pacsteward.web.journal import Journal, Watch
 from pacsteward.web.limits import Limits
+from pacsteward.web.operations import ApiOperation, Interface
 from pacsteward.web.origin import Origin, OriginFinder
 from pacsteward.web.page import STATIC, MenuItem, Pages
 from pacsteward.web.settings import WebSettings
@@ -141,8 +141,8 @@ def build_server(parts: Parts) -> Starlette:
         A route is public and not on the written list.
     """
     guard = Guard(parts.audit)
-    interface = api.build_api(parts.operations, guard, version=parts.version, state=parts.state)
-    own = _own_routes(parts, api.description(interface))
+    interface = Interface(parts.operations, guard, version=parts.version, state=parts.state)
+    own = _own_routes(parts, interface.describe)
     bound = [*own, *parts.routes]
     if not any(route.path == "/" for route in parts.routes):
         bound.append(BoundRoute(("GET",), "/", _first_page(parts.routes), "self", "page"))
@@ -153,11 +153,11 @@ def build_server(parts: Parts) -> Starlette:
         parts.template_folders, _menu(parts.routes), version=parts.version, site=parts.site
     )
     machine_paths = {_first_segment(route.path) for route in bound if route.kind == "route"}
-    answer_http = _HttpErrors(machine_paths | {_first_segment(api.PREFIX)})
+    answer_http = _HttpErrors(machine_paths | {_first_segment(operations.PREFIX)})
     routes: list[BaseRoute] = [
         Mount(STATIC_PATH.rstrip("/"), _Static(directory=STATIC)),
         Directory(_route(guard, route) for route in bound),
-        Mount(api.PREFIX, interface),
+        Mount(operations.PREFIX, interface),
     ]
     application = Starlette(
         routes=routes,
@@ -178,7 +178,7 @@ def _own_routes(parts: Parts, describe: Handler) -> list[BoundRoute]:
         BoundRoute(("GET", "POST"), SIGN_OUT_PATH, entrance.sign_out, None, "page"),
         BoundRoute(("GET",), ALIVE_PATH, entrance.alive, None),
         BoundRoute(("GET",), READY_PATH, entrance.ready, None),
-        BoundRoute(("GET",), api.DESCRIPTION_PATH, describe, "self"),
+        BoundRoute(("GET",), operations.DESCRIPTION_PATH, describe, "self"),
     ]
 
 

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import Query
 from pydantic import BaseModel, Field
 
 from pacsteward.feature import ApiRoute, CurrentActor, CurrentHouse
@@ -139,7 +138,7 @@ def list_audit(
     since: datetime | None = None,
     until: datetime | None = None,
     before: int | None = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100,
 ) -> AuditPage:
     """List entries of the audit book, the newest first."""
     wanted = AuditFilter(
