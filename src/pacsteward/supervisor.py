@@ -7,7 +7,6 @@ supervisor goes, however it goes, its processes go with it.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
@@ -21,6 +20,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from pacsteward.base.apart import die_with
+
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 60.0
@@ -33,7 +34,6 @@ RESTART_PAUSES_S = (0.2, 1.0, 3.0, 10.0)
 STEADY_S = 60.0
 """A process that has run this long starts anew with the first pause."""
 TOLD_TO_STOP_BY = (signal.SIGTERM, signal.SIGINT)
-PR_SET_PDEATHSIG = 1
 PROCESS_PREFIX = "pacs-"
 """Before a process's name, where the system shows it."""
 
@@ -132,7 +132,7 @@ class Supervisor:
         os.close(reading)
         code = 1
         try:
-            _die_with(supervisor)
+            die_with(supervisor)
             _be_called(PROCESS_PREFIX + child.name)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             # A Ctrl-C reaches the whole group; the supervisor hears it and tells us in good order.
@@ -255,15 +255,6 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, even by SIGKILL (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _be_called(name: str) -> None:

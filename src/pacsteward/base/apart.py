@@ -6,6 +6,7 @@ copy, and what they had locked stays locked in it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import signal
@@ -16,6 +17,8 @@ from typing import NoReturn, TypeVar
 from pacsteward.base.errors import Broken
 
 T = TypeVar("T")
+
+PR_SET_PDEATHSIG = 1
 
 
 def apart(work: Callable[[], T]) -> T:
@@ -34,8 +37,10 @@ def apart(work: Callable[[], T]) -> T:
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    parent = os.getpid()
     child = os.fork()
     if not child:
+        die_with(parent)
         os.close(reading)
         _do(work, writing)
     os.close(writing)
@@ -74,3 +79,12 @@ def _do(work: Callable[[], T], pipe: int) -> NoReturn:
         code = 0
     finally:
         os._exit(code)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent ends, even by SIGKILL (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from pacsteward.base.apart import apart
@@ -44,3 +47,19 @@ def test_nothing_of_it_is_left() -> None:
     apart(os.getpid)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_it_ends_when_nobody_waits_for_it_any_more() -> None:
+    """Else a first start that was killed would make an administrator whose password nobody saw."""
+    program = (
+        "import os, time\n"
+        "from pacsteward.base.apart import apart\n"
+        "apart(lambda: print(os.getpid(), flush=True) or time.sleep(60))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stdout is not None
+        worker = psutil.Process(int(waiting.stdout.readline()))
+        waiting.kill()
+        worker.wait(10)
