@@ -273,7 +273,7 @@ class Process:
 
         among = known.TakenUids.among
 
-        def ask(own: Any, uids: list[str]) -> set[str]:
+        def ask(own: Any, uids: list[str]) -> Any:
             # It has a connection of its own to the same database.
             self.database.answer()
             return among(own, uids)

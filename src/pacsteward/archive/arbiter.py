@@ -13,9 +13,10 @@ index, in the tail of the log that is not indexed yet, and among those that are 
 A UID whose instance was deleted is unknown again. One whose instance was rejected stays rejected:
 the bytes are here, so the sender gets Success, with a warning; only a human shows it again.
 
-The ordinary unknown UID costs its share of one look-up for a whole batch. Everything else is
-compared in threads of its own and comes back to the committer with the verdict. While one instance
-of a UID is on its way the others wait for it.
+The ordinary unknown UID lies in a gap of the index that was seen before (`gaps.py`), or costs its
+share of one look-up for a whole batch. Everything else is compared in threads of its own and comes
+back to the committer with the verdict. While one instance of a UID is on its way the others wait
+for it.
 
 References
 ----------
@@ -33,6 +34,7 @@ from typing import Final
 
 from pacsteward.archive import disk
 from pacsteward.archive.containers import stored_data
+from pacsteward.archive.gaps import Gaps
 from pacsteward.archive.known import Known, TakenUids, known_conflicts, known_instances
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.model import Outcome
@@ -81,6 +83,7 @@ class Arbiter:
         self._data_folder = data_folder
         self._database = database
         self._taken = TakenUids(database)
+        self._gaps = Gaps(self._on_their_way)
         self._objects = objects
         self._resubmit = resubmit
         self._answer = answer
@@ -112,18 +115,30 @@ class Arbiter:
             return []
         ready, asked, known = self._claim(tickets)
         if asked:
-            try:
-                taken = self._taken.among([ticket.uid for ticket in asked])
-            except PacstewardError as error:
-                # Without the index nobody can say what a UID stands for.
-                for ticket in asked:
-                    self._settle(ticket, error)
-                asked, taken = [], set()
-            known += [ticket for ticket in asked if ticket.uid in taken]
-            ready += [ticket for ticket in asked if ticket.uid not in taken]
+            self._ask(asked, ready, known)
         for ticket in known:
             self._comparers.submit(self._compare, ticket)
+        self._gaps.let_through([ticket.description.sop_instance_uid for ticket in ready])
         return ready
+
+    def _ask(self, asked: list[Ticket], ready: list[Ticket], known: list[Ticket]) -> None:
+        """Ask the index for tickets, and add them to those that it lacks or those that it has."""
+        try:
+            taken, gaps = self._taken.among([ticket.uid for ticket in asked])
+        except PacstewardError as error:
+            # Without the index nobody can say what a UID stands for.
+            for ticket in asked:
+                self._settle(ticket, error)
+            return
+        for ticket in asked:
+            uid = ticket.uid
+            (known if uid in taken else ready).append(ticket)
+            if uid in gaps:
+                self._gaps.learn(ticket.description.series_instance_uid, gaps[uid])
+
+    def _on_their_way(self) -> list[str]:
+        with self._lock:
+            return [*self._claims, *self._tail]
 
     def _claim(self, tickets: Sequence[Ticket]) -> tuple[list[Ticket], list[Ticket], list[Ticket]]:
         """Tell tickets with a verdict, those to be asked for in the index, and known ones."""
@@ -134,31 +149,52 @@ class Arbiter:
             for ticket in tickets:
                 if ticket.has_claim:
                     ready.append(ticket)
-                elif ticket.uid in self._claims:
-                    self._claims[ticket.uid].append(ticket)
+                    continue
+                uid = ticket.description.sop_instance_uid
+                if uid in self._claims:
+                    self._claims[uid].append(ticket)
+                    continue
+                self._claims[uid] = []
+                ticket.has_claim = True
+                # The tail is asked before the index: an instance leaves it only after the index
+                # has it, so it is never missed by both.
+                if uid in self._tail:
+                    known.append(ticket)
+                elif self._gaps.has(ticket.description.series_instance_uid, uid):
+                    ready.append(ticket)
                 else:
-                    self._claims[ticket.uid] = []
-                    ticket.has_claim = True
-                    # The tail is asked before the index: an instance leaves it only after the
-                    # index has it, so it is never missed by both.
-                    (known if ticket.uid in self._tail else asked).append(ticket)
+                    asked.append(ticket)
         return ready, asked, known
 
-    def landed(self, landed: Iterable[Landed]) -> None:
-        """Remember what is safe, until `indexed` says that the index has it."""
+    def landed(self, written: Sequence[tuple[Ticket, Landed]]) -> list[Ticket]:
+        """Remember what is safe until `indexed` says that the index has it, and end its claims.
+
+        Returns
+        -------
+        list of Ticket
+            Those that waited for one of these; `resubmit` them when it has its answer.
+        """
+        waiting: list[Ticket] = []
+        tail, claims = self._tail, self._claims
         with self._lock:
-            for one in landed:
-                self._tail.setdefault(one.description.sop_instance_uid, []).append(one)
+            for ticket, one in written:
+                uid = one.description.sop_instance_uid
+                tail.setdefault(uid, []).append(one)
+                ticket.has_claim = False
+                waiting += claims.pop(uid, ())
+        return waiting
 
     def indexed(self, landed: Iterable[Landed]) -> None:
         """Forget what the index has now."""
         with self._lock:
             for one in landed:
                 uid = one.description.sop_instance_uid
-                waiting = self._tail.get(uid, [])
-                if one in waiting:
-                    waiting.remove(one)
-                if not waiting:
+                left = [
+                    other for other in self._tail.get(uid, ()) if other.sequence != one.sequence
+                ]
+                if left:
+                    self._tail[uid] = left
+                else:
                     self._tail.pop(uid, None)
 
     def settled(self, ticket: Ticket) -> None:
@@ -168,8 +204,12 @@ class Arbiter:
                 return
             ticket.has_claim = False
             waiting = self._claims.pop(ticket.uid, [])
-        for other in waiting:
-            self._resubmit(other)
+        self.resubmit(waiting)
+
+    def resubmit(self, tickets: Iterable[Ticket]) -> None:
+        """Give those that waited for another one of their UID their turn."""
+        for ticket in tickets:
+            self._resubmit(ticket)
 
     # --- comparing --------------------------------------------------------------------------
 

@@ -300,12 +300,13 @@ class Committer:
     def _answer_safe(self, written: Sequence[Written], segment_number: int) -> None:
         """Tell the arbiter, the indexer and the senders of what is safe."""
         assert self._arbiter is not None
-        tickets = [ticket for ticket, _ in written]
-        landed = [one for _, one in written]
-        for ticket in tickets:
+        landed = []
+        for ticket, one in written:
             ticket.is_safe = True
+            landed.append(one)
+        waiting: list[Ticket] = []
         try:
-            self._arbiter.landed(landed)
+            waiting = self._arbiter.landed(written)
             if self._waits_for_index:
                 self._unindexed.update((one.sequence, ticket) for ticket, one in written)
             self._watermark.landed = landed[-1].sequence
@@ -313,15 +314,15 @@ class Committer:
             if not self._waits_for_index:
                 with disk.speaking(_NOT_STORED):
                     faults.reach("before-answer")
-                release([(ticket, _result(ticket)) for ticket in tickets])
+                release([(ticket, _result(ticket)) for ticket, _ in written])
         except Exception as error:  # noqa: BLE001
             # They are safe, and a sender that sends one again is told that it is here.
-            _log.exception("The senders of %d instances could not be answered.", len(tickets))
-            self._fail(tickets, _broken(error))
-            return
-        for ticket in tickets:
-            self._arbiter.settled(ticket)
-        self._discard_doubtful(segment_number)
+            _log.exception("The senders of %d instances could not be answered.", len(written))
+            self._fail([ticket for ticket, _ in written], _broken(error))
+        finally:
+            self._arbiter.resubmit(waiting)
+        if self._doubtful:
+            self._discard_doubtful(segment_number)
 
     def _fail(self, tickets: Sequence[Ticket], error: PacstewardError) -> None:
         assert self._arbiter is not None

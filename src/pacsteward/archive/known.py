@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Table, bindparam, insert, select, update
 
 from pacsteward.archive.counters import chunks
+from pacsteward.archive.gaps import Gap
 from pacsteward.archive.model import Location
 from pacsteward.archive.tables import (
     CONFLICT,
@@ -60,9 +61,14 @@ _CONFLICTS: Final = select(
 
 
 _TAKEN_SQLITE: Final = (
-    "SELECT sop_instance_uid FROM instance "
-    "WHERE sop_instance_uid IN (SELECT value FROM json_each(?))"
+    "SELECT value, "
+    "(SELECT max(sop_instance_uid) FROM instance WHERE sop_instance_uid <= value), "
+    "(SELECT min(sop_instance_uid) FROM instance WHERE sop_instance_uid > value) "
+    "FROM json_each(?)"
 )
+_BEHIND_ALL: Final = "~"
+"""No UID begins with this or what comes after it."""
+
 _TAKEN_POSTGRESQL: Final = (
     "SELECT sop_instance_uid FROM instance WHERE sop_instance_uid = ANY(%s::varchar[])"
 )
@@ -75,16 +81,29 @@ class TakenUids:
         self._question = Question(database, sqlite=_TAKEN_SQLITE, postgresql=_TAKEN_POSTGRESQL)
         self._is_sqlite = database.is_sqlite
 
-    def among(self, uids: list[str]) -> set[str]:
-        """Return those of these UIDs that are taken.
+    def among(self, uids: list[str]) -> tuple[set[str], dict[str, Gap]]:
+        """Return those of these UIDs that are taken, and where the others would lie.
+
+        Returns
+        -------
+        tuple
+            The second is empty on PostgreSQL, where a gap does not stay one (`gaps.py`).
 
         Raises
         ------
         Unavailable
             The database does not answer.
         """
-        wanted = json.dumps(uids) if self._is_sqlite else uids
-        return {row[0] for row in self._question.ask(wanted)}
+        if not self._is_sqlite:
+            return {row[0] for row in self._question.ask(uids)}, {}
+        rows = self._question.ask(json.dumps(uids))
+        taken = {uid for uid, below, _above in rows if below == uid}
+        gaps = {
+            uid: Gap(below or "", above or _BEHIND_ALL)
+            for uid, below, above in rows
+            if below != uid
+        }
+        return taken, gaps
 
     def close(self) -> None:
         """Let the connection go."""

@@ -130,11 +130,10 @@ def encode(
 ) -> tuple[bytes, int]:
     """Return all of a record that stands before its data set, and its check."""
     text = _to_json(description)
-    kind = OBJECT if description.object_container else INSTANCE
     head = _HEAD.pack(
         MAGIC,
         VERSION,
-        kind,
+        OBJECT if description.object_container else INSTANCE,
         len(text),
         generation,
         sequence,
@@ -144,8 +143,9 @@ def encode(
         data_checksum,
         previous,
     )
-    check = _check(generation, sequence, head, text, file_meta)
-    return b"".join((head, _CHECK.pack(check), text, file_meta)), check
+    rest = text + file_meta
+    check = crc32(rest, crc32(_SEED.pack(generation, sequence) + head))
+    return b"".join((head, _CHECK.pack(check), rest)), check
 
 
 def decode(segment: Fragments, offset: int) -> Record | None:
@@ -236,21 +236,23 @@ def _check(generation: int, sequence: int, head: bytes, text: bytes, file_meta: 
 def _to_json(description: Description) -> bytes:
     # Written out, since one is made for every instance: all but the origin's words are UIDs and
     # names of ours, which need no escapes. `json.dumps` takes three times as long.
-    parts = [
-        f'{{"received_at":"{description.received_at.isoformat()}"',
-        f'"sop_class_uid":"{description.sop_class_uid}"',
-        f'"sop_instance_uid":"{description.sop_instance_uid}"',
-        f'"study_instance_uid":"{description.study_instance_uid}"',
-        f'"series_instance_uid":"{description.series_instance_uid}"',
-        f'"transfer_syntax_uid":"{description.transfer_syntax_uid}"',
-        _origin_json(description.origin),
-    ]
+    text = (
+        f'{{"received_at":"{description.received_at.isoformat()}"'
+        f',"sop_class_uid":"{description.sop_class_uid}"'
+        f',"sop_instance_uid":"{description.sop_instance_uid}"'
+        f',"study_instance_uid":"{description.study_instance_uid}"'
+        f',"series_instance_uid":"{description.series_instance_uid}"'
+        f',"transfer_syntax_uid":"{description.transfer_syntax_uid}"'
+        f",{_origin_json(description.origin)}"
+    )
     if description.is_conflict:
-        parts.append('"is_conflict":1')
+        text += ',"is_conflict":1'
     if description.object_container:
-        parts.append(f'"object_container":"{description.object_container}"')
-        parts.append(f'"object_offset":{description.object_offset}')
-    return (",".join(parts) + "}").encode("ascii")
+        text += (
+            f',"object_container":"{description.object_container}"'
+            f',"object_offset":{description.object_offset}'
+        )
+    return (text + "}").encode("ascii")
 
 
 @lru_cache(maxsize=1024)

@@ -166,8 +166,29 @@ def test_while_the_index_is_away_nothing_is_acknowledged_and_nothing_is_lost(
             patch.setattr(Question, "ask", away)
             for _ in range(3):
                 with pytest.raises(Unavailable):
-                    house.store(data_set("1.2"), "1.2")
-        assert house.store(data_set("1.2"), "1.2").outcome is Outcome.STORED
+                    house.store(data_set("1.2", series="1.2.1.2"), "1.2")
+        assert house.store(data_set("1.2", series="1.2.1.2"), "1.2").outcome is Outcome.STORED
+        house.wait()
+        assert house.uids() == ["1.1", "1.2"]
+
+
+def test_what_is_surely_new_needs_no_index_to_be_kept(
+    tmp_path: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, sqlite_database) as house:
+        house.store(data_set("1.1"), "1.1")
+
+        def away(*_args: object) -> object:
+            raise Unavailable("The database did not answer.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Question, "ask", away)
+            assert house.store(data_set("1.2"), "1.2").outcome is Outcome.STORED
+            house.wait()
+            # What came meanwhile may be in the index, so it is asked.
+            with pytest.raises(Unavailable):
+                house.store(data_set("1.2"), "1.2")
+        assert house.store(data_set("1.2"), "1.2").outcome is Outcome.ALREADY_HERE
         house.wait()
         assert house.uids() == ["1.1", "1.2"]
 

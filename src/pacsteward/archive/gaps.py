@@ -1,0 +1,70 @@
+"""Which SOP Instance UIDs the index surely lacks, without asking it for each.
+
+An index is a sorted list, and what arrives together mostly lies between two neighbours in it: the
+slices of a series that nobody has seen differ in their last component. So when the index is asked
+for a UID that it lacks, it also says which UIDs stand before and behind it. Nothing lay in that gap
+at that moment; what has come to the index since came through us, and is remembered. Any other UID
+in the gap is new.
+
+This is true only where nobody else writes to the index: on SQLite, where the keeper is alone, and
+not on PostgreSQL, which several nodes may share. A deletion does no harm: it makes a gap wider than
+we know. And what does not lie in a gap that is known is asked for, as are UIDs that are made by
+chance and come to lie anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+REMEMBERED_MAX: Final = 20_000
+"""UIDs that are remembered before all is forgotten and learnt anew: some 3 MB."""
+
+
+class Gap(NamedTuple):
+    """Two UIDs that stood beside each other in the index, or its ends."""
+
+    below: str
+    above: str
+
+
+class Gaps:
+    """The gaps in which the UIDs of some series lie; for one thread.
+
+    Parameters
+    ----------
+    on_their_way
+        Gives the UIDs that were let through and may not be in the index yet.
+    """
+
+    def __init__(self, on_their_way: Callable[[], Iterable[str]]) -> None:
+        self._on_their_way = on_their_way
+        self._of_series: dict[str, Gap] = {}
+        self._let_through: set[str] = set()
+        self._remembered_max = REMEMBERED_MAX
+
+    def has(self, series_instance_uid: str, sop_instance_uid: str) -> bool:
+        """Whether the index surely lacks a UID of this series."""
+        gap = self._of_series.get(series_instance_uid)
+        return (
+            gap is not None
+            and gap[0] < sop_instance_uid < gap[1]
+            and sop_instance_uid not in self._let_through
+        )
+
+    def learn(self, series_instance_uid: str, gap: Gap) -> None:
+        """Remember between which neighbours of the index a UID of this series lies now."""
+        self._of_series[series_instance_uid] = gap
+
+    def let_through(self, sop_instance_uids: Iterable[str]) -> None:
+        """Remember what goes to the index from now on; before anybody asks `has` again."""
+        self._let_through.update(sop_instance_uids)
+        if len(self._let_through) > self._remembered_max:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew; what is on its way might come to lie in a gap that is learnt before it."""
+        self._of_series.clear()
+        self._let_through = set(self._on_their_way())
+        # While the index lags behind there may be many, and forgetting must stay rare.
+        self._remembered_max = len(self._let_through) + REMEMBERED_MAX
