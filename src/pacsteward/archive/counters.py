@@ -53,6 +53,7 @@ _ADD_TO_STUDY: Final = (
 
 @dataclass(slots=True)
 class _Growth:
+    study_uid: str
     instances: int = 0
     size_bytes: int = 0
     series: set[SeriesKey] = field(default_factory=set)
@@ -78,14 +79,18 @@ def add_to_counters(
     of_study: dict[str, _Growth] = {}
     of_series: dict[SeriesKey, _Growth] = {}
     for study_uid, identity, sop_class_uid, size_bytes in added:
-        for growth in (
-            of_study.setdefault(study_uid, _Growth()),
-            of_series.setdefault(identity, _Growth()),
-        ):
-            growth.instances += 1
-            growth.size_bytes += size_bytes
-            growth.series.add(identity)
-            growth.sop_classes.add(sop_class_uid)
+        growth = of_series.get(identity)
+        if growth is None:
+            growth = of_series[identity] = _Growth(study_uid)
+        growth.instances += 1
+        growth.size_bytes += size_bytes
+        growth.sop_classes.add(sop_class_uid)
+    for identity, growth in of_series.items():
+        whole = of_study.setdefault(growth.study_uid, _Growth(growth.study_uid))
+        whole.instances += growth.instances
+        whole.size_bytes += growth.size_bytes
+        whole.series.add(identity)
+        whole.sop_classes |= growth.sop_classes
     connection.execute(
         _ADD_TO_SERIES,
         [

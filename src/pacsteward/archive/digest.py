@@ -55,6 +55,29 @@ _COLUMNS: Final[Mapping[Level, tuple[tuple[int, str, str, str], ...]]] = {
 }
 
 
+# The same in parts, for the loops that run for every instance.
+_TAGS: Final = {
+    level: [(tag, column) for tag, column, _, _ in columns] for level, columns in _COLUMNS.items()
+}
+_VRS: Final = {
+    level: [(column, vr) for _, column, vr, _ in columns if vr]
+    for level, columns in _COLUMNS.items()
+}
+_WORDS: Final = {
+    level: [(column, words) for _, column, _, words in columns if words]
+    for level, columns in _COLUMNS.items()
+}
+_TAG_OF: Final = {
+    level: {name: tag for tag, column, _, words in columns for name in (column, words) if name}
+    for level, columns in _COLUMNS.items()
+}
+
+
+def tag_of(level: Level, name: str) -> int:
+    """Return the tag that a column of `column_names` comes from."""
+    return _TAG_OF[level][name]
+
+
 def column_names(level: Level) -> tuple[str, ...]:
     """Return the columns that hold what the headers say at a level."""
     return tuple(
@@ -138,16 +161,19 @@ def _issuer(landed: Landed, header: Header) -> str:
 
 
 def _texts(level: Level, values: Mapping[int, str]) -> Row:
-    row: Row = {}
-    for tag, column, vr, words in _COLUMNS[level]:
-        text = values.get(tag, "")
-        if text:
-            text = storable(text)
-            if vr:
-                text = canonical(vr, text)
-        row[column] = text
-        if words:
-            row[words] = normalise(text) if text else ""
+    get = values.get
+    row: Row = {column: get(tag, "") for tag, column in _TAGS[level]}
+    whole = "".join(row.values())
+    if not whole.isascii() or "\0" in whole:
+        row = {column: storable(text) for column, text in row.items()}
+    for column, vr in _VRS[level]:
+        text = row[column]
+        # Digits are as they should be, but for zeros before a whole number and other scripts.
+        if text and not (text.isdigit() and text.isascii() and (vr != "IS" or text[0] != "0")):
+            row[column] = canonical(vr, text)
+    for column, words in _WORDS[level]:
+        text = row[column]
+        row[words] = normalise(text) if text else ""
     return row
 
 

@@ -22,7 +22,7 @@ from pacsteward.archive import digest
 from pacsteward.archive.counters import SeriesKey, add_to_counters, chunks
 from pacsteward.archive.digest import Row
 from pacsteward.archive.events import ContentConflicted, InstancesStored, StudyArrived
-from pacsteward.archive.known import Known, known_conflicts, known_instances, place_of
+from pacsteward.archive.known import Known, known_conflicts, known_instances, place_of, uid_rows
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.tables import (
     CONFLICT,
@@ -48,6 +48,14 @@ _STUDY_FILLABLE: Final = (
     *_PATIENT_FILLABLE,
     *(name for name in digest.column_names(Level.STUDY) if name not in _IDENTITY),
 )
+_STUDY_TAGS: Final = {
+    **{name: digest.tag_of(Level.PATIENT, name) for name in _PATIENT_FILLABLE},
+    **{
+        name: digest.tag_of(Level.STUDY, name)
+        for name in digest.column_names(Level.STUDY)
+        if name not in _IDENTITY
+    },
+}
 
 
 class Raced(Exception):
@@ -96,9 +104,10 @@ def write_batch(
     fresh = list(_fresh(connection, items, written))
     if fresh:
         studies = _studies(connection, fresh, now, written)
-        series = _series(connection, fresh, studies, now)
-        _instances(connection, fresh, studies, series)
-        _count(connection, fresh, studies, series, now)
+        identities = [_series_identity(item.landed, studies) for item in fresh]
+        series = _series(connection, fresh, identities, now)
+        _instances(connection, fresh, [series[identity]["series_key"] for identity in identities])
+        _count(connection, fresh, identities, studies, series, now)
         _update_studies(connection, studies, completes_at)
         written.stored = [item.landed for item in fresh]
         written.facts += _stored_facts(written.stored)
@@ -216,8 +225,9 @@ def _study_rows(connection: Connection, uids: Sequence[str]) -> dict[str, Row]:
     for chunk in chunks(uids):
         for found in connection.execute(_STUDIES, {"uids": chunk}).mappings():
             row = dict(found)
-            row["filled"], row["seen"] = {}, set()
+            row["filled"] = {}
             row["empty"] = [name for name in _STUDY_FILLABLE if not row[name]]
+            row["wanted"] = {_STUDY_TAGS[name] for name in row["empty"]}
             rows[row["study_instance_uid"]] = row
     return rows
 
@@ -228,12 +238,12 @@ def _fill(study: Row, item: Item) -> None:
     What is there stays: instances of one study may differ in an attribute, and a study must not
     change its face with each of them.
     """
-    if not study["empty"]:
+    values = item.header.values
+    present = [tag for tag in study["wanted"].intersection(values) if values[tag]]
+    if not present:
         return
-    present = {tag for tag, text in item.header.values.items() if text}
-    if present <= study["seen"]:
-        return
-    study["seen"] |= present
+    # Looked at once: what comes to nothing now does so for the whole series.
+    study["wanted"].difference_update(present)
     offered = digest.study_row(item.landed, item.header)
     filled = {name: offered[name] for name in study["empty"] if offered.get(name)}
     if filled:
@@ -295,12 +305,12 @@ def _patient_rows(
 
 
 def _series(
-    connection: Connection, fresh: Sequence[Item], studies: dict[str, Row], now: datetime
+    connection: Connection, fresh: Sequence[Item], identities: Sequence[SeriesKey], now: datetime
 ) -> dict[SeriesKey, Row]:
     """Return the rows of the batch's series by study and UID, new ones included."""
     first_of: dict[SeriesKey, Item] = {}
-    for item in fresh:
-        first_of.setdefault(_series_identity(item.landed, studies), item)
+    for identity, item in zip(identities, fresh, strict=True):
+        first_of.setdefault(identity, item)
     keys = sorted({key for key, _ in first_of})
     rows = _series_rows(connection, keys)
     new = []
@@ -340,52 +350,70 @@ _INSERT_INSTANCES: Final = RowInsert(
     key=["sop_instance_uid"],
 )
 _INSERT_LOCATIONS: Final = RowInsert(
-    LOCATION, [column.name for column in LOCATION.c], key=["instance_key", "copy_number"]
+    LOCATION,
+    (
+        "instance_key",
+        "copy_number",
+        "container_kind",
+        "container",
+        "generation",
+        "offset",
+        "length",
+        "file_meta",
+    ),
+    key=["instance_key", "copy_number"],
 )
-_OWN_KEYS: Final = (
-    select(INSTANCE.c.sop_instance_uid, INSTANCE.c.instance_key)
-    .outerjoin(LOCATION, LOCATION.c.instance_key == INSTANCE.c.instance_key)
-    .where(INSTANCE.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
-    .where(LOCATION.c.instance_key.is_(None))
-)
+_OWN_KEYS: Final = {
+    # CROSS JOIN says to SQLite that the UIDs are what is walked along.
+    "sqlite": (
+        "SELECT instance.sop_instance_uid, instance.instance_key "
+        "FROM json_each(?) AS wanted CROSS JOIN instance "
+        "ON instance.sop_instance_uid = wanted.value "
+        "LEFT JOIN location ON location.instance_key = instance.instance_key "
+        "WHERE location.instance_key IS NULL"
+    ),
+    "postgresql": (
+        "SELECT instance.sop_instance_uid, instance.instance_key FROM instance "
+        "LEFT JOIN location ON location.instance_key = instance.instance_key "
+        "WHERE instance.sop_instance_uid = ANY(%s::varchar[]) AND location.instance_key IS NULL"
+    ),
+}
 
 
-def _instances(
-    connection: Connection,
-    fresh: Sequence[Item],
-    studies: dict[str, Row],
-    series: dict[SeriesKey, Row],
-) -> None:
+def _instances(connection: Connection, fresh: Sequence[Item], series_keys: Sequence[int]) -> None:
     rows = []
-    for item in fresh:
+    for item, series_key in zip(fresh, series_keys, strict=True):
         row = digest.instance_row(item.landed, item.header)
-        row["series_key"] = series[_series_identity(item.landed, studies)]["series_key"]
+        row["series_key"] = series_key
         rows.append(row)
     _INSERT_INSTANCES.execute(connection, rows)
     # Those without a location are the ones just written; another node's came with theirs.
-    keys: dict[str, int] = {}
-    for chunk in chunks([row["sop_instance_uid"] for row in rows]):
-        for uid, key in connection.execute(_OWN_KEYS, {"uids": chunk}):
-            keys[uid] = key
+    uids = [row["sop_instance_uid"] for row in rows]
+    keys: dict[str, int] = {row[0]: row[1] for row in uid_rows(connection, _OWN_KEYS, uids)}
     if len(keys) != len(rows):
         raise Raced
-    _INSERT_LOCATIONS.execute(
-        connection,
-        [
-            {
-                "instance_key": keys[item.landed.description.sop_instance_uid],
-                "copy_number": 0,
-                "file_meta": item.landed.file_meta,
-                **place_of(item.landed.location),
-            }
-            for item in fresh
-        ],
-    )
+    locations = []
+    for uid, item in zip(uids, fresh, strict=True):
+        place = item.landed.location
+        locations.append(
+            (
+                keys[uid],
+                0,
+                place.container_kind,
+                place.container,
+                place.generation,
+                place.offset,
+                place.length,
+                item.landed.file_meta,
+            )
+        )
+    _INSERT_LOCATIONS.execute_values(connection, locations)
 
 
 def _count(
     connection: Connection,
     fresh: Sequence[Item],
+    identities: Sequence[SeriesKey],
     studies: dict[str, Row],
     series: dict[SeriesKey, Row],
     now: datetime,
@@ -393,11 +421,11 @@ def _count(
     added = [
         (
             item.landed.description.study_instance_uid,
-            _series_identity(item.landed, studies),
+            identity,
             item.landed.description.sop_class_uid,
             item.landed.size_bytes,
         )
-        for item in fresh
+        for item, identity in zip(fresh, identities, strict=True)
     ]
     add_to_counters(connection, added, studies, series, now)
 

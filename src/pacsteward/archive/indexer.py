@@ -48,7 +48,7 @@ from pacsteward.base.events import FactLog
 from pacsteward.dicom.header import Header, read_header
 from pacsteward.security.audit_entry import AuditEntry
 
-LINGER_S: Final = 0.1
+LINGER_S: Final = 0.25
 """How long a batch waits for company when nobody waits for it."""
 
 BATCH_MAX: Final = 500

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, insert, select, update
 
 from pacsteward.archive.counters import chunks
 from pacsteward.archive.gaps import Gap
@@ -60,6 +60,15 @@ _CONFLICTS: Final = select(
 ).where(CONFLICT.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
 
 
+_PRESENT: Final = {
+    "sqlite": (
+        "SELECT sop_instance_uid FROM instance "
+        "WHERE sop_instance_uid IN (SELECT value FROM json_each(?))"
+    ),
+    "postgresql": (
+        "SELECT sop_instance_uid FROM instance WHERE sop_instance_uid = ANY(%s::varchar[])"
+    ),
+}
 _TAKEN_SQLITE: Final = (
     "SELECT value, "
     "(SELECT max(sop_instance_uid) FROM instance WHERE sop_instance_uid <= value), "
@@ -69,16 +78,12 @@ _TAKEN_SQLITE: Final = (
 _BEHIND_ALL: Final = "~"
 """No UID begins with this or what comes after it."""
 
-_TAKEN_POSTGRESQL: Final = (
-    "SELECT sop_instance_uid FROM instance WHERE sop_instance_uid = ANY(%s::varchar[])"
-)
-
 
 class TakenUids:
     """Says which SOP Instance UIDs the index has; for one thread, which asks for every batch."""
 
     def __init__(self, database: Database) -> None:
-        self._question = Question(database, sqlite=_TAKEN_SQLITE, postgresql=_TAKEN_POSTGRESQL)
+        self._question = Question(database, sqlite=_TAKEN_SQLITE, postgresql=_PRESENT["postgresql"])
         self._is_sqlite = database.is_sqlite
 
     def among(self, uids: list[str]) -> tuple[set[str], dict[str, Gap]]:
@@ -113,11 +118,27 @@ class TakenUids:
 def known_instances(connection: Connection, uids: Sequence[str]) -> dict[str, Known]:
     """Return what the index has of these SOP Instance UIDs."""
     found = {}
-    for chunk in chunks(uids):
+    # Hardly ever any of a batch, which one plain statement says.
+    for chunk in chunks(row[0] for row in uid_rows(connection, _PRESENT, uids)):
         for row in connection.execute(_INSTANCES, {"uids": chunk}):
             uid, size_bytes, checksum, syntax, rejected_for, *place = row
             found[uid] = Known(size_bytes, checksum, syntax, Location(*place), rejected_for)
     return found
+
+
+def uid_rows(
+    connection: Connection, statements: Mapping[str, str], uids: Sequence[str]
+) -> Sequence[Row[Any]]:
+    """Return the rows of a statement in plain SQL that takes UIDs, however many.
+
+    Parameters
+    ----------
+    statements
+        By kind of database: SQLite takes the UIDs as one JSON text, PostgreSQL as an array.
+    """
+    kind = connection.dialect.name
+    parameter = json.dumps(uids) if kind == "sqlite" else list(uids)
+    return connection.exec_driver_sql(statements[kind], (parameter,)).all()
 
 
 def known_conflicts(connection: Connection, uids: Sequence[str]) -> dict[str, list[Known]]:

@@ -36,16 +36,20 @@ class RowInsert:
 
     def execute(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
         """Insert rows; each has a value for every column."""
+        self.execute_values(connection, [self._values(row) for row in rows])
+
+    def execute_values(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows that are given as values in the order of `columns`."""
+        if not rows:
+            return
         dialect = connection.dialect
         prepared = self._prepared.get(dialect.name)
         if prepared is None:
             prepared = self._prepared[dialect.name] = self._prepare(dialect)
         statement, conversions = prepared
-        parameters: list[tuple[Any, ...]] = [self._values(row) for row in rows]
         if conversions:
-            parameters = [_converted(values, conversions) for values in parameters]
-        if parameters:
-            connection.exec_driver_sql(statement, parameters)
+            rows = [_converted(values, conversions) for values in rows]
+        connection.exec_driver_sql(statement, list(rows))
 
     def _prepare(self, dialect: Dialect) -> tuple[str, list[tuple[int, Convert]]]:
         """Write the statement, and find the columns that this kind of database keeps otherwise."""

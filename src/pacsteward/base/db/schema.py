@@ -42,7 +42,8 @@ class Timestamp(TypeDecorator[datetime]):
             raise ValueError("A moment without time zone cannot be stored.")
         if dialect.name == "postgresql":
             return value
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        # Half the price of `strftime`, and there is one for every instance.
+        return value.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Give back an aware moment."""

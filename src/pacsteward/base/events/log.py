@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from inspect import get_annotations
 from typing import Any, ClassVar, NamedTuple, Self
@@ -113,7 +113,7 @@ class FactLog:
                 {
                     "name": fact.name,
                     "at": now,
-                    "body": json.dumps(asdict(fact), ensure_ascii=False, separators=(",", ":")),
+                    "body": _body(fact),
                 }
                 for fact in facts
             ],
@@ -189,6 +189,12 @@ def decode(entry: Entry, kinds: Mapping[str, type[Fact]]) -> Fact:
             why=f"{type(error).__name__} while it was decoded.",
             remedy="It was written by another version; update, or skip it.",
         ) from error
+
+
+def _body(fact: Fact) -> str:
+    # Not `asdict`: it copies every text of a tuple by itself, and there may be hundreds.
+    body = {field.name: getattr(fact, field.name) for field in fields(fact)}
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
 
 
 def _frozen(value: Any) -> Any:
