@@ -100,21 +100,28 @@ def write_all(descriptor: int, parts: Sequence[bytes | memoryview], offset: int)
     waiting = list(parts)
     while waiting:
         chunk = waiting[:_IOV_MAX]
+        del waiting[:_IOV_MAX]
         written = os.pwritev(descriptor, chunk, offset)
-        if written == 0 and any(len(part) for part in chunk):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         offset += written
-        done = 0
-        for part in chunk:
-            if written < len(part):
-                break
-            written -= len(part)
-            done += 1
-        del waiting[:done]
-        if written:
-            waiting[0] = memoryview(waiting[0])[written:]
+        missing = sum(map(len, chunk)) - written
+        if missing:
+            if written == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            waiting[:0] = _tail(chunk, missing)
     faults.reach("after-write")
     return offset
+
+
+def _tail(parts: Sequence[bytes | memoryview], size_bytes: int) -> list[bytes | memoryview]:
+    """Return the last bytes of `parts`, which a short write left out."""
+    tail: list[bytes | memoryview] = []
+    for part in reversed(parts):
+        if size_bytes <= 0:
+            break
+        taken = min(size_bytes, len(part))
+        tail.append(memoryview(part)[len(part) - taken :])
+        size_bytes -= taken
+    return tail[::-1]
 
 
 class StraightWriter:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
 
 from pacsteward.archive.counters import chunks
 from pacsteward.archive.gaps import Gap
@@ -128,7 +128,7 @@ def known_instances(connection: Connection, uids: Sequence[str]) -> dict[str, Kn
 
 def uid_rows(
     connection: Connection, statements: Mapping[str, str], uids: Sequence[str]
-) -> Sequence[Row[Any]]:
+) -> Sequence[Any]:
     """Return the rows of a statement in plain SQL that takes UIDs, however many.
 
     Parameters

@@ -27,7 +27,7 @@ from typing import Protocol
 from pacsteward.archive import disk
 from pacsteward.archive.file_range import FileRange
 from pacsteward.archive.model import Location
-from pacsteward.archive.record import OBJECT, Description, Record, aligned, encode
+from pacsteward.archive.record import ALIGNMENT, OBJECT, Description, Record, aligned, encode
 from pacsteward.archive.segment import (
     HEAD_BYTES,
     IN_USE,
@@ -46,6 +46,7 @@ from pacsteward.dicom.header import Header
 __all__ = ["Landed", "Landing", "NoSpares", "Spares", "read_generation", "segment_path"]
 
 _NOT_STORED = "The instance was not stored."
+_ZEROS = memoryview(bytes(ALIGNMENT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,27 +212,27 @@ class Landing:
         Exhausted, Unavailable
             It was not added. Call `sync` for those before it, then `retire`.
         """
-        with disk.speaking(_NOT_STORED):
-            body_bytes = sum(map(len, data))
-            self._make_room(body_bytes + len(file_meta))
-            assert self._descriptor is not None
-            sequence = self._added_sequence + 1
-            head, check = encode(
-                description,
-                file_meta,
-                generation=self._generation,
-                sequence=sequence,
-                safe_sequence=self.safe_sequence,
-                data_size=size_bytes,
-                data_checksum=checksum,
-                previous=self._previous,
-            )
-            data_offset = self._offset + len(head)
-            end = data_offset + body_bytes
-            self._unwritten += (head, *data, bytes(aligned(end) - end))
-            self._offset = aligned(end)
-            self._previous = check
-            self._added_sequence = sequence
+        body_bytes = sum(map(len, data))
+        if self.must_turn_over(body_bytes + len(file_meta)):
+            with disk.speaking(_NOT_STORED):
+                self._turn_over()
+        sequence = self._added_sequence + 1
+        head, check = encode(
+            description,
+            file_meta,
+            generation=self._generation,
+            sequence=sequence,
+            safe_sequence=self.safe_sequence,
+            data_size=size_bytes,
+            data_checksum=checksum,
+            previous=self._previous,
+        )
+        data_offset = self._offset + len(head)
+        end = data_offset + body_bytes
+        self._offset = aligned(end)
+        self._unwritten += (head, *data, _ZEROS[: self._offset - end])
+        self._previous = check
+        self._added_sequence = sequence
         if description.object_container:
             location = Location(
                 "object", description.object_container, 0, description.object_offset, size_bytes
@@ -308,10 +309,8 @@ class Landing:
         """Name of the segment that is written to; empty when there is none."""
         return self._container
 
-    def _make_room(self, size_bytes: int) -> None:
-        """Begin another segment when this one is full; a record is never split."""
-        if not self.must_turn_over(size_bytes):
-            return
+    def _turn_over(self) -> None:
+        """Begin another segment, since a record is never split."""
         self.sync()
         self._close()
         self._begin_segment()
