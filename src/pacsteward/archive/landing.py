@@ -10,6 +10,12 @@ before it, and the next record is written in its place. When one does, the disk 
 something that had been acknowledged: the record is given with `Landed.is_damaged`, and the log
 goes on behind it.
 
+**Small batches** are written over zeros: whenever one makes the file longer, a mebibyte of them is
+written behind it. To sync what makes a file longer takes the disk three writes, since the file
+system notes the new length and blocks; to sync what is written over takes one (measured: 110 and
+60 us of CPU, and half the time). A large batch would pay more for the zeros than it saves; for
+those there are segments that were prepared ahead (`spares.py`).
+
 **After a failure.** A failed write or sync is never repeated on the same file: the segment is
 retired and the next record opens another one, which begins with the sequence after the last that
 was safe, and so cuts off whatever the failure left behind.
@@ -22,7 +28,7 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from pacsteward.archive import disk
 from pacsteward.archive.file_range import FileRange
@@ -47,6 +53,12 @@ __all__ = ["Landed", "Landing", "NoSpares", "Spares", "read_generation", "segmen
 
 _NOT_STORED = "The instance was not stored."
 _ZEROS = memoryview(bytes(ALIGNMENT))
+
+_SMALL_BYTES: Final = 128 << 10
+"""A batch of fewer costs more to sync where it makes the file longer than its share of zeros."""
+
+_AHEAD_BYTES: Final = 1 << 20
+_ZEROS_AHEAD: Final = memoryview(bytes(_AHEAD_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +121,7 @@ class Landing:
         self._generation = 0
         self._offset = 0
         self._written_to = 0
+        self._cleared_to = 0
         self._unwritten: list[bytes | memoryview] = []
         self._writer = disk.StraightWriter()
         self._previous = 0
@@ -161,6 +174,7 @@ class Landing:
         self._container = segment.container
         self._generation = segment.head.generation
         self._offset = self._written_to = offset
+        self._cleared_to = _whole_blocks(self._descriptor)
         self._previous = previous
         return last_sequence
 
@@ -275,8 +289,20 @@ class Landing:
             Call `retire`.
         """
         if self._unwritten:
+            self._clear_ahead()
             parts, self._unwritten = self._unwritten, []
             self._written_to = self._writer.write_all(self.descriptor, parts, self._written_to)
+
+    def _clear_ahead(self) -> None:
+        """Write zeros behind a small batch that makes the file longer, for those that follow it."""
+        end = self._offset
+        if end <= self._cleared_to:
+            return
+        is_small = end - self._written_to < _SMALL_BYTES
+        ahead = min(_AHEAD_BYTES, self._segment_bytes - end) if is_small else 0
+        self._cleared_to = end
+        if ahead > 0:
+            self._cleared_to = self._writer.write_all(self.descriptor, [_ZEROS_AHEAD[:ahead]], end)
 
     def retire(self) -> None:
         """Never write to this segment again; forget what was not synced."""
@@ -341,6 +367,7 @@ class Landing:
         self._container = container
         self._generation = generation
         self._offset = self._written_to = HEAD_BYTES
+        self._cleared_to = _whole_blocks(descriptor)
         self._previous = head.check
 
     def _close(self) -> None:
@@ -379,6 +406,10 @@ def landed_of(segment: Segment, record: Record, *, is_damaged: bool = False) -> 
         record.data_checksum,
         is_damaged=is_damaged,
     )
+
+
+def _whole_blocks(descriptor: int) -> int:
+    return os.fstat(descriptor).st_size & -ALIGNMENT
 
 
 def _trusted(file: FileRange, segment: Segment, indexed_sequence: int) -> Iterator[Record]:

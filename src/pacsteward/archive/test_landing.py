@@ -169,12 +169,41 @@ def test_no_block_with_something_acknowledged_in_it_is_written_again(
     assert [offset for offset, _ in written[1:]] == ends[:-1]
 
 
+def test_small_records_are_written_over_zeros_and_large_ones_are_not(tmp_path: Path) -> None:
+    """What makes a file longer takes the disk three writes to sync."""
+    landing = Landing(tmp_path, segment_bytes=64 << 20)
+    landing.open(0)
+    append(landing, "1.0")
+    landing.sync()
+    size = last_segment(tmp_path).stat().st_size
+    for number in range(1, 100):
+        append(landing, f"1.{number}")
+        landing.sync()
+    assert last_segment(tmp_path).stat().st_size == size
+    large = append(landing, "1.100", bytes(3 << 20))
+    landing.sync()
+    end = aligned(large.location.offset + large.location.length)
+    assert last_segment(tmp_path).stat().st_size == end
+    append(landing, "1.101")
+    landing.sync()
+    landing.close()
+    # A log that goes on does so before the zeros.
+    landing = Landing(tmp_path, segment_bytes=64 << 20)
+    landing.open(0)
+    size = last_segment(tmp_path).stat().st_size
+    assert append(landing, "1.102").location.offset < end + 3 * BLOCK_BYTES
+    landing.sync()
+    assert last_segment(tmp_path).stat().st_size == size
+    assert uids(tmp_path) == [f"1.{number}" for number in range(103)]
+
+
 def test_a_log_of_the_first_format_is_read_and_continued_in_another_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as first:
         first.setattr(record, "VERSION", 1)
         first.setattr(landing_module, "aligned", lambda offset: aligned(offset, 8))
+        first.setattr(landing_module, "_AHEAD_BYTES", 0)
         landing = opened(tmp_path)
         for number in range(3):
             append(landing, f"1.{number}")
