@@ -24,7 +24,7 @@ from pacsteward.archive.fixtures.sender import CT, EXPLICIT, data_set, meta
 from pacsteward.base.errors import PacstewardError
 from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.dicom.dimse import ProposedContext, connect
-from pacsteward.dicom.dimse.association import AssociationAborted
+from pacsteward.dicom.dimse.association_user import AssociationAborted
 from pacsteward.dicom.dimse.client import ClientAssociation
 from pacsteward.dicom.part10 import encode_part10_head
 

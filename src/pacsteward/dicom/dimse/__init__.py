@@ -19,7 +19,7 @@ and starts it. Who asks other systems uses `connect`. Everything else in this fo
 ===================  ===================================================================
 """
 
-from pacsteward.dicom.dimse.association import AssociationAborted
+from pacsteward.dicom.dimse.association_user import AssociationAborted
 from pacsteward.dicom.dimse.client import AssociationRefused, ClientAssociation, connect
 from pacsteward.dicom.dimse.events import (
     AssociationClosed,

@@ -9,8 +9,7 @@ Nothing here knows a SOP class. What it guards is the wire:
 
 - a length field is compared with the limits before a byte is read for it;
 - after the first malformed PDU nothing more is believed: what follows is thrown away unread;
-- three timers: ARTIM where the standard has it, the data set timer in the middle of a message, the
-  idle timer between two. Only whole PDUs count as signs of life, so dripping bytes does not help;
+- who is silent for too long is cut (`watch.py`); only whole PDUs count as signs of life;
 - the door reads on only while somebody takes what was read (`hold`, `release_hold`).
 
 References
@@ -25,13 +24,14 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol, cast
+from typing import cast
 
-from pacsteward.base.errors import Unavailable
+from pacsteward.dicom.dimse.association_user import AssociationAborted, AssociationUser
 from pacsteward.dicom.dimse.limits import Limits
 from pacsteward.dicom.dimse.machine import Action, Event, Machine, State
 from pacsteward.dicom.dimse.pdu import (
     HEADER,
+    P_DATA_HEADER,
     PDV_HEADER_SIZE,
     Abort,
     AssociateAccept,
@@ -48,6 +48,7 @@ from pacsteward.dicom.dimse.pdu import (
 )
 from pacsteward.dicom.dimse.receive_buffer import ChunkPool, ReceiveBuffer
 from pacsteward.dicom.dimse.user_information import AbortReason, ProtocolError
+from pacsteward.dicom.dimse.watch import Watch
 
 log = logging.getLogger("pacsteward.dicom.dimse")
 
@@ -55,13 +56,13 @@ WRITE_HIGH_WATER_BYTES = 512 * 1024
 WRITE_LOW_WATER_BYTES = 128 * 1024
 
 _CLOSING_PATIENCE_S = 1.0
-_PARTING_S = 0.05  # for the A-ABORT to a silent peer
 
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
-"""Linux only. Without it a sender with Nagle's algorithm on waits 40 ms for our delayed ACK in
-each message; the option is not sticky, so it is armed again before each receive."""
+"""Linux only. Without it a sender with Nagle's algorithm on waits 40 ms for our delayed ACK in the
+middle of a message. Setting it sends an ACK that is due, and the option is not sticky: it is set
+whenever more of a message must come. What is whole is acknowledged with our answer."""
 
-_READS_AT_A_TIME = 2_000  # Of one association; a sound sender's buffer holds a hundred PDVs.
+_READS_AT_A_TIME = 1_000  # Of one association; a sound sender's buffer holds a hundred PDVs.
 _EVENTS: dict[type[ControlPdu], Event] = {
     AssociateRequest: Event.ASSOCIATE_RQ_PDU,
     AssociateAccept: Event.ASSOCIATE_AC_PDU,
@@ -70,38 +71,6 @@ _EVENTS: dict[type[ControlPdu], Event] = {
     ReleaseReply: Event.RELEASE_RP_PDU,
     Abort: Event.ABORT_PDU,
 }
-
-
-class AssociationAborted(Unavailable):
-    """The association ended without release: by the peer, by us, or with its connection."""
-
-
-class AssociationUser(Protocol):
-    """Whom the upper layer serves; the indications and confirmations of PS3.8 chapter 7."""
-
-    def associate_indicated(self, request: AssociateRequest) -> None:
-        """Answer a peer who asks, with `accept` or `reject`, now or later."""
-        ...
-
-    def associate_confirmed(self, answer: AssociateAccept | AssociateReject) -> None:
-        """Take the peer's answer to our request."""
-        ...
-
-    def release_indicated(self) -> None:
-        """Answer a peer who wants to part, with `reply_to_release`."""
-        ...
-
-    def release_confirmed(self) -> None:
-        """Take note that the peer agreed to part."""
-        ...
-
-    def ended(self, how: str) -> None:
-        """Take note, once, that the association is over and why; nothing can be sent any more."""
-        ...
-
-    def disconnected(self) -> None:
-        """Take note that the connection is gone; the last call."""
-        ...
 
 
 class Association(asyncio.BufferedProtocol):
@@ -147,8 +116,8 @@ class Association(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
-        self._artim: asyncio.TimerHandle | None = None
-        self._watch: asyncio.TimerHandle | None = None
+        self._is_in_tls = False
+        self._watch = Watch(self, limits, self._close_connection)
         self._last_sign = self._loop.time()
         self._may_write = asyncio.Event()
         self._may_write.set()
@@ -159,9 +128,9 @@ class Association(asyncio.BufferedProtocol):
         self.received_size_bytes = 0
         self.sent_size_bytes = 0
         self._do: dict[Action, Callable[[ControlPdu | None], None]] = {
-            Action.CLOSE: self._do_close,
-            Action.START_ARTIM: self._do_start_artim,
-            Action.STOP_ARTIM: self._do_stop_artim,
+            Action.CLOSE: lambda _pdu: self._close_connection(),
+            Action.START_ARTIM: lambda _pdu: self._watch.start_artim(),
+            Action.STOP_ARTIM: lambda _pdu: self._watch.stop_artim(),
             Action.SEND_ASSOCIATE_RQ: self._do_send,
             Action.SEND_ASSOCIATE_AC: self._do_send,
             Action.SEND_ASSOCIATE_RJ: self._do_send,
@@ -199,6 +168,16 @@ class Association(asyncio.BufferedProtocol):
     def quiet_s(self) -> float:
         """Seconds since the last sign of life."""
         return self._loop.time() - self._last_sign
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether a message has begun to come and is not whole."""
+        return self._buffer.start != self._buffer.end or self.is_in_message()
+
+    @property
+    def is_our_turn(self) -> bool:
+        """Whether the peer waits for us, or a wait has a timer of its own."""
+        return self._is_held or self.is_busy()
 
     def accept(self, answer: AssociateAccept) -> None:
         """Let the requestor in."""
@@ -242,7 +221,7 @@ class Association(asyncio.BufferedProtocol):
 
         TLS would wait half a minute for the peer's goodbye; we do not.
         """
-        self._do_close(None)
+        self._close_connection()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING_PATIENCE_S):
                 await self._disconnected.wait()
@@ -266,12 +245,18 @@ class Association(asyncio.BufferedProtocol):
         if transport is None or transport.is_closing() or not self.is_established:
             raise self._over()
         self._machine.step(Event.P_DATA_REQUEST)
-        self.sent_size_bytes += sum(map(len, pieces))
         self._last_sign = self._loop.time()
         if len(pieces) == 1:
+            self.sent_size_bytes += len(pieces[0])
             transport.write(pieces[0])
         else:
+            self.sent_size_bytes += sum(map(len, pieces))
             transport.writelines(pieces)
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the peer has taken most of what was sent; else `drain` waits for that."""
+        return self._may_write.is_set()
 
     async def drain(self) -> None:
         """Wait until the peer has taken most of what was sent.
@@ -306,6 +291,7 @@ class Association(asyncio.BufferedProtocol):
         """Take over a new connection."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(WRITE_HIGH_WATER_BYTES, WRITE_LOW_WATER_BYTES)
+        self._is_in_tls = transport.get_extra_info("sslcontext") is not None
         self._socket = transport.get_extra_info("socket")
         if self._socket is not None:
             with suppress(OSError):  # a peer that is gone already: connection_lost follows
@@ -318,8 +304,8 @@ class Association(asyncio.BufferedProtocol):
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Return memory for the next bytes."""
-        if _QUICK_ACK is not None and self._socket is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+        if self._is_in_tls:
+            self._hasten()  # whether a message is whole is not known before its record is
         return self._buffer.room(self._wanted)
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -330,6 +316,13 @@ class Association(asyncio.BufferedProtocol):
             self._last_sign = self._loop.time()
         buffer.end += nbytes
         self._read()
+        if buffer.start != buffer.end or self.is_in_message():
+            self._hasten()
+
+    def _hasten(self) -> None:
+        """Have the kernel acknowledge at once what has come."""
+        if _QUICK_ACK is not None and self._socket is not None:
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
 
     def eof_received(self) -> bool:
         """Let asyncio close the connection: no PDU can follow."""
@@ -340,9 +333,7 @@ class Association(asyncio.BufferedProtocol):
         self._end("cut: the connection was closed by the peer" if exc is None else f"cut: {exc}")
         if self._machine.allows(Event.CONNECTION_CLOSED):
             self._advance(Event.CONNECTION_CLOSED)
-        for timer in (self._artim, self._watch):
-            if timer is not None:
-                timer.cancel()
+        self._watch.stop()
         self._transport = self._socket = None
         self._may_write.set()
         self._buffer.discard()
@@ -387,7 +378,9 @@ class Association(asyncio.BufferedProtocol):
         """Take all whole PDUs that are there, or the first of very many."""
         try:
             for _ in range(_READS_AT_A_TIME):
-                if self._is_held or self._is_deaf or not self._read_one():
+                if self._is_held or self._is_deaf:
+                    break
+                if not (self._read_fragment() or self._read_one()):
                     break
             else:
                 self._give_way()
@@ -395,6 +388,35 @@ class Association(asyncio.BufferedProtocol):
             self.refuse_input(error)
         if self._is_deaf:
             self._buffer.start = self._buffer.end = 0
+
+    def _read_fragment(self) -> bool:
+        """Take a whole P-DATA-TF PDU with one fragment: nearly all that ever comes.
+
+        Whatever is not quite as it should be is left to `_read_one`, which does the same in steps
+        and says what is wrong.
+        """
+        buffer = self._buffer
+        start = buffer.start
+        if self._pdu_rest or buffer.end - start < P_DATA_HEADER.size:
+            return False
+        pdu_type, length, item_length, context_id, control = P_DATA_HEADER.unpack_from(
+            buffer.view, start
+        )
+        end = start + HEADER.size + length
+        if (
+            pdu_type != PduType.P_DATA_TF
+            or item_length != length - 4
+            or not PDV_HEADER_SIZE <= length <= self._limits.received_pdu_size_bytes_max
+            or end > buffer.end
+            or self._machine.state is not State.ESTABLISHED  # DT-2 changes nothing
+        ):
+            return False
+        self._wanted = HEADER.size
+        self._last_sign = self._loop.time()
+        # Moved on before the call, since the listener may hold and let go again.
+        buffer.start = end
+        self.on_fragment(context_id, control, buffer.view[start + P_DATA_HEADER.size : end])
+        return True
 
     def _give_way(self) -> None:
         """Let other associations have their turn; a buffer may hold 150,000 fragments."""
@@ -498,7 +520,7 @@ class Association(asyncio.BufferedProtocol):
         is_ours = isinstance(pdu, Abort) and pdu.source == 2
         self._write(pdu if is_ours and pdu else Abort(2, AbortReason.UNEXPECTED_PDU))
 
-    def _do_close(self, _pdu: ControlPdu | None) -> None:
+    def _close_connection(self) -> None:
         self._is_deaf = True
         if self._transport is None:
             return
@@ -508,22 +530,13 @@ class Association(asyncio.BufferedProtocol):
         else:
             self._transport.close()
 
-    def _do_start_artim(self, _pdu: ControlPdu | None) -> None:
-        self._do_stop_artim(None)
-        self._artim = self._loop.call_later(self._limits.artim_s, self._artim_expired)
-
-    def _do_stop_artim(self, _pdu: ControlPdu | None) -> None:
-        if self._artim is not None:
-            self._artim.cancel()
-            self._artim = None
-
-    def _artim_expired(self) -> None:
-        self._artim = None
+    def artim_expired(self) -> None:
+        """End it: the peer did not do what it had to do in time."""
         self._is_deaf = True
         self._end(f"cut: silent for {self._limits.artim_s:g} s before any association (ARTIM)")
         if self._machine.allows(Event.ARTIM_EXPIRED):
             self._advance(Event.ARTIM_EXPIRED)
-        self._do_close(None)
+        self._close_connection()
 
     def _do_indicate_associate(self, pdu: ControlPdu | None) -> None:
         assert isinstance(pdu, AssociateRequest)
@@ -561,39 +574,10 @@ class Association(asyncio.BufferedProtocol):
             self._may_write.set()
             self._user.ended(how)
 
-    # The watch -----------------------------------------------------------------------------------
-
     def _established(self) -> None:
         self._last_sign = self._loop.time()
         self._buffer.rewind()
-        self._look_at_watch()
-
-    def _look_at_watch(self) -> None:
-        """Cut an association that shows no sign of life; look again soon if it does."""
-        if self._ended_how is not None:
-            return
-        quiet_s, limits = self.quiet_s, self._limits
-        is_inside = self.is_in_message() or self._buffer.start != self._buffer.end
-        again_s = min(limits.data_set_idle_s, limits.association_idle_s) / 20
-        if not (self.is_busy() or self._is_held):  # otherwise it is our turn
-            left_s = (limits.data_set_idle_s if is_inside else limits.association_idle_s) - quiet_s
-            if left_s <= 0 and is_inside:
-                self._cut(f"cut: silent for {quiet_s:.0f} s in the middle of a message")
-                return
-            if left_s <= 0:
-                self._cut(f"cut: idle for {quiet_s:.0f} s")
-                return
-            # Not a twentieth later than was said.
-            again_s = min(again_s, left_s)
-        self._watch = self._loop.call_later(max(again_s, 0.01), self._look_at_watch)
-
-    def _cut(self, how: str) -> None:
-        """End an association whose peer is silent, and its connection soon after.
-
-        Who was silent for so long will not close it either (PS3.8 9.1.5 gives it time for that).
-        """
-        self.abort(how)
-        self._loop.call_later(_PARTING_S, self._do_close, None)
+        self._watch.look()
 
 
 def _nobody_listens(_context_id: int, _control: int, _fragment: memoryview) -> None:

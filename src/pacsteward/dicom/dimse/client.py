@@ -33,7 +33,8 @@ from typing import Final
 from pacsteward.base.errors import Unavailable, Unsupported
 from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.dicom.dimse import message as dimse
-from pacsteward.dicom.dimse.association import Association, AssociationAborted
+from pacsteward.dicom.dimse.association import Association
+from pacsteward.dicom.dimse.association_user import AssociationAborted
 from pacsteward.dicom.dimse.conversation import Conversation
 from pacsteward.dicom.dimse.limits import Limits
 from pacsteward.dicom.dimse.message import CommandValue, Response

@@ -26,7 +26,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from typing import Final
 
 from pacsteward.dicom.dimse import message as dimse
-from pacsteward.dicom.dimse.association import Association, AssociationAborted
+from pacsteward.dicom.dimse.association import Association
+from pacsteward.dicom.dimse.association_user import AssociationAborted
 from pacsteward.dicom.dimse.failure import answer_for
 from pacsteward.dicom.dimse.limits import Limits
 from pacsteward.dicom.dimse.message import CommandSet, Response
@@ -40,6 +41,7 @@ from pacsteward.dicom.dimse.operation import (
 from pacsteward.dicom.dimse.outgoing import Outgoing
 from pacsteward.dicom.dimse.pdu import CONTROL_COMMAND, CONTROL_LAST
 from pacsteward.dicom.dimse.service import (
+    COMMAND_FIELDS,
     Answer,
     Answers,
     Caller,
@@ -55,6 +57,7 @@ from pacsteward.dicom.status import CANCEL
 log = logging.getLogger("pacsteward.dicom.dimse")
 
 _PENDING_BEFORE_A_BREATH: Final = 8
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class _Intake:
@@ -112,7 +115,7 @@ class Conversation:
         self._intake: _Intake | None = None
         self._operation: Operation | None = None
         self._next: tuple[int, CommandSet] | None = None
-        self._ready: asyncio.Queue[Operation] = asyncio.Queue()
+        self._waiter: asyncio.Future[None] | None = None
         self._pacing: asyncio.Task[None] | None = None
         self._is_over = False
         self.requests = 0
@@ -189,12 +192,12 @@ class Conversation:
         intake = self._intake
         if intake is None or intake.context_id != context_id:
             raise ProtocolError(f"A data set came on context {context_id} that nobody announced.")
-        intake.size += len(data)
-        if intake.size > self._limits.instance_size_bytes_max:
-            raise ProtocolError(
-                f"A data set is larger than {self._limits.instance_size_bytes_max} bytes."
-            )
-        if len(data):
+        if size := len(data):
+            intake.size += size
+            if intake.size > self._limits.instance_size_bytes_max:
+                raise ProtocolError(
+                    f"A data set is larger than {self._limits.instance_size_bytes_max} bytes."
+                )
             intake.take(data)
         if control & CONTROL_LAST:
             self._intake = None
@@ -209,12 +212,13 @@ class Conversation:
             raise ProtocolError(f"A command came on context {context_id}, which was not accepted.")
         if len(self._command) + len(data) > self._limits.command_set_size_bytes_max:
             raise ProtocolError("A command set is larger than allowed.")
-        self._command += data
-        self._command_context = context_id
-        if control & CONTROL_LAST:
-            command = dimse.decode_command_set(self._command)
-            self._command.clear()
-            self._command_arrived(context_id, command)
+        if not control & CONTROL_LAST:
+            self._command += data
+            self._command_context = context_id
+            return
+        whole = bytes(self._command) + data
+        self._command.clear()
+        self._command_arrived(context_id, dimse.decode_command_set(whole))
 
     def _command_arrived(self, context_id: int, command: CommandSet) -> None:
         field = dimse.number(command, dimse.COMMAND_FIELD)
@@ -269,26 +273,31 @@ class Conversation:
         self.requests += 1
         operation = self._operation = Operation(context_id, command, field)
         self._check_and_open(operation, message_id)
-
-        def take(fragment: memoryview) -> None:
-            operation.take(fragment, self._limits.identifier_size_bytes_max)
-            if operation.paced is not None and operation.paced.is_behind():
-                self._pace(operation, operation.paced)
-
-        def done() -> None:
-            operation.is_complete = True
-            self._ready.put_nowait(operation)
-
         if has_data_set(command):
-            self._intake = _Intake(context_id, take, done)
+            self._intake = _Intake(context_id, self._take, self._completed)
         else:
-            done()
+            self._completed()
+
+    def _take(self, fragment: memoryview) -> None:
+        """Take a fragment of the data set of the operation that is arriving."""
+        operation = self._operation
+        assert operation is not None
+        operation.take(fragment, self._limits.identifier_size_bytes_max)
+        paced = operation.paced
+        if paced is not None and paced.is_behind():
+            self._pace(operation, paced)
+
+    def _completed(self) -> None:
+        """Let the operation that arrived be answered."""
+        assert self._operation is not None
+        self._operation.is_complete = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _check_and_open(self, operation: Operation, message_id: int) -> None:
         """Open the operation at the service that serves it, or note why it is refused."""
-        try:
-            field = CommandField(operation.field)
-        except ValueError:
+        field = COMMAND_FIELDS.get(operation.field)
+        if field is None:
             operation.refusal = unknown_operation()
             return
         agreed = self._agreed[operation.context_id]
@@ -299,7 +308,7 @@ class Conversation:
             command_field=field,
             message_id=message_id,
             command=operation.command,
-            permissions=self._permissions or frozenset(),
+            permissions=self._permissions or _NONE,
             extended=agreed.extended,
             is_cancelled=lambda: operation.is_cancelled,
             channel=self.outgoing,
@@ -342,7 +351,7 @@ class Conversation:
         """Answer one operation after the other, until the association is over."""
         try:
             while not self._is_over:
-                operation = await self._ready.get()
+                operation = await self._complete_operation()
                 if self._pacing is not None:
                     await self._pacing
                     self._pacing = None
@@ -353,6 +362,14 @@ class Conversation:
         except Exception:
             log.exception("An association is cut because of a fault of ours.")
             self._link.abort("cut: a fault of ours")
+
+    async def _complete_operation(self) -> Operation:
+        """Wait until all of a request has arrived, and return its operation."""
+        while self._operation is None or not self._operation.is_complete:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        self._waiter = None
+        return self._operation
 
     def _done(self) -> None:
         """Make room for the next operation, which may be waiting already."""

@@ -91,6 +91,7 @@ _ELEMENT = struct.Struct("<HHI")
 _SHORT_ELEMENT = struct.Struct("<HHIH")
 _LONG_ELEMENT = struct.Struct("<HHII")
 _AT = struct.Struct("<HH")
+_GROUP_LENGTH_SIZE: Final = _LONG_ELEMENT.size
 
 _DIMSE_N_BY_REQUESTED: Final = frozenset(
     {CommandField.N_GET, CommandField.N_SET, CommandField.N_ACTION, CommandField.N_DELETE}
@@ -155,6 +156,7 @@ def decode_command_set(data: bytes | bytearray | memoryview) -> dict[int, Comman
         An element does not fit, is not of group 0000, or a number has another size than its VR.
     """
     command: dict[int, CommandValue] = {}
+    data = bytes(data)
     at, end = 0, len(data)
     while at < end:
         if end - at < _ELEMENT.size:
@@ -168,8 +170,12 @@ def decode_command_set(data: bytes | bytearray | memoryview) -> dict[int, Comman
                 f"Command element (0000,{element:04X}) claims {length} bytes where {end - at} are."
             )
         vr = _VR.get(element)
-        if vr is not None and length:
-            command[element] = _decode_value(vr, bytes(data[at : at + length]), element)
+        if vr == "US" and length == 2:  # most of them
+            command[element] = data[at] | data[at + 1] << 8
+        elif vr == "UI" and length:
+            command[element] = data[at : at + length].decode("latin-1").strip(" \0")
+        elif vr is not None and length:
+            command[element] = _decode_value(vr, data[at : at + length], element)
         at += length
     command.pop(0, None)
     return command
@@ -211,6 +217,45 @@ def response_command_set(
         command.update(_counters(answer.sub_operations))
     command.update(answer.extra)
     return command
+
+
+def store_response(context_id: int, request: CommandSet, answer: Answer) -> bytes:
+    """Return a plain answer to a C-STORE that names class and instance, as one P-DATA-TF PDU.
+
+    Those of an association differ in Message ID and instance: the rest is encoded once for each
+    length that the latter has.
+    """
+    instance = text(request, AFFECTED_SOP_INSTANCE_UID).encode("ascii", "replace")
+    if len(instance) % 2:
+        instance += b"\0"
+    before, between = _store_response_frame(
+        context_id,
+        text(request, AFFECTED_SOP_CLASS_UID),
+        answer.status,
+        answer.comment,
+        len(instance),
+    )
+    message_id = number(request, MESSAGE_ID) or 0
+    return b"".join((before, message_id.to_bytes(2, "little"), between, instance))
+
+
+@lru_cache(maxsize=1024)
+def _store_response_frame(
+    context_id: int, sop_class_uid: str, status: int, comment: str, instance_size: int
+) -> tuple[bytes, bytes]:
+    """Return what stands before the Message ID, and between it and the instance, which is last."""
+    request: dict[int, CommandValue] = {
+        AFFECTED_SOP_CLASS_UID: sop_class_uid,
+        COMMAND_FIELD: CommandField.C_STORE,
+        AFFECTED_SOP_INSTANCE_UID: "0" * instance_size,
+    }
+    command = response_command_set(request, Answer(status, comment=comment), has_data_set=False)
+    encoded = encode_command_set(command)
+    whole = p_data_header(context_id, CONTROL_COMMAND | CONTROL_LAST, len(encoded)) + encoded
+    earlier = [tag for tag in command if tag <= MESSAGE_ID_BEING_RESPONDED_TO]
+    begins_at = len(whole) - len(encoded) + _GROUP_LENGTH_SIZE
+    at = begins_at + sum(len(_encode_element(tag, command[tag])) for tag in earlier)
+    return whole[: at - 2], whole[at : len(whole) - instance_size]
 
 
 def error_comment(comment: str) -> str:

@@ -23,7 +23,6 @@ from pacsteward.dicom.dimse.service import (
     CommandField,
     DataSink,
     PacedSink,
-    PresentationContext,
     Request,
     Service,
 )
@@ -42,6 +41,9 @@ _NEEDS_DATA_SET: Final = frozenset(
 _HAS_NO_DATA_SET: Final = frozenset(
     {CommandField.C_ECHO, CommandField.N_GET, CommandField.N_DELETE}
 )
+_NEEDS_NO_ROLE: Final = frozenset({CommandField.N_EVENT_REPORT})
+"""Storage commitment providers often leave out role selection (PS3.7 D.3.3.4) on the association
+that they open for their report."""
 
 
 class Operation:
@@ -154,12 +156,20 @@ def objection(
     if service is None:
         comment = f"{message_name(field)} is not served on this context"
         return Answer(status.UNRECOGNIZED_OPERATION, comment=comment)
-    return (
-        _class_objection(request, context, service)
-        or _role_objection(field, context.as_scp if is_requestor else context.as_scu)
-        or (_permission_objection(request, service) if checks_permission else None)
-        or _data_set_objection(field, request.command)
-    )
+    named = request.affected_sop_class_uid
+    if named != context.abstract_syntax and (refusal := _class_objection(field, named, service)):
+        return refusal
+    if not (context.as_scp if is_requestor else context.as_scu) and field not in _NEEDS_NO_ROLE:
+        comment = "The role for this request was not negotiated"
+        return Answer(status.SOP_CLASS_NOT_SUPPORTED, comment=comment)
+    if checks_permission and service.permission not in request.permissions:
+        return Answer(status.NOT_AUTHORIZED, comment=f"Not authorized: {service.permission}")
+    if field in (_HAS_NO_DATA_SET if has_data_set(request.command) else _NEEDS_DATA_SET):
+        has_one = field in _HAS_NO_DATA_SET
+        comment = "This request has no data set" if has_one else "This request needs a data set"
+        tag = dimse.COMMAND_DATA_SET_TYPE
+        return Answer(status.MISTYPED_ARGUMENT, comment=comment, offending=(tag,))
+    return None
 
 
 def unknown_operation() -> Answer:
@@ -172,54 +182,17 @@ def has_data_set(command: CommandSet) -> bool:
     return command.get(dimse.COMMAND_DATA_SET_TYPE, dimse.NO_DATA_SET) != dimse.NO_DATA_SET
 
 
-def _class_objection(
-    request: Request, context: PresentationContext, service: Service
-) -> Answer | None:
-    """Compare the message's SOP class with its context's, PS3.7 9.1 and 10.1."""
-    named = request.affected_sop_class_uid
-    if named == context.abstract_syntax:
-        return None
+def _class_objection(field: CommandField, named: str, service: Service) -> Answer | None:
+    """Refuse a SOP class that is not its context's, PS3.7 9.1 and 10.1."""
+    tag = dimse.AFFECTED_SOP_CLASS_UID
     if not named:
         comment = "SOP Class UID is missing"
-        tag = dimse.AFFECTED_SOP_CLASS_UID
         return Answer(status.MISTYPED_ARGUMENT, comment=comment, offending=(tag,))
-    if request.command_field < CommandField.N_EVENT_REPORT:
+    if field < CommandField.N_EVENT_REPORT:
         comment = "SOP Class differs from that of the presentation context"
-        tag = dimse.AFFECTED_SOP_CLASS_UID
         return Answer(status.SOP_CLASS_NOT_SUPPORTED, comment=comment, offending=(tag,))
     # Messages of UPS Push travel on contexts of UPS Watch, Pull and Event (PS3.4 CC.2), those of a
     # Meta SOP Class on the context of the latter: DIMSE-N may differ within one service.
     if service.accepts(named):
         return None
     return Answer(status.NO_SUCH_SOP_CLASS, comment="No such SOP Class on this context")
-
-
-def _role_objection(field: CommandField, has_role: bool) -> Answer | None:
-    """Refuse a request in a role that was not agreed, PS3.7 D.3.3.4.
-
-    N-EVENT-REPORT is let pass: storage commitment providers often leave out role selection on the
-    association that they open for their report.
-    """
-    if has_role or field == CommandField.N_EVENT_REPORT:
-        return None
-    comment = "The role for this request was not negotiated"
-    return Answer(status.SOP_CLASS_NOT_SUPPORTED, comment=comment)
-
-
-def _permission_objection(request: Request, service: Service) -> Answer | None:
-    if service.permission in request.permissions:
-        return None
-    return Answer(status.NOT_AUTHORIZED, comment=f"Not authorized: {service.permission}")
-
-
-def _data_set_objection(field: CommandField, command: CommandSet) -> Answer | None:
-    """Compare what is announced with what the message must have, PS3.7 9.3 and 10.3."""
-    is_announced = has_data_set(command)
-    tag = dimse.COMMAND_DATA_SET_TYPE
-    if field in _NEEDS_DATA_SET and not is_announced:
-        comment = "This request needs a data set"
-        return Answer(status.MISTYPED_ARGUMENT, comment=comment, offending=(tag,))
-    if field in _HAS_NO_DATA_SET and is_announced:
-        comment = "This request has no data set"
-        return Answer(status.MISTYPED_ARGUMENT, comment=comment, offending=(tag,))
-    return None

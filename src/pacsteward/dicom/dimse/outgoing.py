@@ -22,9 +22,11 @@ from typing import Final
 from pacsteward.base.errors import Unsupported
 from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.dicom.dimse import message as dimse
-from pacsteward.dicom.dimse.association import Association, AssociationAborted
+from pacsteward.dicom.dimse.association import Association
+from pacsteward.dicom.dimse.association_user import AssociationAborted
 from pacsteward.dicom.dimse.limits import Limits
 from pacsteward.dicom.dimse.message import CommandSet, CommandValue, FragmentStream, Response
+from pacsteward.dicom.dimse.pdu import HEADER
 from pacsteward.dicom.dimse.service import Answer, CommandField, PresentationContext
 
 DataSet = bytes | memoryview | AsyncIterable[bytes | memoryview]
@@ -217,6 +219,26 @@ class Outgoing:
 
     async def answer(self, context_id: int, request: CommandSet, *answers: Answer) -> None:
         """Send answers, each with its command and data set, with one write."""
+        encoded = self._encode(context_id, request, answers)
+        if self._sending.locked():
+            async with self._sending:
+                self._link.send([encoded])
+                await self._link.drain()
+            return
+        # Whole messages, so nobody's are mixed with them.
+        self._link.send([encoded])
+        if not self._link.may_write:
+            async with self._sending:
+                await self._link.drain()
+
+    def answer_at_once(self, context_id: int, request: CommandSet, answer: Answer) -> bool:
+        """Send an answer if that needs no waiting, now or after it; return whether it was sent."""
+        if self._sending.locked() or not self._link.may_write:
+            return False
+        self._link.send([self._encode(context_id, request, (answer,))])
+        return True
+
+    def _encode(self, context_id: int, request: CommandSet, answers: Sequence[Answer]) -> bytes:
         pieces: list[bytes] = []
         heads: dict[tuple[int, str], list[bytes]] = {}
         for answer in answers:
@@ -231,12 +253,14 @@ class Outgoing:
                 pieces += heads[kind]
             if data_set is not None:
                 pieces += self._pdus(context_id, data_set, is_command=False)
-        async with self._sending:
-            self._link.send([b"".join(pieces)])
-            await self._link.drain()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _head(self, context_id: int, request: CommandSet, answer: Answer) -> list[bytes]:
         has_data_set = answer.data_set is not None
+        if answer.is_plain and not has_data_set and _is_store_of_one(request):
+            pdu = dimse.store_response(context_id, request, answer)
+            if len(pdu) <= self._peer_max + HEADER.size:
+                return [pdu]
         command = dimse.response_command_set(request, answer, has_data_set=has_data_set)
         return self._pdus(context_id, dimse.encode_command_set(command), is_command=True)
 
@@ -308,6 +332,15 @@ class Outgoing:
             "The association ended before the answer came.",
             why=f"It was {self._link.ended_how}.",
         )
+
+
+def _is_store_of_one(request: CommandSet) -> bool:
+    """Whether it is a C-STORE request that names class and instance, as all should."""
+    return (
+        request.get(dimse.COMMAND_FIELD) == CommandField.C_STORE
+        and dimse.AFFECTED_SOP_CLASS_UID in request
+        and dimse.AFFECTED_SOP_INSTANCE_UID in request
+    )
 
 
 def _expire(waiter: asyncio.Future[None]) -> None:

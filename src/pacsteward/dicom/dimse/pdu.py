@@ -51,7 +51,8 @@ PDV_HEADER: Final = struct.Struct(">IBB")
 """Item length, presentation context ID, message control header (PS3.8 9.3.5.1, Annex E.2)."""
 
 PDV_HEADER_SIZE: Final = PDV_HEADER.size
-_P_DATA_HEADER: Final = struct.Struct(">BxIIBB")
+P_DATA_HEADER: Final = struct.Struct(">BxIIBB")
+"""Both together: what comes before the fragment when a P-DATA-TF PDU holds one."""
 
 CONTROL_COMMAND: Final = 0x01
 """Bit of the message control header: the fragment belongs to a command set, not a data set."""
@@ -261,7 +262,7 @@ def decode_pdu(pdu_type: int, body: bytes) -> ControlPdu:
 
 def p_data_header(context_id: int, control: int, size_bytes: int) -> bytes:
     """Return what comes before a fragment of `size_bytes` that is a P-DATA-TF PDU of its own."""
-    return _P_DATA_HEADER.pack(
+    return P_DATA_HEADER.pack(
         PduType.P_DATA_TF, size_bytes + 6, size_bytes + 2, context_id, control
     )
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.dicom.dimse.quirks import Quirk
@@ -44,6 +44,10 @@ class CommandField(IntEnum):
     N_CREATE = 0x0140
     N_DELETE = 0x0150
     C_CANCEL = 0x0FFF
+
+
+COMMAND_FIELDS: Final = {int(field): field for field in CommandField}
+"""By number; to ask the enumeration raises an exception for each number that is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,3 +178,25 @@ def test_message_ids_never_are_zero():
     assert first_round[0] == 1
     assert 0 not in first_round
     assert next(numbers) == 1
+
+
+@given(
+    message_id=st.integers(0, 0xFFFF),
+    instance=st.text("0123456789.é", max_size=64),
+    status=st.sampled_from([0x0000, 0xB000, 0xA700]),
+    comment=st.text(max_size=80),
+)
+def test_answers_to_c_store_made_from_a_frame_are_those_made_from_values(
+    message_id, instance, status, comment
+):
+    request = {
+        dimse.AFFECTED_SOP_CLASS_UID: "1.2.840.10008.5.1.4.1.1.2",
+        dimse.COMMAND_FIELD: CommandField.C_STORE,
+        dimse.MESSAGE_ID: message_id,
+        dimse.AFFECTED_SOP_INSTANCE_UID: instance,
+    }
+    answer = Answer(status, comment=comment)
+    values = dimse.response_command_set(request, answer, has_data_set=False)
+    encoded = dimse.encode_command_set(values)
+    pieces = dimse.whole_pdus(7, encoded, is_command=True, peer_max=1 << 16)
+    assert dimse.store_response(7, request, answer) == b"".join(pieces)
