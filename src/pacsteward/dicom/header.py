@@ -4,7 +4,8 @@ What enters is a data set as it arrived, in any transfer syntax of the standard.
 `Header` with the text of the indexed attributes and the place of the pixel data. Every element's
 boundary is walked to the very end, since an object that was cut short must not be acknowledged;
 but only the few elements that are wanted are looked at, and a sequence of defined length is
-passed over in one step. An ordinary CT header takes some forty microseconds.
+passed over in one step. Where an object is laid out as one before it was, its elements are known to
+lie in the same places, and there is nothing to walk (`header_layout.py`).
 
 Real devices break PS3.5 in known ways, and an archive that refuses their images is no use. What
 can be read with certainty is read, and `Header.warnings` says what was wrong:
@@ -23,17 +24,16 @@ PS3.5 chapter 7 (data set, nested data sets), 6.2.2 (unknown VR), Annex A (trans
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from pacsteward.dicom import charset, vrs
 from pacsteward.dicom import header_tables as tables
-from pacsteward.dicom.attributes import vr_of
 from pacsteward.dicom.fragments import Fragments
-from pacsteward.dicom.header_walk import DEPTH_MAX, Found, HeaderWalk
+from pacsteward.dicom.header_layout import Layout, layout_of
+from pacsteward.dicom.header_texts import texts_of
+from pacsteward.dicom.header_walk import DEPTH_MAX, HeaderWalk
 from pacsteward.dicom.inflate import RATIO_MAX, SIZE_MAX, InflatingSource
 from pacsteward.dicom.uids import transfer_syntax
 
@@ -171,6 +171,18 @@ def read_header(
     Unsupported
         When the transfer syntax is none of the standard.
     """
+    kind = (transfer_syntax_uid, data.size, limits.depth)
+    model = _models.get(kind)
+    if model is not None:
+        values = model.layout.read(data)
+        if values is not None:
+            return _like(model.header, values)
+    header = _walked(data, transfer_syntax_uid, limits)
+    _learn(kind, data, header)
+    return header
+
+
+def _walked(data: Fragments, transfer_syntax_uid: str, limits: HeaderLimits) -> Header:
     syntax = transfer_syntax(transfer_syntax_uid)
     if syntax.is_deflated:
         source = InflatingSource(
@@ -192,6 +204,65 @@ def read_header(
     return _header(reader, data.size, transfer_syntax_uid, is_implicit_vr=is_implicit)
 
 
+# --- objects that are alike ----------------------------------------------------------------------
+
+_Kind = tuple[str, int, int]
+"""Transfer syntax, size and depth: objects that differ in these are not laid out alike."""
+
+_MODELS_MAX = 256
+_SEEN_MAX = 4096
+
+
+class _Model(NamedTuple):
+    """An object that was walked, for others that are laid out like it."""
+
+    layout: Layout
+    header: Header
+
+
+_models: dict[_Kind, _Model] = {}
+_seen: set[_Kind] = set()
+"""Kinds of which there was one object; a layout is worth its making from the second on."""
+
+
+def _learn(kind: _Kind, data: Fragments, header: Header) -> None:
+    """Remember how an object is laid out, when objects of its kind come again."""
+    model = _models.get(kind)
+    if model is not None and model.layout.has_credit():
+        return
+    if kind not in _seen:
+        if len(_seen) >= _SEEN_MAX:
+            _seen.clear()
+        _seen.add(kind)
+        return
+    _seen.discard(kind)
+    layout = None if header.warnings else layout_of(data, header, depth_max=kind[2])
+    if layout is None:
+        _models.pop(kind, None)
+        return
+    if len(_models) >= _MODELS_MAX:
+        _models.clear()
+    _models[kind] = _Model(layout, header)
+
+
+def _like(header: Header, values: dict[int, str]) -> Header:
+    """Return the header of an object that is laid out like another, with values of its own."""
+    take = values.get
+    return Header(
+        header.sop_class_uid,
+        take(tables.SOP_INSTANCE_UID, ""),
+        take(tables.STUDY_INSTANCE_UID, ""),
+        take(tables.SERIES_INSTANCE_UID, ""),
+        header.specific_character_set,
+        MappingProxyType(values),
+        header.request_attributes,
+        header.pixel_data,
+        header.size,
+        header.transfer_syntax_uid,
+        header.is_implicit_vr,
+    )
+
+
 # --- from bytes to text --------------------------------------------------------------------------
 
 
@@ -200,7 +271,7 @@ def _header(
 ) -> Header:
     raw_character_set = reader.found.get(tables.SPECIFIC_CHARACTER_SET, (0, b""))[1]
     character_set = raw_character_set.decode("latin-1").strip(" \0")
-    values = _texts(reader.found, character_set, reader.order)
+    values = texts_of(reader.found, character_set, reader.order)
     take = values.get
     pixels = reader.pixels
     header = Header(
@@ -211,7 +282,8 @@ def _header(
         specific_character_set=character_set,
         values=MappingProxyType(values),
         request_attributes=tuple(
-            _request_attributes(_texts(item, character_set, reader.order)) for item in reader.items
+            _request_attributes(texts_of(item, character_set, reader.order))
+            for item in reader.items
         ),
         pixel_data=None
         if pixels is None
@@ -244,56 +316,6 @@ def _request_attributes(item: dict[int, str]) -> RequestAttributes:
         item.get(tables.SCHEDULED_PROCEDURE_STEP_ID, ""),
         item.get(tables.ACCESSION_NUMBER, ""),
     )
-
-
-_DICTIONARY_VR = {tag: vr_of(tag) for tag in tables.WANTED}
-_BINARY_TAGS = frozenset(tag for tag, vr in _DICTIONARY_VR.items() if vr in vrs.NUMBER_CODES)
-_PLAIN = bytes(range(0x20, 0x7F)) + b"\0"
-_SEPARATOR = b"\x1e"
-
-
-def _texts(found: Found, character_set: str, order: tables.Order) -> dict[int, str]:
-    """Return raw values as text without padding, several values separated by backslashes.
-
-    Most headers hold plain ASCII only. Then all texts are decoded at once. Takes the binary
-    numbers out of ``found``.
-    """
-    numbers = {tag: found.pop(tag) for tag in _BINARY_TAGS if tag in found}
-    tags = list(found)
-    joined = _SEPARATOR.join([raw for _, raw in found.values()])
-    if tags and joined.translate(None, _PLAIN) == _SEPARATOR * (len(tags) - 1):
-        values = joined.decode("ascii").split("\x1e")
-        texts = {tag: value.strip(" \0") for tag, value in zip(tags, values, strict=True)}
-    else:
-        texts = {tag: _text(tag, *found[tag], character_set, order) for tag in tags}
-    for tag, text in texts.items():
-        if "\0" in text and _DICTIONARY_VR[tag] != "UI":
-            # Some writers leave the rest of a buffer behind the end of a text. Databases refuse
-            # the character. In a UID it would make another UID of two: that is left as it is, and
-            # whoever checks the UID refuses it.
-            text = texts[tag] = text.replace("\0", "")
-        if "\\" in text and _DICTIONARY_VR[tag] not in vrs.SINGLE_VALUED:
-            texts[tag] = "\\".join([part.strip(" \0") for part in text.split("\\")])
-    for tag, number in numbers.items():
-        texts[tag] = _text(tag, *number, character_set, order)
-    return texts
-
-
-def _text(tag: int, letters: int, raw: bytes, character_set: str, order: tables.Order) -> str:
-    vr = order.vrs[letters]
-    if not vr or vr == "UN":
-        vr = _DICTIONARY_VR[tag]
-    if vr == "US" and len(raw) == 2:
-        return str(int.from_bytes(raw, order.name))
-    if vr in vrs.NUMBER_CODES:
-        return _decimal(raw, order.prefix, vrs.NUMBER_CODES[vr])
-    return charset.decode(raw, character_set, is_person_name=vr == "PN").strip(" \0")
-
-
-def _decimal(raw: bytes, prefix: str, code: str) -> str:
-    count = len(raw) // struct.calcsize(code)
-    numbers = struct.unpack_from(f"{prefix}{count}{code}", raw)
-    return "\\".join(map(str, numbers))
 
 
 def _number(text: str | None) -> int:

@@ -133,6 +133,10 @@ class HeaderWalk:
         """Walk the whole data set."""
         self._walk(0, None, self.found, self.order, 0, is_implicit=is_implicit)
 
+    def end_of_sequence(self, position: int, length: int, vr: str, *, is_implicit: bool) -> int:
+        """Return the offset after a sequence at the top level whose value begins at `position`."""
+        return self._pass_sequence(position, length, vr, self.order, 0, is_implicit, None)
+
     def _walk(
         self,
         position: int,

@@ -231,13 +231,6 @@ class Outgoing:
             async with self._sending:
                 await self._link.drain()
 
-    def answer_at_once(self, context_id: int, request: CommandSet, answer: Answer) -> bool:
-        """Send an answer if that needs no waiting, now or after it; return whether it was sent."""
-        if self._sending.locked() or not self._link.may_write:
-            return False
-        self._link.send([self._encode(context_id, request, (answer,))])
-        return True
-
     def _encode(self, context_id: int, request: CommandSet, answers: Sequence[Answer]) -> bytes:
         pieces: list[bytes] = []
         heads: dict[tuple[int, str], list[bytes]] = {}
