@@ -376,47 +376,54 @@ class Association(asyncio.BufferedProtocol):
 
     def _read(self) -> None:
         """Take all whole PDUs that are there, or the first of very many."""
+        left = _READS_AT_A_TIME
         try:
-            for _ in range(_READS_AT_A_TIME):
-                if self._is_held or self._is_deaf:
+            while left > 0 and not (self._is_held or self._is_deaf):
+                taken = self._read_fragments(left) or self._read_one()
+                if not taken:
                     break
-                if not (self._read_fragment() or self._read_one()):
-                    break
+                left -= taken
             else:
-                self._give_way()
+                if left <= 0:
+                    self._give_way()
         except ProtocolError as error:
             self.refuse_input(error)
         if self._is_deaf:
             self._buffer.start = self._buffer.end = 0
 
-    def _read_fragment(self) -> bool:
-        """Take a whole P-DATA-TF PDU with one fragment: nearly all that ever comes.
+    def _read_fragments(self, count_max: int) -> int:
+        """Take P-DATA-TF PDUs that hold one fragment, nearly all that ever come; return how many.
 
         Whatever is not quite as it should be is left to `_read_one`, which does the same in steps
         and says what is wrong.
         """
-        buffer = self._buffer
-        start = buffer.start
-        if self._pdu_rest or buffer.end - start < P_DATA_HEADER.size:
-            return False
-        pdu_type, length, item_length, context_id, control = P_DATA_HEADER.unpack_from(
-            buffer.view, start
-        )
-        end = start + HEADER.size + length
-        if (
-            pdu_type != PduType.P_DATA_TF
-            or item_length != length - 4
-            or not PDV_HEADER_SIZE <= length <= self._limits.received_pdu_size_bytes_max
-            or end > buffer.end
-            or self._machine.state is not State.ESTABLISHED  # DT-2 changes nothing
-        ):
-            return False
-        self._wanted = HEADER.size
-        self._last_sign = self._loop.time()
-        # Moved on before the call, since the listener may hold and let go again.
-        buffer.start = end
-        self.on_fragment(context_id, control, buffer.view[start + P_DATA_HEADER.size : end])
-        return True
+        buffer, machine = self._buffer, self._machine
+        longest = self._limits.received_pdu_size_bytes_max
+        count = 0
+        while count < count_max and not (self._pdu_rest or self._is_held or self._is_deaf):
+            start = buffer.start
+            if buffer.end - start < P_DATA_HEADER.size:
+                break
+            pdu_type, length, item_length, context_id, control = P_DATA_HEADER.unpack_from(
+                buffer.view, start
+            )
+            end = start + HEADER.size + length
+            if (
+                pdu_type != PduType.P_DATA_TF
+                or item_length != length - 4
+                or not PDV_HEADER_SIZE <= length <= longest
+                or end > buffer.end
+                or machine.state is not State.ESTABLISHED  # DT-2 changes nothing
+            ):
+                break
+            count += 1
+            # Moved on before the call, since the listener may hold and let go again.
+            buffer.start = end
+            self.on_fragment(context_id, control, buffer.view[start + P_DATA_HEADER.size : end])
+        if count:
+            self._wanted = HEADER.size
+            self._last_sign = self._loop.time()
+        return count
 
     def _give_way(self) -> None:
         """Let other associations have their turn; a buffer may hold 150,000 fragments."""

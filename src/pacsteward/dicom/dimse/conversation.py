@@ -282,7 +282,14 @@ class Conversation:
         """Take a fragment of the data set of the operation that is arriving."""
         operation = self._operation
         assert operation is not None
-        operation.take(fragment, self._limits.identifier_size_bytes_max)
+        sink = operation.sink
+        if sink is None:
+            operation.collect(fragment, self._limits.identifier_size_bytes_max)
+            return
+        try:
+            sink.write(fragment)
+        except Exception as error:  # noqa: BLE001 - any fault of a room becomes an answer
+            operation.fail(error)
         paced = operation.paced
         if paced is not None and paced.is_behind():
             self._pace(operation, paced)

@@ -91,20 +91,15 @@ class Operation:
         if self.sink is not None and hasattr(self.sink, "is_behind"):
             self.paced = cast(PacedSink, self.sink)
 
-    def take(self, fragment: memoryview, size_max: int) -> None:
-        """Pass a fragment of the data set on to where it goes.
+    def collect(self, fragment: memoryview, size_max: int) -> None:
+        """Keep a fragment of a data set that goes to no sink, unless it is drained.
 
         Parameters
         ----------
         size_max
-            Of a data set that is collected.
+            Of the whole data set.
         """
-        if self.sink is not None:
-            try:
-                self.sink.write(fragment)
-            except Exception as error:  # noqa: BLE001 - any fault of a room becomes an answer
-                self.fail(error)
-        elif self.collected is not None:
+        if self.collected is not None:
             if len(self.collected) + len(fragment) > size_max:
                 self.fail(Exhausted(f"The data set has more than {size_max} bytes."))
             else:
