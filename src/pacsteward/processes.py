@@ -292,6 +292,11 @@ class _WebServer(uvicorn.Server):
         self._tell_ready()
         threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
 
+    async def shutdown(self, sockets: Any = None) -> None:
+        """End, and let whoever runs this tidy up: uvicorn would end the process by the signal."""
+        await super().shutdown(sockets)
+        self._captured_signals.clear()
+
     def _protocol(self) -> asyncio.Protocol:
         make: Any = self.config.http_protocol_class
         made: asyncio.Protocol = make(

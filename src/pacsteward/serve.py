@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import resource
 import sys
 import time
@@ -53,6 +54,7 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
     password = first_steps(place)
     _log_to(place, "supervisor")
     _allow_open_files()
+    _send_no_telemetry()
     chosen = (only,) if only else tuple(Kind)
     company = WebCompany.of(place) if Kind.WEB in chosen else None
     runs = _runs(chosen, company)
@@ -62,8 +64,11 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
         supervisor.start()
     except ChildFailed as failed:
         # The process itself or the log has said why.
+        _tell(password)
         return failed.exit_code
-    if not supervisor.is_stopping:
+    if supervisor.is_stopping:
+        _tell(password)
+    else:
         _greet(place, password, chosen, seconds=time.monotonic() - began)
     return supervisor.watch()
 
@@ -74,6 +79,12 @@ def _allow_open_files() -> None:
     allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+def _send_no_telemetry() -> None:
+    """Forget what a machine says to OpenTelemetry: FastAPI reads it, and fails at some of it."""
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        del os.environ[name]
 
 
 def _supervisor(named: Mapping[str, Run], company: WebCompany) -> Supervisor:
@@ -131,7 +142,7 @@ def _greet(place: Place, password: str | None, kinds: Collection[Kind], *, secon
     if Kind.WEB in kinds:
         lines.append(f"  console   {web}/")
     if password:
-        lines.append(f"  sign in   admin, password {password}  (shown this once)")
+        lines.append(_sign_in(password))
     if Kind.DOORS in kinds:
         lines.append(f"  DICOM     {ae_title} at {server.host}:{server.dimse_port}")
     if Kind.WEB in kinds:
@@ -143,6 +154,16 @@ def _greet(place: Place, password: str | None, kinds: Collection[Kind], *, secon
             "HTTP, and trust the network that DICOM is on"
         )
     print("\n".join(lines), flush=True)
+
+
+def _tell(password: str | None) -> None:
+    """Give the password that was just made, although nothing came of the start."""
+    if password:
+        print(_sign_in(password), flush=True)
+
+
+def _sign_in(password: str) -> str:
+    return f"  sign in   admin, password {password}  (shown this once)"
 
 
 def _is_this_machine(host: str) -> bool:

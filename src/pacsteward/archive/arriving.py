@@ -19,14 +19,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from binascii import b2a_base64
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pacsteward.archive.arena import ReceivingArena, SharedChunk
 from pacsteward.archive.examine import too_large
-from pacsteward.archive.hand_in import hand_over
+from pacsteward.archive.hand_in import TooLong, hand_over
+from pacsteward.archive.incoming import SMALL_BYTES
 from pacsteward.archive.line import Line, Lines, Undelivered, meta_fields, origin_text
 from pacsteward.archive.messages import error_of, keeper_is_away, result_of
 from pacsteward.archive.model import Origin, StoreResult
@@ -47,11 +50,10 @@ INLINE_MAX: Final = 128 << 10
 PLACES_MAX: Final = 16_384
 """Of one message, so that its text stays below what the keeper takes."""
 
-_SMALL_BYTES: Final = 256
-"""Fragments up to this are copied together."""
-
 _AGAIN_AFTER_S: Final = 0.5
 
+
+_log = logging.getLogger(__name__)
 
 DoorLine = Line[ReceivingArena]
 
@@ -120,7 +122,10 @@ class Arrivals:
                 await self._line.ended.wait()
                 self._line = None
             await asyncio.sleep(_AGAIN_AFTER_S)
-            self._line = await lines.get()
+            try:
+                self._line = await lines.get()
+            except Exception:  # noqa: BLE001 - whatever it was, the next try may do
+                _log.exception("The doors could not be connected with the keeper.")
 
     def begin_chunk(self) -> SharedChunk | None:
         """Give another piece of the shared memory to receive into; None when there is none."""
@@ -143,6 +148,9 @@ class Arrivals:
 
 class Pieces(list[bytes | memoryview]):
     """Parts of a data set; while they are here, nothing else is received where they lie."""
+
+    def hold(self) -> None:
+        """Go on having them."""
 
     def release(self) -> None:
         """Have none any more."""
@@ -171,7 +179,10 @@ class ArrivingInstance:
         self._pieces = Pieces()
         self._places: list[int | str] = []
         self._unsent_bytes = 0
+        """Of `_pieces`."""
         self._inline_bytes = 0
+        self._has_begun = False
+        """Whether the keeper has a part of it."""
         self._small = bytearray()
         self._ahead_bytes = 0
         self._parts: set[asyncio.Future[Any]] = set()
@@ -183,12 +194,11 @@ class ArrivingInstance:
             return
         length = len(fragment)
         self._size_bytes += length
-        self._unsent_bytes += length
         if self._size_bytes > self._rules.largest_object_bytes:
             self._fail(too_large(self._meta, self._rules.largest_object_bytes))
             return
         self._checksum = checksum_of(fragment, self._checksum)
-        if length <= _SMALL_BYTES:
+        if length <= SMALL_BYTES:
             self._small += fragment
             if len(self._small) >= INLINE_MAX:
                 self._put_small()
@@ -202,6 +212,7 @@ class ArrivingInstance:
             return
         self._pieces.append(fragment)
         self._places += place, length
+        self._unsent_bytes += length
         if self._unsent_bytes >= PART_BYTES and self._is_part():
             self._send_part()
 
@@ -233,35 +244,37 @@ class ArrivingInstance:
             raise self._failure
         if self._small:
             self._put_small()
-        is_whole = self._unsent_bytes == self._size_bytes <= self._rules.big_object_bytes
-        if not is_whole and self._places:
-            self._send_part()
-        # The pieces are the keeper's until the answer, whatever becomes of the one who waits.
-        pieces, places = self._pieces, self._places
+        is_whole = not self._has_begun and self._size_bytes <= self._rules.big_object_bytes
         try:
             if is_whole:
-                return await hand_over(
-                    self._line,
-                    self._origin,
-                    self._meta,
-                    pieces,
-                    places,
-                    checksum=self._checksum,
-                    received_at=self._rules.clock.now(),
-                    limits=self._rules.header_limits,
-                    held=pieces,
-                )
-            message = json.dumps(("end", self._transfer)).encode()
-            fields = await self._line.ask(message, pieces)
+                with suppress(TooLong):
+                    return await self._hand_over()
+            if self._places or not self._has_begun:
+                self._send_part()
+            message = ("end", self._transfer, self._size_bytes, self._checksum)
+            fields = await self._line.ask(json.dumps(message).encode(), Pieces())
         except Undelivered:
             raise keeper_is_away() from None
         if "error" in fields:
             raise error_of(fields["error"])
         return result_of(fields["result"])
 
+    async def _hand_over(self) -> StoreResult:
+        return await hand_over(
+            self._line,
+            self._origin,
+            self._meta,
+            self._pieces,
+            self._places,
+            checksum=self._checksum,
+            received_at=self._rules.clock.now(),
+            limits=self._rules.header_limits,
+            held=self._pieces,
+        )
+
     def abandon(self) -> None:
         """Leave nothing behind."""
-        if self._unsent_bytes != self._size_bytes:
+        if self._has_begun:
             self._tell("drop", self._transfer)
         self._pieces = Pieces()
         self._places = []
@@ -287,10 +300,12 @@ class ArrivingInstance:
         if self._inline_bytes + len(data) > INLINE_MAX:
             self._send_part()
         self._pieces.append(data)
+        self._unsent_bytes += len(data)
         self._places.append(b2a_base64(data, newline=False).decode("ascii"))
         self._inline_bytes += len(data)
 
     def _send_part(self) -> None:
+        self._has_begun = True
         size_bytes, self._unsent_bytes, self._inline_bytes = self._unsent_bytes, 0, 0
         pieces, self._pieces = self._pieces, Pieces()
         places, self._places = self._places, []

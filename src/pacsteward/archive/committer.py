@@ -171,6 +171,8 @@ class Committer:
 
     def _write_batch(self, batch: Sequence[Ticket]) -> None:
         assert self._arbiter is not None
+        # Who waited for another one of its UID may have been told of a failure with that one.
+        batch = [ticket for ticket in batch if not ticket.is_answered]
         unwritten = list(batch)
         try:
             unwritten = self._arbiter.screen(batch)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pacsteward.archive.arena import Arena, Parcel, Shelf
 from pacsteward.archive.client import TIMEOUT_S
-from pacsteward.archive.hand_in import hand_over
+from pacsteward.archive.hand_in import TooLong, hand_over
 from pacsteward.archive.line import Line, Lines, Undelivered
 from pacsteward.archive.model import Origin, StoreResult
 from pacsteward.archive.record import checksum_of
@@ -61,8 +61,6 @@ class Courier(Line[Arena]):
         checksum = 0
         for piece in pieces:
             checksum = checksum_of(piece, checksum)
-        # Until the answer the memory is the keeper's, whatever becomes of the one who waits.
-        parcel.hold()
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return await hand_over(
@@ -76,7 +74,7 @@ class Courier(Line[Arena]):
                     limits=self._settings.header_limits,
                     held=parcel,
                 )
-        except TimeoutError:
+        except (TimeoutError, TooLong):
             raise Undelivered from None
 
 

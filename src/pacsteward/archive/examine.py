@@ -29,6 +29,9 @@ from pacsteward.dicom.uids import (
     transfer_syntax,
 )
 
+READ_ASIDE_BYTES: Final = 1 << 20
+"""The header of a larger object is read in a thread: it may have a hundred thousand elements."""
+
 _DOUBTS: Final = {
     "missing": "It has no Patient ID (0010,0020); it is kept, and nobody is its patient yet.",
     "illegal": "Its Patient ID (0010,0020) is not one that DICOM allows; it is kept as it is.",

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from pacsteward.archive.examine import examined
+from pacsteward.archive.examine import READ_ASIDE_BYTES, examined
 from pacsteward.archive.line import Held, Line
-from pacsteward.archive.messages import error_of, result_of
+from pacsteward.archive.messages import TEXT_MAX, error_of, result_of
 from pacsteward.archive.model import Origin, Outcome, StoreResult
 from pacsteward.archive.ready import Places, packed
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import HeaderLimits, read_header
 from pacsteward.dicom.part10 import FileMeta
 
-_READ_ASIDE_BYTES: Final = 1 << 20
-"""The header of a larger object is read in a thread: it may have a hundred thousand elements."""
+
+class TooLong(Exception):
+    """What would be said of an instance is longer than the keeper reads."""
 
 
 async def hand_over(
@@ -49,15 +50,20 @@ async def hand_over(
         It could not be kept; the sender should try again.
     Undelivered
         The keeper went away.
+    TooLong
+        What the header says does not fit into one message; nothing was sent.
     """
     data = Fragments(pieces)
     syntax = meta.transfer_syntax_uid
-    if data.size > _READ_ASIDE_BYTES:
+    if data.size > READ_ASIDE_BYTES:
         header = await asyncio.to_thread(read_header, data, syntax, limits)
     else:
         header = read_header(data, syntax, limits)
     found = examined(header, meta, origin, received_at)
-    fields = await line.ask(packed(found, data.size, checksum, places), held)
+    text = packed(found, data.size, checksum, places)
+    if len(text) > TEXT_MAX:
+        raise TooLong
+    fields = await line.ask(text, held)
     if fields is None:
         return StoreResult(
             Outcome.STORED,

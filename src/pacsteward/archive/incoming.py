@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from pacsteward.archive import disk
-from pacsteward.archive.examine import Examined, examined, not_stored, too_large
+from pacsteward.archive.examine import READ_ASIDE_BYTES, Examined, examined, not_stored, too_large
 from pacsteward.archive.model import Origin, StoreResult
 from pacsteward.archive.record import checksum_of
 from pacsteward.archive.spool import Spool
@@ -32,10 +32,7 @@ from pacsteward.dicom.part10 import FileMeta, encode_part10_head
 
 T = TypeVar("T")
 
-_READ_ASIDE_BYTES: Final = 1 << 20
-"""The header of a larger object is read in a thread: it may have a hundred thousand elements."""
-
-_SMALL_BYTES: Final = 256
+SMALL_BYTES: Final = 256
 """Fragments up to this are copied together: a reference to one takes more room than that, and
 keeps the whole buffer that it came in."""
 
@@ -89,7 +86,7 @@ class IncomingInstance:
             self._fail(too_large(self._meta, self._reception.largest_object_bytes))
             return
         self._checksum = checksum_of(fragment, self._checksum)
-        if len(fragment) <= _SMALL_BYTES:
+        if len(fragment) <= SMALL_BYTES:
             self._small += fragment
             if len(self._small) >= _TOGETHER_BYTES:
                 self._flush_small()
@@ -122,7 +119,7 @@ class IncomingInstance:
         self._flush_small()
         if self._failure is not None:
             raise self._failure
-        if self._spool is None and self._size_bytes <= _READ_ASIDE_BYTES:
+        if self._spool is None and self._size_bytes <= READ_ASIDE_BYTES:
             ticket = self._ticket(loop, _Patient(loop=loop))
         else:
             ticket = await self._ticket_aside(loop)

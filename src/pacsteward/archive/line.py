@@ -23,7 +23,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from pacsteward.archive.arena import SharedMemory
 from pacsteward.archive.client import answer_on, connected
-from pacsteward.archive.messages import HEAD, STORED
+from pacsteward.archive.messages import HEAD, STORED, TEXT_MAX
 from pacsteward.archive.model import Origin
 from pacsteward.base.errors import Unavailable
 from pacsteward.dicom.part10 import FileMeta
@@ -39,6 +39,10 @@ class Undelivered(Exception):
 
 class Held(Protocol):
     """Memory that a message speaks of."""
+
+    def hold(self) -> None:
+        """Take note that it is the keeper's."""
+        ...
 
     def release(self) -> None:
         """Take note that the keeper has done with it."""
@@ -77,16 +81,18 @@ class Line(asyncio.Protocol, Generic[MemoryT]):
         Parameters
         ----------
         held
-            Is referred to, and then released when the answer is there: it is the keeper's until
-            then, whatever becomes of the one who waits.
+            Is held, and released when the answer is there: it is the keeper's until then, whatever
+            becomes of the one who waits.
 
         Raises
         ------
         Undelivered
-            The keeper went away; so does the answer, when that happens later.
+            The keeper went away, or would not read so long a text; so does the answer, when it
+            goes away later.
         """
-        if self._transport is None or self.memory.is_retired:
+        if self._transport is None or self.memory.is_retired or len(text) > TEXT_MAX:
             raise Undelivered
+        held.hold()
         self._number += 1
         answer: asyncio.Future[Any] = self.loop.create_future()
         self._waiting[self._number] = answer, held
@@ -111,7 +117,8 @@ class Line(asyncio.Protocol, Generic[MemoryT]):
         self.memory.retire()
         self._transport = None
         self.ended.set()
-        # Parcels stay held: a keeper that still runs may be writing them.
+        # Parcels stay held: a keeper that still runs may be writing them. It may be writing what
+        # associations received, too, and that memory is retired.
         waiting, self._waiting = self._waiting, {}
         for answer, _held in waiting.values():
             if not answer.done():
@@ -132,6 +139,8 @@ class Line(asyncio.Protocol, Generic[MemoryT]):
         del self._received[:start]
 
     def _answered(self, number: int, fields: Any) -> None:
+        if number not in self._waiting:
+            return  # nobody asked
         answer, held = self._waiting.pop(number)
         held.release()
         if not answer.done():
@@ -172,17 +181,17 @@ class Lines(Generic[LineT]):
         return await asyncio.shield(self._coming)
 
     async def _open(self) -> LineT | None:
-        line = self._make_line()
-        memory = line.memory
+        self._line = None
         try:
+            line = self._make_line()
             try:
-                connection = await asyncio.to_thread(_greet, self._run_folder, memory)
+                connection = await asyncio.to_thread(_greet, self._run_folder, line.memory)
             finally:
-                memory.close_descriptor()
+                line.memory.close_descriptor()
             await line.loop.create_unix_connection(lambda: line, sock=connection)
         except (OSError, Unavailable):
+            # No keeper; or no descriptor or memory is free.
             self._again_at = time.monotonic() + AGAIN_AFTER_S
-            self._line = None
         else:
             self._line = line
         return self._line

@@ -1,7 +1,8 @@
 """What the keeper and other processes say to each other: heads, results, errors.
 
 Each message begins with a head of twelve bytes, big endian: size of the text (4), and a number (8)
-whose meaning `handover.py` and `sharing.py` give. The text is JSON.
+whose meaning `handover.py` and `sharing.py` give. The text is JSON,
+or what `ready.py` says, or `STORED`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any, Final
 
 from pacsteward.archive.model import DoesNotMatch, Outcome, StoreResult
 from pacsteward.base.errors import Broken, PacstewardError, Unavailable
+
+TEXT_MAX: Final = 1 << 20
+"""Of what is said in shared memory: places of an instance in the smallest pieces, and more."""
 
 HEAD: Final = struct.Struct(">IQ")
 
@@ -73,4 +77,14 @@ def keeper_is_away() -> Unavailable:
         "The archive's keeper does not answer.",
         why="The keeper's process is not running, or is just being restarted.",
         remedy="Start it, or try again in a moment.",
+    )
+
+
+def not_understood(error: Exception) -> Unavailable:
+    """Return what is to be said to a request that makes no sense."""
+    # Not `Invalid`: a sender would take that for the last word on its object.
+    return Unavailable(
+        "A request to the keeper was not understood.",
+        why=f"{type(error).__name__}.",
+        remedy="See that all processes are of one version.",
     )

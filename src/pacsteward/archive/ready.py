@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import Any, Final
 
 from pacsteward.archive.examine import Examined
+from pacsteward.archive.messages import not_understood
 from pacsteward.archive.model import Origin
 from pacsteward.archive.record import Description
-from pacsteward.base.errors import Invalid
 from pacsteward.dicom.header import Header, PixelData, RequestAttributes
 
 Places = Sequence[int | str]
@@ -66,16 +66,14 @@ def unpacked(text: bytes | memoryview) -> Ready:
 
     Raises
     ------
-    Invalid
+    Unavailable
         It is nothing of the kind.
     """
     try:
         # Who may connect runs this same program as the same user.
         return _unpacked(marshal.loads(text[1:]))  # noqa: S302
     except (ValueError, TypeError, EOFError, OverflowError) as error:
-        raise Invalid(
-            "A request to the keeper was not understood.", why=f"{type(error).__name__}."
-        ) from error
+        raise not_understood(error) from error
 
 
 def _unpacked(fields: tuple[Any, ...]) -> Ready:

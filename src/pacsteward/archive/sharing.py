@@ -10,7 +10,7 @@ size of the data set, and a text. An instance that is here as a whole, and was e
 process, is what `ready.py` says. Of a big one the keeper hears while it arrives, in JSON::
 
     ["part", transfer, origin, meta, places]   more of it
-    ["end", transfer]                          that was all of it
+    ["end", transfer, size, checksum]          that was all of it
     ["drop", transfer]                         it will not come
 
 `origin` is the text in JSON of an `Origin`, `meta` the fields of a `FileMeta`. `places` are offset
@@ -48,15 +48,20 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from pacsteward.archive.arena import mapped
-from pacsteward.archive.messages import HEAD, STORED, error_fields, result_fields
+from pacsteward.archive.messages import (
+    HEAD,
+    STORED,
+    TEXT_MAX,
+    error_fields,
+    not_understood,
+    result_fields,
+)
 from pacsteward.archive.model import Incoming, Origin, Outcome, StoreResult
 from pacsteward.archive.ready import LETTER, Places, unpacked
+from pacsteward.archive.record import checksum_of
 from pacsteward.archive.ticket import Answer, Ticket
-from pacsteward.base.errors import Broken, Invalid, PacstewardError
+from pacsteward.base.errors import Broken, PacstewardError
 from pacsteward.dicom.part10 import FileMeta
-
-TEXT_MAX: Final = 1 << 20
-"""Places of an instance in the smallest pieces, and more."""
 
 READ_BYTES: Final = 64 << 10
 
@@ -170,7 +175,7 @@ class SharedConnection:
         self._loop = asyncio.get_running_loop()
         self._writing = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._transfers: dict[int, Incoming] = {}
+        self._transfers: dict[int, _Transfer] = {}
         """What arrives in parts."""
         self._thread = threading.Thread(target=self._read_on, name="sharing", daemon=True)
 
@@ -222,7 +227,9 @@ class SharedConnection:
 
     def _take(self, number: int, text: bytes) -> None:
         if not text.startswith(LETTER):
-            self._loop.call_soon_threadsafe(self._begin, number, text)
+            with contextlib.suppress(RuntimeError):
+                # When the loop is closed, nobody is told anything more.
+                self._loop.call_soon_threadsafe(self._begin, number, text)
             return
         try:
             self._keeping.take(self._ticket(number, text))
@@ -235,8 +242,10 @@ class SharedConnection:
         found, size_bytes, checksum, places = unpacked(text)
         try:
             pieces = self._pieces(places)
+            if sum(map(len, pieces)) != size_bytes:
+                raise ValueError
         except (ValueError, TypeError) as error:
-            raise _not_understood(error) from error
+            raise not_understood(error) from error
         return Ticket(
             description=found.description,
             file_meta=found.file_meta,
@@ -276,13 +285,16 @@ class SharedConnection:
     def _ended(self) -> None:
         self._connections.discard(self)
         while self._transfers:
-            self._transfers.popitem()[1].abandon()
+            self._transfers.popitem()[1].incoming.abandon()
 
     def _begin(self, number: int, text: bytes) -> None:
         try:
             work = self._understood(text)
         except PacstewardError as error:
             self._write(_answer_of(number, {"error": error_fields(error)}))
+            return
+        except Exception as error:  # noqa: BLE001 — the other process must get an answer
+            self._write(_answer_of(number, {"error": self._fault(error)}))
             return
         task = self._loop.create_task(self._carry_out(number, work))
         self._tasks.add(task)
@@ -307,39 +319,52 @@ class SharedConnection:
 
         Raises
         ------
-        Invalid
+        Unavailable
             It says nothing that makes sense.
         """
         try:
             kind, *said = json.loads(text)
             return self._kinds[kind](self, *said)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _not_understood(error) from error
+            raise not_understood(error) from error
 
     def _part(
         self, transfer: int, origin: str, meta: list[str], places: Places
     ) -> Coroutine[Any, Any, None]:
-        pieces = self._pieces(places)
-        incoming = self._transfers.get(transfer)
-        if incoming is None:
-            try:
-                incoming = self._keeping.receive(_origin(origin), FileMeta(*meta))
-            except PacstewardError as error:
-                # Nor is any later part taken for the beginning.
-                incoming = _Refused(error)
-            self._transfers[transfer] = incoming
-        for piece in pieces:
-            # Copied: its place is the other process's again as soon as this is answered.
-            incoming.write(memoryview(bytes(piece)))
-        return incoming.catch_up()
+        known = self._transfers.get(transfer)
+        if known is None:
+            known = self._transfers[transfer] = _Transfer(self._begun(origin, meta))
+        try:
+            for piece in self._pieces(places):
+                # Copied: its place is the other process's again as soon as this is answered.
+                known.write(bytes(piece))
+        except Exception:
+            # Without this part the others are worth nothing.
+            known.incoming.abandon()
+            known.incoming = _Refused(Broken("A part of the instance was not taken."))
+            raise
+        return known.incoming.catch_up()
 
-    def _end(self, transfer: int) -> Coroutine[Any, Any, StoreResult]:
-        return self._transfers.pop(transfer).finish()
+    def _begun(self, origin: str, meta: list[str]) -> Incoming:
+        try:
+            return self._keeping.receive(_origin(origin), FileMeta(*meta))
+        except PacstewardError as error:
+            # Nor is any later part taken for the beginning.
+            return _Refused(error)
+
+    def _end(
+        self, transfer: int, size_bytes: int, checksum: int
+    ) -> Coroutine[Any, Any, StoreResult]:
+        known = self._transfers.pop(transfer)
+        if isinstance(known.incoming, _Refused) or known.is_as_sent(size_bytes, checksum):
+            return known.incoming.finish()
+        known.incoming.abandon()
+        raise Broken("The instance was not stored.", why="Not all of it reached the keeper.")
 
     async def _drop(self, transfer: int) -> None:
-        incoming = self._transfers.pop(transfer, None)
-        if incoming is not None:
-            incoming.abandon()
+        known = self._transfers.pop(transfer, None)
+        if known is not None:
+            known.incoming.abandon()
 
     _kinds: Final[Mapping[str, Callable[..., Coroutine[Any, Any, StoreResult | None]]]] = {
         "part": _part,
@@ -368,8 +393,21 @@ def _answer_of(number: int, fields: Mapping[str, Any]) -> bytes:
     return HEAD.pack(len(text), number) + text
 
 
-def _not_understood(error: Exception) -> Invalid:
-    return Invalid("A request to the keeper was not understood.", why=f"{type(error).__name__}.")
+class _Transfer:
+    """An instance that arrives in parts."""
+
+    def __init__(self, incoming: Incoming) -> None:
+        self.incoming = incoming
+        self._size_bytes = 0
+        self._checksum = 0
+
+    def write(self, piece: bytes) -> None:
+        self._size_bytes += len(piece)
+        self._checksum = checksum_of(piece, self._checksum)
+        self.incoming.write(memoryview(piece))
+
+    def is_as_sent(self, size_bytes: int, checksum: int) -> bool:
+        return (self._size_bytes, self._checksum) == (size_bytes, checksum)
 
 
 class _Refused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pacsteward.archive import hand_in
 from pacsteward.archive.arena import ReceivingArena, SharedChunk
-from pacsteward.archive.arriving import AHEAD_MAX, INLINE_MAX, PART_BYTES, Arrivals
+from pacsteward.archive.arriving import AHEAD_MAX, INLINE_MAX, PART_BYTES, Arrivals, Pieces
 from pacsteward.archive.containers import stored_data
 from pacsteward.archive.fixtures.sender import (
     MIB,
@@ -23,11 +25,14 @@ from pacsteward.archive.fixtures.sender import (
     running,
     serving,
 )
+from pacsteward.archive.incoming import IncomingInstance
+from pacsteward.archive.line import Undelivered
+from pacsteward.archive.messages import TEXT_MAX
 from pacsteward.archive.model import Incoming, Outcome, StoreResult
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Exhausted, PacstewardError, Unavailable
+from pacsteward.base.errors import Broken, Exhausted, PacstewardError, Unavailable
 
 CHUNK = 2 * MIB
 
@@ -326,6 +331,93 @@ def test_memory_that_is_emptied_goes_back_to_the_system() -> None:
     assert held_bytes() == 3 * MIB
     assert [chunk.memory[MIB - 1] for chunk in chunks if chunk] == [b"x", b"\0", b"x", b"x"]
     arena.close_descriptor()
+
+
+def test_a_header_too_long_for_one_message_is_told_in_parts(
+    tmp_path: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_in, "TEXT_MAX", 500)
+    data = data_set("1.1", pixels=bytes(100_000))
+
+    async def send_both() -> None:
+        async with arrivals(tmp_path) as door:
+            fragments = Wire(door).fragments(data, 10_000)
+            result = await send(door.receive(ORIGIN, meta("1.1")), fragments)
+            assert result.outcome is Outcome.STORED
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        asyncio.run(send_both())
+        assert read_back(house, "1.1") == data
+        assert house.location("1.1").container_kind == "landing"
+
+
+def test_a_text_that_the_keeper_would_not_read_is_not_sent(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    """It would close the line, and fail all that others have under way on it."""
+
+    async def try_it() -> None:
+        async with arrivals(tmp_path) as door:
+            assert door._line is not None
+            with pytest.raises(Undelivered):
+                door._line.ask(b"[" + b" " * TEXT_MAX, Pieces())
+            fragments = Wire(door).fragments(data_set("1.1"), 100)
+            await send(door.receive(ORIGIN, meta("1.1")), fragments)
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        asyncio.run(try_it())
+
+
+def test_doors_that_had_no_descriptor_left_try_again(
+    tmp_path: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    real = os.memfd_create
+
+    def refuse_twice(name: str, flags: int) -> int:
+        tried.append(name)
+        if len(tried) <= 2:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(name, flags)
+
+    monkeypatch.setattr(os, "memfd_create", refuse_twice)
+
+    async def wait_for_it() -> None:
+        async with arrivals(tmp_path) as door, asyncio.timeout(30):
+            while door.begin_chunk() is None:
+                await asyncio.sleep(0.02)
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        asyncio.run(wait_for_it())
+    assert len(tried) == 3
+
+
+def test_an_object_of_which_a_part_was_not_taken_is_not_stored(
+    tmp_path: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_set("1.1", pixels=bytes(7 * MIB))
+    real = IncomingInstance.write
+    written: list[int] = []
+
+    def fail_once(self: IncomingInstance, fragment: memoryview) -> None:
+        written.append(len(fragment))
+        if len(written) == 20:
+            raise MemoryError
+        real(self, fragment)
+
+    monkeypatch.setattr(IncomingInstance, "write", fail_once)
+
+    async def send_twice() -> None:
+        async with arrivals(tmp_path) as door:
+            wire = Wire(door)
+            with pytest.raises((Broken, Unavailable)):
+                await send(door.receive(ORIGIN, meta("1.1")), wire.fragments(data, 131_066))
+            result = await send(door.receive(ORIGIN, meta("1.1")), wire.fragments(data, 131_066))
+            assert result.outcome is Outcome.STORED
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        asyncio.run(send_twice())
+        assert read_back(house, "1.1") == data
 
 
 def test_a_place_is_told_only_of_what_lies_in_the_memory() -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, astuple
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 from isal.isal_zlib import crc32
 
-from pacsteward.archive.arena import BLOCK_BYTES, Arena, Parcel, Shelf
+from pacsteward.archive.arena import ARENA_BYTES, BLOCK_BYTES, Arena, Parcel, Shelf
 from pacsteward.archive.client import answer_on, connected
 from pacsteward.archive.containers import stored_data
 from pacsteward.archive.courier import Courier, Couriers
@@ -41,7 +42,7 @@ from pacsteward.archive.model import Outcome, StoreResult
 from pacsteward.archive.ready import LETTER, packed
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Exhausted, Invalid
+from pacsteward.base.errors import Exhausted, Invalid, PacstewardError
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import read_header
 
@@ -235,7 +236,7 @@ def test_places_outside_of_the_memory_are_refused(
         b"[1,2,3]",
         b'["whole", 1]',
         b'["part", "x", [], []]',
-        b'["end", 5]',
+        b'["end", 5, 1, 1]',
         b'["part", 1, "{}", [], []]',
         b"\xff",
         b"[" * 9999,
@@ -253,7 +254,7 @@ def test_nonsense_is_refused(tmp_path: Path, sqlite_database: Database, text: by
     ):
         assert answer_on(connection) == {"result": "shared"}
         connection.sendall(HEAD.pack(len(text), 0) + text)
-        assert answer_on(connection)["error"]["kind"] == "invalid"
+        assert answer_on(connection)["error"]["kind"] == "unavailable"
         connection.sendall(HEAD.pack(1 << 31, 0))
         assert connection.recv(1) == b""
         assert client.store(ORIGIN, meta("1.1"), data_set("1.1")).outcome is Outcome.STORED
@@ -354,6 +355,57 @@ def test_memory_is_the_keepers_until_it_has_answered(
 
     with running(tmp_path, sqlite_database) as house, serving(house):
         asyncio.run(give_up())
+
+
+def test_what_is_refused_gives_its_blocks_back(tmp_path: Path, sqlite_database: Database) -> None:
+    async def send_bad_ones() -> None:
+        courier = await opened(tmp_path)
+        for _ in range(2 * ARENA_BYTES // BLOCK_BYTES):
+            with pytest.raises(Invalid):
+                await hand_over(courier, "1.2", data_set("1.2", study="no UID"))
+        assert (await hand_over(courier, "1.1", data_set("1.1"))).outcome is Outcome.STORED
+        free = 0
+        while courier.memory.take() is not None:
+            free += 1
+        assert free == ARENA_BYTES // BLOCK_BYTES
+        courier.close()
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        asyncio.run(send_bad_ones())
+
+
+def test_a_sender_is_told_once_and_what_was_told_is_not_written(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    """When the screening fails, those who wait for another one of their UID fail with it."""
+
+    async def send_all() -> list[Any]:
+        courier = await opened(tmp_path)
+        sent = [hand_over(courier, "1.1", data_set("1.1")) for _ in range(6)]
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        last = await hand_over(courier, "1.2", data_set("1.2"))
+        assert courier.is_open
+        courier.close()
+        return [*answers, last]
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        taken = house.keeper._arbiter._taken
+        real, asked = taken.among, []
+
+        def fail_first(uids: list[str]) -> Any:
+            asked.append(uids)
+            if len(asked) == 1:
+                time.sleep(0.3)
+                raise RuntimeError
+            return real(uids)
+
+        taken.among = fail_first  # type: ignore[method-assign]
+        answers = asyncio.run(send_all())
+        house.wait()
+        kept = [one for one in answers if isinstance(one, StoreResult)]
+        assert {one.sop_instance_uid for one in kept} == set(house.uids())
+        assert any(isinstance(one, PacstewardError) for one in answers)
+        assert "1.2" in house.uids()
 
 
 def test_after_a_restart_of_the_keeper_there_is_another_arena(

@@ -51,6 +51,9 @@ class Ticket:
         Whether the arbiter let it go ahead; it passes a second time without being asked again.
     is_safe
         Whether it is in the log, synced; it stays then, whatever its sender is told.
+    is_answered
+        Whether its sender was told. From then on its bytes are somebody else's: it must not be
+        written any more.
     """
 
     description: Description
@@ -67,6 +70,7 @@ class Ticket:
     number: int = 0
     has_claim: bool = False
     is_safe: bool = False
+    is_answered: bool = False
 
     @property
     def uid(self) -> str:
@@ -104,6 +108,9 @@ def release(answers: Iterable[tuple[Ticket, Answer]]) -> None:
     """Hand answers to those who wait for them; from any thread."""
     by_place: dict[Desk | asyncio.AbstractEventLoop | None, list[tuple[Ticket, Answer]]] = {}
     for ticket, answer in answers:
+        if ticket.is_answered:
+            continue
+        ticket.is_answered = True
         by_place.setdefault(ticket.desk or ticket.loop, []).append((ticket, answer))
     for place, group in by_place.items():
         if place is None:

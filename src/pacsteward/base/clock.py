@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class Clock(Protocol):
@@ -22,6 +22,18 @@ class Clock(Protocol):
         """Return seconds on a scale that never jumps; only differences mean anything."""
         ...
 
+    def steady(self) -> datetime:
+        """Return a moment that never jumps: what `now` was once, and what passed since.
+
+        All processes that were forked from one agree on it.
+        """
+        ...
+
+
+# Taken once, before any process is forked; the monotonic clock is the machine's.
+_BEGAN: Final = datetime.now(UTC)
+_BEGAN_S: Final = time.monotonic()
+
 
 class SystemClock:
     """The clock of the machine."""
@@ -34,6 +46,10 @@ class SystemClock:
         """Return seconds on a scale that never jumps."""
         return time.monotonic()
 
+    def steady(self) -> datetime:
+        """Return a moment that never jumps."""
+        return _BEGAN + timedelta(seconds=time.monotonic() - _BEGAN_S)
+
 
 class ManualClock:
     """A clock that moves only when told to; for tests and simulated days.
@@ -45,7 +61,7 @@ class ManualClock:
     """
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, 7, 0, tzinfo=UTC)) -> None:
-        self._now = start
+        self._start = self._now = start
         self._elapsed_s = 0.0
 
     def now(self) -> datetime:
@@ -55,6 +71,10 @@ class ManualClock:
     def monotonic(self) -> float:
         """Return the seconds it was moved on since it was made."""
         return self._elapsed_s
+
+    def steady(self) -> datetime:
+        """Return the first moment, and what it was moved on since."""
+        return self._start + timedelta(seconds=self._elapsed_s)
 
     def advance(self, seconds: float) -> None:
         """Move on by `seconds`."""

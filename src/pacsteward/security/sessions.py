@@ -77,12 +77,10 @@ class Sessions:
         self.noted_every_s = min(USE_NOTED_EVERY_S, settings.session_idle_s / 4)
         self._idle = timedelta(seconds=settings.session_idle_s)
         self._length = timedelta(seconds=settings.session_length_s)
-        self._began = clock.now()
-        self._began_monotonic = clock.monotonic()
 
     def now(self) -> datetime:
         """Return the time that sessions go by."""
-        return self._began + timedelta(seconds=self._clock.monotonic() - self._began_monotonic)
+        return self._clock.steady()
 
     def begin(self, connection: Connection, person_name: str, address: str) -> str:
         """Begin a session in the caller's transaction and return its secret."""

@@ -33,7 +33,8 @@ class SecuritySettings(Section):
         2,
         ge=1,
         le=16,
-        description="Passwords checked at the same time; each takes 64 MiB of memory. Passwords.",
+        description="Passwords checked at the same time, one in each web process at least; each "
+        "takes 64 MiB of memory. Passwords.",
     )
 
 

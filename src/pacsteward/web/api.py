@@ -48,6 +48,7 @@ def build_api(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         servers=[{"url": PREFIX}],
     )
     for name, value in state.items():

@@ -55,7 +55,7 @@ class Listener:
     def __init__(self, host: str, port: int, processes: int) -> None:
         self.sockets: list[socket.socket] = []
         self._address = f"Port {port} on {host}"
-        self._fault = ""
+        self._fault: OSError | None = None
         self._counts = shared_numbers(processes)
         self._is_crowded = shared_numbers(1)
         for number in range(processes):
@@ -64,7 +64,7 @@ class Listener:
             self._bind(host, port)
         except OSError as error:
             # Said by the process that needs it, when those that start before it are ready.
-            self._fault = error.strerror or str(error)
+            self._fault = error
             self.close()
 
     @property
@@ -80,14 +80,10 @@ class Listener:
         Unavailable
             The address cannot be had.
         """
-        if self._fault:
-            raise Unavailable(
-                f"{self._address} could not be opened.",
-                why=f"The system says: {self._fault}.",
-                remedy="Choose another one with --http-port, or stop the program that uses it.",
-            )
+        if self._fault is not None:
+            raise _not_opened(self._address, self._fault)
         self._counts[number] = 0
-        return Seat(self.sockets, self._counts, number, self._is_crowded)
+        return Seat(self._address, self.sockets, self._counts, number, self._is_crowded)
 
     def close(self) -> None:
         """Let go of the sockets in this process."""
@@ -96,9 +92,15 @@ class Listener:
         self.sockets = []
 
     def _bind(self, host: str, port: int) -> None:
+        refused: OSError | None = None
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=_PASSIVE)
         for family, kind, protocol, _, address in dict.fromkeys(found):
-            one = socket.socket(family, kind, protocol)
+            try:
+                one = socket.socket(family, kind, protocol)
+            except OSError as error:
+                # A machine without IPv6, say; the other family may do.
+                refused = error
+                continue
             self.sockets.append(one)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -106,15 +108,26 @@ class Listener:
                 one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             one.setblocking(False)
             one.bind(address)
+        if refused is not None and not self.sockets:
+            raise refused
 
 
 _PASSIVE: Final = socket.AI_PASSIVE
+
+
+def _not_opened(address: str, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"{address} could not be opened.",
+        why=f"The system says: {error.strerror or error}.",
+        remedy="Choose another one with --http-port, or stop the program that uses it.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
     """The place of one process at the listener."""
 
+    address: str
     sockets: Sequence[socket.socket]
     counts: memoryview
     number: int
@@ -152,7 +165,11 @@ class Acceptor:
         self._sockets = list(seat.sockets)
         self._tasks: set[asyncio.Task[None]] = set()
         for one in self._sockets:
-            one.listen(BACKLOG)
+            try:
+                one.listen(BACKLOG)
+            except OSError as error:
+                # Bound by two at the same time, who both asked to share an address that ends.
+                raise _not_opened(seat.address, error) from error
             self._loop.add_reader(one.fileno(), self._knocked, one)
 
     def close(self) -> None:
@@ -206,7 +223,9 @@ class Acceptor:
     async def _let_in(self, caller: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._make_protocol, caller)
-        except OSError:
+        except BaseException as error:
             self._seat.went()
             with suppress(OSError):
                 caller.close()
+            if not isinstance(error, OSError):
+                raise

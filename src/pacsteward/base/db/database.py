@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
@@ -24,7 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from pacsteward.base.db.look import Look, Looks
-from pacsteward.base.errors import Forbidden, Unavailable
+from pacsteward.base.errors import Broken, Forbidden, Unavailable
 
 CONNECTIONS_MAX = 32
 """Of one process, at a time."""
@@ -150,11 +150,22 @@ class Database:
                 remedy="Try again; if it lasts, see that the database runs and its disk has space.",
             ) from error
         except DBAPIError as error:
+            if getattr(error.orig, "sqlite_errorname", "") in _NO_DATABASE:
+                raise Broken(
+                    "The index cannot be read.",
+                    why=f"SQLite says: {error.orig}.",
+                    remedy="Put index.db of the backup in its place. The images lie elsewhere and "
+                    "are not touched; without a backup move the file away and run `pacsteward "
+                    "archive rebuild`: people, peers and audit book begin anew then.",
+                ) from error
             if error.connection_invalidated:
                 raise Unavailable(
                     "The connection to the database was lost.", remedy="Try again."
                 ) from error
             raise
+
+
+_NO_DATABASE: Final = frozenset({"SQLITE_NOTADB", "SQLITE_CORRUPT"})
 
 
 def open_database(url: str | Path, *, connections_max: int = CONNECTIONS_MAX) -> Database:

@@ -389,7 +389,9 @@ class Association(asyncio.BufferedProtocol):
         except ProtocolError as error:
             self.refuse_input(error)
         if self._is_deaf:
-            self._buffer.start = self._buffer.end = 0
+            # Not from the beginning again: an object that came before may lie there and be on its
+            # way to the disk.
+            self._buffer.start = self._buffer.end
 
     def _read_fragments(self, count_max: int) -> int:
         """Take P-DATA-TF PDUs that hold one fragment, nearly all that ever come; return how many.

@@ -64,10 +64,6 @@ class OwnChunk:
         """Stay: it is freed as a whole."""
 
 
-def _no_more() -> None:
-    """Have no other memory."""
-
-
 class ChunkPool:
     """Lends chunks of one size to the associations of a door.
 
@@ -79,7 +75,9 @@ class ChunkPool:
         Gives another chunk of memory that is shared, or None.
     """
 
-    def __init__(self, chunk_size_bytes: int, more: Callable[[], Chunk | None] = _no_more) -> None:
+    def __init__(
+        self, chunk_size_bytes: int, more: Callable[[], Chunk | None] | None = None
+    ) -> None:
         self.chunk_size_bytes = chunk_size_bytes
         self._more = more
         self._free: list[Chunk] = []
@@ -95,12 +93,16 @@ class ChunkPool:
                 chunk = chunks.pop()
                 if not chunk.is_retired:
                     return chunk
-        return self._more() or OwnChunk(self.chunk_size_bytes)
+        shared = None if self._more is None else self._more()
+        return shared or OwnChunk(self.chunk_size_bytes)
 
     def give(self, chunk: Chunk) -> None:
         """Take a chunk back. Slices of it may still be held: it rests until they are gone."""
         if chunk.is_retired or len(chunk.memory) != self.chunk_size_bytes:
             # The latter is an opening buffer.
+            return
+        if type(chunk) is OwnChunk and self._more is not None:
+            # Lent while no other was to be had; those that are shared save a copy.
             return
         if not is_held(chunk):
             self._put_back(chunk)

@@ -83,7 +83,7 @@ class DimseServer:
         accepts_called: Callable[[str], bool] | None = None,
         clock: Clock | None = None,
         on_event: Callable[[DoorEvent], None] = lambda _event: None,
-        more_chunks: Callable[[], Chunk | None] = lambda: None,
+        more_chunks: Callable[[], Chunk | None] | None = None,
     ) -> None:
         self.services = tuple(services)
         self.admit = admit

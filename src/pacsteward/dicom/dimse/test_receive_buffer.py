@@ -101,8 +101,18 @@ def test_shared_memory_is_lent_first_and_never_again_once_it_is_retired():
     for chunk in taken:
         pool.give(chunk)
     given[0].is_retired = True
-    assert {id(pool.take()) for _ in range(2)} == {id(given[1]), id(taken[2])}
+    assert pool.take() is given[1]
     assert type(pool.take()) is OwnChunk
+
+
+def test_memory_of_our_own_is_used_only_while_there_is_no_other():
+    given = []
+    pool = ChunkPool(SIZE, lambda: given.pop() if given else None)
+    alone = pool.take()
+    assert type(alone) is OwnChunk
+    pool.give(alone)
+    given.append(Shared(SIZE))
+    assert type(pool.take()) is Shared
 
 
 def test_shared_memory_that_is_held_is_remembered_however_much_there_is():
