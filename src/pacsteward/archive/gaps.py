@@ -6,10 +6,10 @@ for a UID that it lacks, it also says which UIDs stand before and behind it. Not
 at that moment; what has come to the index since came through us, and is remembered. Any other UID
 in the gap is new.
 
-This is true only where nobody else writes to the index: on SQLite, where the keeper is alone, and
-not on PostgreSQL, which several nodes may share. A deletion does no harm: it makes a gap wider than
-we know. And what does not lie in a gap that is known is asked for, as are UIDs that are made by
-chance and come to lie anywhere.
+This is true only where nobody else writes to the index: on SQLite, whose file lies in the data
+folder that one keeper has locked, and not on PostgreSQL, which several nodes may share. A deletion
+does no harm: it makes a gap wider than we know. And what does not lie in a gap that is known is
+asked for, as are UIDs that are made by chance and come to lie anywhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 REMEMBERED_MAX: Final = 20_000
-"""UIDs that are remembered before all is forgotten and learnt anew: some 3 MB."""
+"""UIDs that are remembered, or series, before all is forgotten and learnt anew: up to 12 MB."""
 
 
 class Gap(NamedTuple):
@@ -55,6 +55,8 @@ class Gaps:
     def learn(self, series_instance_uid: str, gap: Gap) -> None:
         """Remember between which neighbours of the index a UID of this series lies now."""
         self._of_series[series_instance_uid] = gap
+        if len(self._of_series) > self._remembered_max:
+            self._forget()
 
     def let_through(self, sop_instance_uids: Iterable[str]) -> None:
         """Remember what goes to the index from now on; before anybody asks `has` again."""

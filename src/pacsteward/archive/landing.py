@@ -10,11 +10,11 @@ before it, and the next record is written in its place. When one does, the disk 
 something that had been acknowledged: the record is given with `Landed.is_damaged`, and the log
 goes on behind it.
 
-**Small batches** are written over zeros: whenever one makes the file longer, a mebibyte of them is
-written behind it. To sync what makes a file longer takes the disk three writes, since the file
-system notes the new length and blocks; to sync what is written over takes one (measured: 110 and
-60 us of CPU, and half the time). A large batch would pay more for the zeros than it saves; for
-those there are segments that were prepared ahead (`spares.py`).
+**Small batches** are written over zeros: whenever one follows another and makes the file longer, a
+mebibyte of them is written behind it. To sync what makes a file longer takes the disk three writes,
+since the file system notes the new length and blocks; to sync what is written over takes one
+(measured: 110 and 60 us of CPU, and half the time). A large batch would pay more for the zeros than
+it saves; for those there are segments that were prepared ahead (`spares.py`).
 
 **After a failure.** A failed write or sync is never repeated on the same file: the segment is
 retired and the next record opens another one, which begins with the sequence after the last that
@@ -23,6 +23,7 @@ was safe, and so cuts off whatever the failure left behind.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,8 @@ _ZEROS = memoryview(bytes(ALIGNMENT))
 
 _SMALL_BYTES: Final = 128 << 10
 """A batch of fewer costs more to sync where it makes the file longer than its share of zeros."""
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _AHEAD_BYTES: Final = 1 << 20
 _ZEROS_AHEAD: Final = memoryview(bytes(_AHEAD_BYTES))
@@ -121,7 +124,10 @@ class Landing:
         self._generation = 0
         self._offset = 0
         self._written_to = 0
-        self._cleared_to = 0
+        self._file_end = 0
+        """Length of the segment's file, as far as whole blocks go."""
+        self._was_small = True
+        """Whether the batch before was a small one."""
         self._unwritten: list[bytes | memoryview] = []
         self._writer = disk.StraightWriter()
         self._previous = 0
@@ -174,7 +180,7 @@ class Landing:
         self._container = segment.container
         self._generation = segment.head.generation
         self._offset = self._written_to = offset
-        self._cleared_to = _whole_blocks(self._descriptor)
+        self._file_end = _whole_blocks(self._descriptor)
         self._previous = previous
         return last_sequence
 
@@ -296,13 +302,22 @@ class Landing:
     def _clear_ahead(self) -> None:
         """Write zeros behind a small batch that makes the file longer, for those that follow it."""
         end = self._offset
-        if end <= self._cleared_to:
+        was_small, self._was_small = self._was_small, end - self._written_to < _SMALL_BYTES
+        if end <= self._file_end:
             return
-        is_small = end - self._written_to < _SMALL_BYTES
-        ahead = min(_AHEAD_BYTES, self._segment_bytes - end) if is_small else 0
-        self._cleared_to = end
-        if ahead > 0:
-            self._cleared_to = self._writer.write_all(self.descriptor, [_ZEROS_AHEAD[:ahead]], end)
+        # Where small and large ones take turns, each large one would write over the zeros.
+        are_small = was_small and self._was_small
+        ahead = min(_AHEAD_BYTES, self._segment_bytes - end) if are_small else 0
+        self._file_end = end
+        if ahead <= 0:
+            return
+        try:
+            self._file_end = self._writer.write_all(self.descriptor, [_ZEROS_AHEAD[:ahead]], end)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            # What the zeros would take may be enough for the batch itself.
+            os.ftruncate(self.descriptor, end)
 
     def retire(self) -> None:
         """Never write to this segment again; forget what was not synced."""
@@ -367,7 +382,7 @@ class Landing:
         self._container = container
         self._generation = generation
         self._offset = self._written_to = HEAD_BYTES
-        self._cleared_to = _whole_blocks(descriptor)
+        self._file_end = _whole_blocks(descriptor)
         self._previous = head.check
 
     def _close(self) -> None:

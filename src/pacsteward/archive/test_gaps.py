@@ -99,3 +99,13 @@ def test_a_uid_that_came_again_through_a_known_gap_is_compared(
         house.wait()
         assert len(house.rows(INSTANCE)) == 20
         assert len(house.rows(CONFLICT)) == 20
+
+
+def test_series_are_forgotten_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One UID that never stays in the index may come under ever new series."""
+    monkeypatch.setattr(gaps, "REMEMBERED_MAX", 50)
+    known = gaps.Gaps(list)
+    for number in range(1000):
+        known.learn(f"1.{number}", gaps.Gap("", "~"))
+        known.let_through(["1.2"])
+    assert len(known._of_series) <= 51

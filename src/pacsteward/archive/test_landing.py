@@ -184,17 +184,52 @@ def test_small_records_are_written_over_zeros_and_large_ones_are_not(tmp_path: P
     landing.sync()
     end = aligned(large.location.offset + large.location.length)
     assert last_segment(tmp_path).stat().st_size == end
-    append(landing, "1.101")
-    landing.sync()
+    for number in (101, 102):
+        append(landing, f"1.{number}")
+        landing.sync()
     landing.close()
     # A log that goes on does so before the zeros.
     landing = Landing(tmp_path, segment_bytes=64 << 20)
     landing.open(0)
     size = last_segment(tmp_path).stat().st_size
-    assert append(landing, "1.102").location.offset < end + 3 * BLOCK_BYTES
+    assert append(landing, "1.103").location.offset < end + 4 * BLOCK_BYTES
     landing.sync()
     assert last_segment(tmp_path).stat().st_size == size
-    assert uids(tmp_path) == [f"1.{number}" for number in range(103)]
+    assert uids(tmp_path) == [f"1.{number}" for number in range(104)]
+
+
+def test_where_small_and_large_records_take_turns_no_zeros_are_written(tmp_path: Path) -> None:
+    landing = Landing(tmp_path, segment_bytes=64 << 20)
+    landing.open(0)
+    for number in range(8):
+        one = append(landing, f"1.{number}", bytes((number % 2) * (1 << 20)))
+        landing.sync()
+        end = aligned(one.location.offset + one.location.length)
+        if number:
+            assert last_segment(tmp_path).stat().st_size in (end, end + (1 << 20))
+    assert last_segment(tmp_path).stat().st_size == end
+
+
+def test_a_record_that_fits_is_taken_where_the_zeros_behind_it_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    landing = Landing(tmp_path, segment_bytes=64 << 20)
+    landing.open(0)
+    real = os.pwrite
+
+    def pwrite(descriptor: int, data: memoryview, offset: int) -> int:
+        real(descriptor, data[:BLOCK_BYTES], offset)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # Large writes only, such as that of the zeros, go this way.
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    for number in range(3):
+        one = append(landing, f"1.{number}")
+        landing.sync()
+        end = aligned(one.location.offset + one.location.length)
+        assert last_segment(tmp_path).stat().st_size == end
+    landing.close()
+    assert uids(tmp_path) == ["1.0", "1.1", "1.2"]
 
 
 def test_a_log_of_the_first_format_is_read_and_continued_in_another_segment(

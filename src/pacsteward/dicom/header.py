@@ -223,6 +223,8 @@ class _Model(NamedTuple):
 _models: dict[_Kind, _Model] = {}
 _seen: set[_Kind] = set()
 """Kinds of which there was one object; a layout is worth its making from the second on."""
+_special: set[_Kind] = set()
+"""Kinds of which an object had no layout: to look for one again and again costs a second walk."""
 
 
 def _learn(kind: _Kind, data: Fragments, header: Header) -> None:
@@ -230,19 +232,26 @@ def _learn(kind: _Kind, data: Fragments, header: Header) -> None:
     model = _models.get(kind)
     if model is not None and model.layout.has_credit():
         return
+    if kind in _special:
+        return
     if kind not in _seen:
-        if len(_seen) >= _SEEN_MAX:
-            _seen.clear()
-        _seen.add(kind)
+        _remember(kind, _seen)
         return
     _seen.discard(kind)
     layout = None if header.warnings else layout_of(data, header, depth_max=kind[2])
     if layout is None:
         _models.pop(kind, None)
+        _remember(kind, _special)
         return
     if len(_models) >= _MODELS_MAX:
         _models.clear()
     _models[kind] = _Model(layout, header)
+
+
+def _remember(kind: _Kind, kinds: set[_Kind]) -> None:
+    if len(kinds) >= _SEEN_MAX:
+        kinds.clear()
+    kinds.add(kind)
 
 
 def _like(header: Header, values: dict[int, str]) -> Header:

@@ -24,6 +24,7 @@ from pacsteward.dicom.header_texts import are_plain, texts_of
 from pacsteward.dicom.header_walk import Found, HeaderWalk
 from pacsteward.dicom.uids import transfer_syntax
 
+_FILE_MARK_END: Final = 132
 _REACH_MAX: Final = 16384
 """Elements before the pixels that take more than this are walked."""
 _CREDIT: Final = 8
@@ -100,7 +101,8 @@ class Layout:
         elements: list[_Element],
         header: Walked,
     ) -> None:
-        self._reach = _reach(same, elements)
+        # To where a file says that it is one, at least.
+        self._reach = max(_FILE_MARK_END, _reach(same, elements))
         self._same = _struct(same)
         self._expected = self._same.unpack_from(window)
         self._constant = {

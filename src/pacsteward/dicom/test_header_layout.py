@@ -27,9 +27,11 @@ def nothing_known() -> Iterator[None]:
     """Begin without models of other tests."""
     header_module._models.clear()
     header_module._seen.clear()
+    header_module._special.clear()
     yield
     header_module._models.clear()
     header_module._seen.clear()
+    header_module._special.clear()
 
 
 def read(data: bytes, syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> Header:
@@ -172,3 +174,19 @@ def test_what_is_remembered_is_bounded() -> None:
             assert read(data).sop_instance_uid == "1.2.3.4.5"
     assert 0 < len(header_module._models) <= header_module._MODELS_MAX
     assert len(header_module._seen) <= header_module._SEEN_MAX
+
+
+def test_what_has_no_layout_is_not_looked_at_for_one_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data_set = sample()
+    data_set.add_new(0x00291010, "UN", bytes(40_000))
+    data = encode(data_set)
+    asked: list[int] = []
+    real = header_module.layout_of
+    monkeypatch.setattr(
+        header_module, "layout_of", lambda *a, **k: asked.append(1) or real(*a, **k)
+    )
+    for _ in range(6):
+        assert read(data) == walked(data)
+    assert len(asked) == 1

@@ -62,7 +62,6 @@ def test_a_revoked_token_is_refused_by_every_process_at_once(
 
 
 def test_a_token_expires_on_the_second(access: Access, clock: ManualClock) -> None:
-    from datetime import timedelta
 
     text = access.make_token("mirror", ["machine"], expires_at=clock.now() + timedelta(seconds=90))
     clock.advance(89)
@@ -169,8 +168,8 @@ def test_no_clock_revives_a_session(access: Access, ada: str, clock: ManualClock
 class Jumping(ManualClock):
     """A clock whose hands can be moved while the seconds go on as ever."""
 
-    def jump(self, days: int) -> None:
-        self._now += timedelta(days=days)
+    def jump(self, days: float) -> None:
+        super().jump(days * 86_400)
 
 
 def jumping(database: Database) -> tuple[Jumping, Access]:
@@ -207,8 +206,23 @@ def test_r8_a_clock_that_is_set_back_before_a_restart_lets_nobody_in_again(
     session = access.sign_in(ada, PASSWORD, HERE)
     clock.advance(7200)
     clock.jump(-1)
-    again = Access(database, clock, AuditBook(database, clock), SecuritySettings())
+    restarted = Jumping(clock.now())
+    again = Access(database, restarted, AuditBook(database, restarted), SecuritySettings())
     assert again.actor_of_session(session.cookie, HERE) is None
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_r8_processes_that_began_before_and_after_a_jump_agree(
+    access: Access, ada: str, database: Database, days: int
+) -> None:
+    """A second web process begins when it is needed, or again after a crash."""
+    clock, first = jumping(database)
+    clock.jump(days)
+    second = Access(database, clock, AuditBook(database, clock), SecuritySettings())
+    for here, there in ((first, second), (second, first)):
+        session = here.sign_in(ada, PASSWORD, HERE)
+        assert there.actor_of_session(session.cookie, HERE) is not None
+        assert here.actor_of_session(session.cookie, HERE) is not None
 
 
 def test_sign_out_ends_the_session_in_every_process(

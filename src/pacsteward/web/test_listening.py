@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import threading
@@ -117,3 +118,49 @@ def test_port_that_is_taken_is_told_to_whoever_needs_it(listener: Listener) -> N
     assert len(os.listdir("/proc/self/fd")) == open_before
     with pytest.raises(Unavailable, match=f"Port {port} on 127.0.0.1 could not be opened"):
         other.seat(0)
+
+
+def test_a_machine_without_one_of_the_families_listens_on_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = socket.socket
+
+    def refuse(family: int, *more: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, *more)
+
+    both = [
+        (family, socket.SOCK_STREAM, 6, "", address)
+        for family, address in (
+            (socket.AF_INET6, ("::1", 0, 0, 0)),
+            (socket.AF_INET, ("127.0.0.1", 0)),
+        )
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+    monkeypatch.setattr(socket, "socket", refuse)
+    one = Listener("localhost", 0, 1)
+    assert [found.family for found in one.seat(0).sockets] == [socket.AF_INET]
+    one.close()
+    both.pop()
+    with pytest.raises(Unavailable, match="Address family not supported"):
+        Listener("localhost", 0, 1).seat(0)
+
+
+def test_a_caller_for_whom_nothing_could_be_made_is_counted_no_more(listener: Listener) -> None:
+    seat = listener.seat(0)
+
+    def fail() -> asyncio.Protocol:
+        raise RuntimeError("the test's")
+
+    async def call() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        acceptor = Acceptor(replace(seat, sockets=[one.dup() for one in seat.sockets]), fail)
+        address = seat.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address[:2])
+        assert await reader.read() == b""
+        writer.close()
+        acceptor.close()
+
+    asyncio.run(call())
+    assert seat.counts[0] == 0

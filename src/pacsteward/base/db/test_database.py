@@ -13,7 +13,7 @@ from tests.support.ports import free_port
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database, Question, RowInsert, open_database
 from pacsteward.base.db.database import POSTGRES_WIRE
-from pacsteward.base.errors import Unavailable
+from pacsteward.base.errors import Broken, Unavailable
 from pacsteward.base.events.tables import FACT
 
 
@@ -28,6 +28,15 @@ def test_connections_that_are_all_in_use_are_named_as_the_cause(tmp_path: Path) 
     database = Database(engine)
     with engine.connect(), pytest.raises(Unavailable, match="in use"), database.read():
         pass
+    database.close()
+
+
+def test_a_file_that_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "index.db").write_bytes(b"not an index at all" * 500)
+    database = open_database(tmp_path / "index.db")
+    with pytest.raises(Broken, match="The index cannot be read") as said, database.read():
+        pass
+    assert "backup" in said.value.remedy
     database.close()
 
 
