@@ -143,7 +143,9 @@ def _address(scope: Scope) -> str:
         value = str(given.get(found[1], ""))
         return value if len(value) <= 64 and _UID.fullmatch(value) else found[0]
 
-    return str(scope.get("root_path", "")) + _PARAMETER.sub(fill, template)
+    root = str(scope.get("root_path", ""))
+    # What is mounted there may have no route for it; then the mount itself is all that is known.
+    return root if template == root else root + _PARAMETER.sub(fill, template)
 
 
 async def _apologise(scope: Scope, receive: Receive, send: Send) -> None:

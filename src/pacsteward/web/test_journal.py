@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+from starlette.routing import Mount, Route
+
+from pacsteward.web import journal
 from pacsteward.web.journal import new_request_id
 
 
@@ -20,3 +23,11 @@ def test_forked_processes_give_different_names() -> None:
     ours = new_request_id()
     assert len(theirs) == len(ours) == 12
     assert theirs[:6] != ours[:6]
+
+
+def test_what_is_mounted_is_named_once() -> None:
+    mount = Mount("/api/v1", routes=[])
+    assert journal._address({"root_path": "/api/v1", "route": mount}) == "/api/v1"
+    route = Route("/peers/{name}", lambda _request: None)
+    scope = {"root_path": "/api/v1", "route": route, "path_params": {"name": "Doe^John"}}
+    assert journal._address(scope) == "/api/v1/peers/{name}"
