@@ -41,6 +41,9 @@ else:
 _ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
 """Earliest moment that ZIP can name; the time of an export says nothing about the images."""
 
+SMALL_BYTES: Final = 2 << 20
+"""So much is held in memory for one answer, and read on the event loop."""
+
 
 # --- whole objects ------------------------------------------------------------------------------
 
@@ -127,7 +130,8 @@ class ObjectPart:
 
     def at_once(self) -> Buffer:
         """Give its bytes on the event loop, or raise `WouldWait`."""
-        if not self.planned.is_as_stored:
+        if not self.planned.is_as_stored or self.planned.instance.size_bytes > SMALL_BYTES:
+            # A large one would be in memory as a whole, and the loop with it for as long.
             raise WouldWait
         label = part_content_type(DICOM, self.planned.transfer_syntax_uid)
         before = self.writer.head({"Content-Type": label})
@@ -136,9 +140,6 @@ class ObjectPart:
     def pieces(self) -> Iterator[Buffer]:
         """Give its bytes in a thread."""
         return _object_part(self.archive, self.planned, self.writer, self.code_frame)
-
-
-SMALL_BYTES: Final = 2 << 20
 
 
 def is_small(plan: Sequence[Planned]) -> bool:
