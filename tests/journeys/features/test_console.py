@@ -1,0 +1,279 @@
+"""The console in a browser: pages are sound, fit every screen and are walked by keyboard.
+
+Numbers F186 to F188 are those of the feature list.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pydicom
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect, sync_playwright
+
+from pacsteward.features.viewer.files import DIST
+from tests.support.dicomweb import Site
+from tests.support.samples import part10, small
+
+pytestmark = pytest.mark.journey
+
+CHROMIUM = shutil.which("chromium") or ""
+
+
+@dataclass
+class Console:
+    page: Page
+    faults: list[str]
+    url: str
+    study: str
+    conflict: int
+
+    def go(self, path: str) -> None:
+        answer = self.page.goto(self.url + path)
+        assert answer is not None
+        assert answer.status == 200, path
+
+
+@pytest.fixture(scope="module")
+def console(site: Site) -> Iterator[Console]:
+    if not CHROMIUM:
+        pytest.skip("chromium is not installed")
+    (study,) = site.studies(PatientID="TWO")
+    changed = small(68, 1, 1)
+    for name, status in (("Before^All", 200), ("Else^Somebody", 202)):
+        changed.PatientName = name
+        assert site.stow(part10(changed)).status_code == status
+    conflict = json.loads(site.product.run("archive", "conflicts", "--json"))[0]["conflict_key"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1366, "height": 768})
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on(
+            "console",
+            lambda message: faults.append(message.text) if message.type == "error" else None,
+        )
+        page.on(
+            "response",
+            lambda answer: (
+                faults.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None
+            ),
+        )
+        page.goto(f"{site.product.url}/login")
+        page.fill("#username", "admin")
+        page.fill("#password", site.product.password())
+        page.click("button.primary")
+        page.wait_for_url(lambda url: "/login" not in url)
+        uid = str(study["0020000D"]["Value"][0])
+        yield Console(page, faults, site.product.url, uid, conflict)
+        browser.close()
+
+
+PAGES = (
+    "/studies", "/studies/{study}", "/elsewhere", "/peers", "/peers/new", "/health", "/people",
+    "/tokens", "/account", "/audit", "/attention", "/attention/conflicts/{conflict}",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_f186_pages_are_sound_and_usable_by_everybody(console: Console, path: str) -> None:
+    console.faults.clear()
+    console.go(path.format(study=console.study, conflict=console.conflict))
+    console.page.wait_for_load_state("networkidle")
+    assert console.page.title()
+    assert console.page.locator("h1").count() == 1
+    found = Axe().run(console.page).response["violations"]
+    serious = [
+        (one["id"], [node["target"] for node in one["nodes"]][:3])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    assert console.faults == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_f186_pages_fit_a_telephone_and_a_small_desktop(console: Console, path: str) -> None:
+    page = console.page
+    try:
+        for width in (390, 1280):
+            page.set_viewport_size({"width": width, "height": 800})
+            console.go(path.format(study=console.study, conflict=console.conflict))
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+    finally:
+        page.set_viewport_size({"width": 1366, "height": 768})
+
+
+@pytest.mark.parametrize(
+    "path", ["/attention", "/attention/conflicts/{conflict}", "/health", "/studies"]
+)
+def test_f186_a_telephone_shows_tables_without_sliding_them(console: Console, path: str) -> None:
+    page = console.page
+    try:
+        page.set_viewport_size({"width": 390, "height": 800})
+        console.go(path.format(conflict=console.conflict))
+        hidden = page.evaluate(
+            "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+        )
+        assert hidden
+        assert set(hidden) == {0}
+    finally:
+        page.set_viewport_size({"width": 1366, "height": 768})
+
+
+def test_f186_a_conflict_is_opened_from_its_finding_by_the_keyboard(console: Console) -> None:
+    page = console.page
+    console.go("/health")
+    page.get_by_role("link", name=re.compile("came under a UID that other content has")).click()
+    expect(page.locator("#kind")).to_have_value("conflict")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text(re.compile("Conflict"))
+    row = page.locator(".sides-compared tr", has_text="PatientName")
+    expect(row).to_contain_text("Else, Somebody")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the other one").click()
+    file = pydicom.dcmread(download.value.path())
+    assert file.PatientName == "Else^Somebody"
+
+
+def test_f186_the_button_of_the_viewer_is_on_a_small_desktop(console: Console) -> None:
+    page = console.page
+    try:
+        page.set_viewport_size({"width": 1280, "height": 800})
+        console.go("/studies")
+        hidden = page.evaluate(
+            "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+        )
+        assert hidden == [0]
+    finally:
+        page.set_viewport_size({"width": 1366, "height": 768})
+
+
+def test_f186_a_range_of_dates_is_kept_in_the_address(console: Console) -> None:
+    page = console.page
+    console.go("/studies")
+    rows = page.locator("#list tbody tr")
+    total = rows.count()
+    page.fill("#since", "2026-03-02")
+    page.fill("#until", "2026-03-02")
+    page.wait_for_url("**/studies?*since=2026-03-02&until=2026-03-02*")
+    expect(rows).not_to_have_count(total)
+    dates = {text[:10] for text in page.locator("#list td:nth-child(4)").all_inner_texts()}
+    assert dates == {"2026-03-02"}
+    found = rows.count()
+    # Sent to a colleague, whose browser may have no script.
+    context = page.context.browser.new_context(  # type: ignore[union-attr]
+        java_script_enabled=False, storage_state=page.context.storage_state()
+    )
+    other = context.new_page()
+    other.goto(page.url)
+    assert other.locator("#list tbody tr").count() == found
+    assert other.input_value("#since") == "2026-03-02"
+    other.fill("#since", "2999-01-01")
+    other.fill("#until", "")
+    other.click("button:text('Search')")
+    expect(other.locator("#list h2")).to_have_text("Nothing found")
+    context.close()
+    rows.first.locator("td.number a").click()
+    expect(page).to_have_url(re.compile("/studies/[0-9.]+$"))
+
+
+def test_f186_a_header_is_searched_where_it_is(console: Console) -> None:
+    page = console.page
+    console.go(f"/studies/{console.study}")
+    page.locator("a[data-open-row]").first.click()
+    page.locator("a[data-open-row]").first.click()
+    lines = page.locator(".header-lines tbody tr")
+    expect(lines.first).to_be_visible()
+    whole = lines.count()
+    page.keyboard.press("/")
+    page.keyboard.type("sopinstance ui")
+    shown = page.locator(".header-lines tbody tr:visible")
+    expect(shown).to_have_count(1)
+    expect(shown).to_contain_text("SOPInstanceUID")
+    page.locator("#filter").fill("")
+    expect(shown).to_have_count(whole)
+
+
+def test_f186_a_picture_that_cannot_be_drawn_gives_its_place_to_a_word(console: Console) -> None:
+    page = console.page
+    page.route(re.compile("/thumbnail"), lambda route: route.fulfill(status=404, body="{}"))
+    try:
+        console.go(f"/studies/{console.study}")
+        expect(page.locator("span.thumbnail.none").first).not_to_be_empty()
+        expect(page.locator("img.thumbnail")).to_have_count(0)
+    finally:
+        page.unroute(re.compile("/thumbnail"))
+        console.faults.clear()
+
+
+def test_s10_a_search_in_the_console_is_audited_without_the_words(console: Console) -> None:
+    console.go("/studies?q=TWO&modality=CT")
+    console.go("/audit")
+    console.page.locator("tbody a").first.click()
+    entry = console.page.locator("#content")
+    expect(entry).to_contain_text("words")
+    expect(entry).to_contain_text("modality")
+    expect(entry).not_to_contain_text("TWO")
+
+
+def test_f186_lists_are_walked_by_keyboard(console: Console) -> None:
+    page = console.page
+    console.go("/studies")
+    box = page.locator("#q")
+    page.keyboard.press("/")
+    expect(box).to_be_focused()
+    expect(box).to_have_value("")
+    box.press_sequentially("TWO")
+    expect(page).to_have_url(re.compile("q=TWO"))
+    page.keyboard.press("Escape")
+    # What was found stays, and can be walked.
+    expect(box).to_have_value("TWO")
+    expect(page.locator("table[data-rows] tbody tr")).to_have_count(1)
+    page.keyboard.press("j")
+    expect(page.locator("a[data-open-row]")).to_be_focused()
+
+    console.go("/studies?days=")
+    # The browser puts the focus there a moment after the page has loaded.
+    expect(box).to_be_focused()
+    page.keyboard.press("Escape")
+    rows = page.locator("table[data-rows] tbody tr")
+    assert rows.count() > 2
+    for key, row in (("j", 0), ("j", 1), ("k", 0)):
+        page.keyboard.press(key)
+        expect(rows.nth(row).locator("a[data-open-row]")).to_be_focused()
+    address = rows.nth(0).locator("a[data-open-row]").get_attribute("href")
+    # A list that is drawn anew under somebody's hands keeps its current row.
+    with page.expect_response("**/studies?*"):
+        page.locator("#modality").dispatch_event("change")
+    expect(page.locator("tr.is-current a[data-open-row]")).to_have_attribute("href", str(address))
+    expect(page.locator("tr.is-current a[data-open-row]")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**{address}")
+
+
+def test_figures_lead_to_their_lists(console: Console) -> None:
+    console.go("/health")
+    figure = console.page.locator("a.figure").filter(has_text="Studies").first
+    assert int(figure.locator("b").inner_text()) > 3
+    figure.click()
+    console.page.wait_for_url("**/studies")
+
+
+@pytest.mark.skipif(not (DIST / "index.html").is_file(), reason="the viewer was not prepared")
+def test_f188_the_viewer_is_one_click_away_from_a_study(console: Console) -> None:
+    console.go(f"/studies/{console.study}")
+    link = console.page.get_by_role("link", name=re.compile("viewer", re.IGNORECASE)).first
+    address = link.get_attribute("href") or ""
+    assert address.startswith("/viewer/")
+    assert f"StudyInstanceUIDs={console.study}" in address
+    answer = console.page.goto(console.url + address)
+    assert answer is not None
+    assert answer.status == 200
+    expect(console.page.locator("#root")).not_to_be_empty(timeout=60_000)
