@@ -14,7 +14,6 @@ from pacsteward.dicom.dimse import Limits
 from pacsteward.dicom.dimse import message as dimse
 from pacsteward.dicom.dimse.pdu import Abort, ContextProposal, ReleaseRequest, encode_pdu
 from pacsteward.dicom.dimse.pdu import p_data_header as header
-from pacsteward.dicom.dimse.test_conversation import ten_then_success
 from pacsteward.dicom.dimse.test_support import (
     CT,
     EXPLICIT,
@@ -29,6 +28,7 @@ from pacsteward.dicom.dimse.test_support import (
     request,
     service_of,
     store_command,
+    ten_then_success,
 )
 
 CONTEXTS = (

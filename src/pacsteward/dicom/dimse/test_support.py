@@ -25,6 +25,7 @@ from pacsteward.dicom.dimse import (
     Refused,
     Request,
     Service,
+    SubOperations,
 )
 from pacsteward.dicom.dimse import message as dimse
 from pacsteward.dicom.dimse.message import decode_command_set, encode_command_set, whole_pdus
@@ -52,6 +53,12 @@ JPEG = Uid("1.2.840.10008.1.2.4.70")
 OURS = AeTitle("PACSTEWARD")
 THEIRS = AeTitle("PEER")
 ALL = frozenset({"echo", "store", "find", "retrieve"})
+
+CONTEXTS = (
+    ContextProposal(1, CT, (EXPLICIT,)),
+    ContextProposal(3, STUDY_FIND, (EXPLICIT,)),
+    ContextProposal(5, Uid("1.2.840.10008.1.1"), (IMPLICIT,)),
+)
 
 Scene = Callable[[], Awaitable[None]]
 
@@ -339,3 +346,50 @@ def find_command(message_id: int = 1) -> dict[int, Any]:
         dimse.MESSAGE_ID: message_id,
         dimse.PRIORITY: 0,
     }
+
+
+async def ask(
+    peer: RawPeer, context_id: int, command: dict[int, Any], data_set: bytes | None = None
+) -> list[tuple[dict[int, Any], bytes | None]]:
+    """Return all answers to one request."""
+    peer.say_message(context_id, command, data_set)
+    answers = []
+    while True:
+        answers.append(await peer.hear_message())
+        if answers[-1][0][dimse.STATUS] not in (0xFF00, 0xFF01):
+            return answers
+
+
+async def ten_then_success(_request: Request, data_set: bytes | None) -> AsyncIterator[Answer]:
+    for number in range(10):
+        yield Answer(0xFF00, data_set=bytes([number]) * 2 + (data_set or b""))
+    yield Answer(0x0000)
+
+
+def get_service(objects: list[bytes], log: list[tuple[int, str]]) -> Service:
+    """Send objects back on the association that asks for them."""
+
+    async def retrieve(request: Request, _data_set: bytes | None) -> AsyncIterator[Answer]:
+        context = next(c for c in request.channel.contexts if c.as_scp)
+
+        async def chunks(data: bytes) -> AsyncIterator[bytes]:
+            for at in range(0, len(data), 3001):
+                yield data[at : at + 3001]
+
+        completed = failed = 0
+        for number, data in enumerate(objects):
+            if request.is_cancelled():
+                counters = SubOperations(len(objects) - number, completed, failed, 0)
+                yield Answer(0xFE00, sub_operations=counters)
+                return
+            status, comment = await request.channel.store(
+                context.context_id, CT, Uid(f"1.2.{number}"), chunks(data)
+            )
+            log.append((status, comment))
+            completed += status == 0
+            failed += status != 0
+            remaining = len(objects) - number - 1
+            yield Answer(0xFF00, sub_operations=SubOperations(remaining, completed, failed, 0))
+        yield Answer(0, sub_operations=SubOperations(None, completed, failed, 0))
+
+    return service_of(retrieve, CommandField.C_GET, STUDY_GET, "retrieve")

@@ -15,7 +15,6 @@ import uvloop
 from pacsteward.base.errors import Unavailable
 from pacsteward.base.ids import Uid
 from pacsteward.dicom.dimse import DimseServer, Limits, ProposedContext, connect
-from pacsteward.dicom.dimse.test_conversation import get_service
 from pacsteward.dicom.dimse.test_support import (
     CT,
     EXPLICIT,
@@ -26,6 +25,7 @@ from pacsteward.dicom.dimse.test_support import (
     RawPeer,
     Shelf,
     admit_everybody,
+    get_service,
 )
 
 OPENSSL = shutil.which("openssl")
