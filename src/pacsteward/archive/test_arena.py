@@ -1,0 +1,103 @@
+"""Memory that is shared cannot shrink, and is lent again only when nobody needs it any more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from pacsteward.archive.arena import ARENA_BYTES, BLOCK_BYTES, Arena, Parcel, Shelf
+from pacsteward.archive.courier import Courier
+from pacsteward.archive.fixtures.lender import hand_over, opened, parcel_of
+from pacsteward.archive.fixtures.sender import ORIGIN, data_set, meta, running, serving
+from pacsteward.archive.model import Outcome
+from pacsteward.base.db import Database
+from pacsteward.base.errors import Invalid
+
+
+def test_an_arena_cannot_shrink() -> None:
+    arena = Arena(BLOCK_BYTES)
+    with pytest.raises(PermissionError):
+        os.ftruncate(arena.descriptor, 0)
+    arena.close_descriptor()
+
+
+def test_a_block_is_lent_again_only_when_nobody_holds_it() -> None:
+    arena = Arena(2 * BLOCK_BYTES)
+    arena.close_descriptor()
+    shelf = Shelf(arena)
+    first, second = Parcel(shelf), Parcel(shelf)
+    assert first.write(memoryview(b"one")) == 3
+    assert second.write(memoryview(bytes(BLOCK_BYTES))) == BLOCK_BYTES
+    assert first.places() == [0, 3]
+    assert second.places(1) == [4, BLOCK_BYTES - 4, BLOCK_BYTES, 3]
+    assert b"".join(first.views(1)) == b"ne"
+    shelf.close()
+    assert arena.take() is None
+    second.hold()
+    second.release()
+    first.release()
+    assert arena.take() is None
+    second.release()
+    assert arena.take() is not None
+    assert arena.take() is not None
+
+
+def test_a_full_arena_takes_what_it_can() -> None:
+    arena = Arena(BLOCK_BYTES)
+    arena.close_descriptor()
+    parcel = Parcel(Shelf(arena))
+    assert parcel.write(memoryview(bytes(BLOCK_BYTES + 1))) == BLOCK_BYTES
+    assert parcel.write(memoryview(b"x")) == 0
+
+
+def test_memory_is_the_keepers_until_it_has_answered(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    """Also when the one who waits gives up, or the connection breaks."""
+
+    async def give_up() -> None:
+        courier = await opened(tmp_path)
+        parcel = parcel_of(courier, data_set("1.1"))
+        (offset, _) = parcel.places()
+        waiting = asyncio.create_task(courier.store(ORIGIN, meta("1.1"), parcel, 0))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        parcel.release()
+        assert offset not in offsets_lent(courier)
+        while not await asyncio.to_thread(house.uids):
+            await asyncio.sleep(0.01)
+        # The answer comes behind the index.
+        while offset not in offsets_lent(courier):
+            await asyncio.sleep(0.01)
+        courier.close()
+
+    def offsets_lent(courier: Courier) -> set[int]:
+        taken = []
+        while (block := courier.memory.take()) is not None:
+            taken.append(block)
+        for block in reversed(taken):
+            courier.memory.give(block)
+        return {block.offset for block in taken}
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        asyncio.run(give_up())
+
+
+def test_what_is_refused_gives_its_blocks_back(tmp_path: Path, sqlite_database: Database) -> None:
+    async def send_bad_ones() -> None:
+        courier = await opened(tmp_path)
+        for _ in range(2 * ARENA_BYTES // BLOCK_BYTES):
+            with pytest.raises(Invalid):
+                await hand_over(courier, "1.2", data_set("1.2", study="no UID"))
+        assert (await hand_over(courier, "1.1", data_set("1.1"))).outcome is Outcome.STORED
+        free = 0
+        while courier.memory.take() is not None:
+            free += 1
+        assert free == ARENA_BYTES // BLOCK_BYTES
+        courier.close()
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        asyncio.run(send_bad_ones())
