@@ -380,8 +380,8 @@ class Archive:
 
     def prepare_metadata(self, study_uid: str) -> None:
         """Make the metadata of a study ahead, so that the first reader need not wait."""
-        for _piece in self.metadata(study_uid, base_url="")[1]:
-            pass
+        self._catch_up()
+        self._book.prepare(study_uid)
 
     def header(self, instance: Instance) -> dict[str, Any]:
         """Return the metadata of one instance as a DICOM JSON object, of a conflict's content too.

@@ -107,6 +107,11 @@ class _Kept:
             offset += entry.length + len(_SEPARATOR)
 
 
+def _cost(kept: _Kept) -> int:
+    """Return about how many bytes of memory it takes."""
+    return 500 + len(kept.body) + 300 * len(kept.entries)
+
+
 class MetadataBook:
     """Gives metadata; share one in a process.
 
@@ -135,7 +140,7 @@ class MetadataBook:
         self._inline_limit_bytes = inline_limit_bytes
         self._cache_bytes = cache_bytes
         self._dialect: Dialect = Sqlite() if database.is_sqlite else Postgres()
-        self._recent: Recent[str, _Kept] = Recent(IN_MEMORY_BYTES, lambda kept: len(kept.body))
+        self._recent: Recent[str, _Kept] = Recent(IN_MEMORY_BYTES, _cost)
         # One series is made by one thread at a time; others wait and find it made.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
 
@@ -184,6 +189,17 @@ class MetadataBook:
         else:
             bodies = (self._kept(one).body for one in series)
         return etag, _array(bodies, base_url)
+
+    def prepare(self, study_uid: str) -> None:
+        """Make what is not kept of a study; whoever asks for it will be another process.
+
+        Raises
+        ------
+        NotFound
+            There is no such study.
+        """
+        for series in self._series(study_uid, None):
+            self._kept(series, is_remembered=False)
 
     @staticmethod
     def _etag(series: Sequence[_Series], sop_uid: str | None) -> str:
@@ -234,7 +250,7 @@ class MetadataBook:
                     return line
         return self._make(instance)
 
-    def _kept(self, series: _Series) -> _Kept:
+    def _kept(self, series: _Series, *, is_remembered: bool = True) -> _Kept:
         """Return the metadata of a series, made now where they were not kept."""
         key = _key(series.study_instance_uid, series.series_instance_uid)
         kept = self._recent.get(key)
@@ -247,7 +263,8 @@ class MetadataBook:
                 if not kept.is_whole:
                     return kept
                 self._save(key, kept)
-        self._recent.put(key, kept)
+        if is_remembered:
+            self._recent.put(key, kept)
         return kept
 
     def _renew(self, series: _Series, former: _Kept | None) -> _Kept:

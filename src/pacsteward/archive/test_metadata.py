@@ -195,6 +195,20 @@ def test_c38_a_late_instance_is_there_at_once_and_only_it_is_made(
     assert made == [first, late]
 
 
+def test_what_is_prepared_is_there_for_others_and_takes_no_memory_here(
+    vault: Any, book: MetadataBook, make_book: Make, ct: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault.keep(another(ct, 1))
+    book.prepare(ct.StudyInstanceUID)
+    assert book._recent._total == 0
+    monkeypatch.setattr(metadata_module, "instance_json", None)
+    reader = make_book()
+    assert len(read(reader, ct.StudyInstanceUID)) == 1
+    assert reader._recent._total > 0
+    with pytest.raises(NotFound):
+        book.prepare("1.2.3.4")
+
+
 @pytest.mark.parametrize(
     "harm",
     [
