@@ -44,7 +44,8 @@ from pacsteward.base import faults
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.events import FactLog
 from pacsteward.base.jobs import roster
-from pacsteward.security import AuditBook
+from pacsteward.security import Actor, AuditBook
+from pacsteward.security.audit_entry import AuditEntry, AuditEvent
 from tests.simulation.database import FaultyDatabase
 from tests.simulation.disk import Unsynced
 from tests.simulation.trouble import Died, Fate
@@ -52,6 +53,9 @@ from tests.simulation.trouble import Died, Fate
 T = TypeVar("T")
 
 _HANGS_S: Final = 120.0
+_LAST_ENTRY: Final = AuditEntry(
+    AuditEvent.APPLICATION_ACTIVITY, "E", Actor("house", "simulation", frozenset())
+)
 """An act that takes longer, on however slow a machine, will never end."""
 
 
@@ -243,6 +247,8 @@ class Process:
         for pool in (parts.get("_threads"), getattr(parts.get("_arbiter"), "_comparers", None)):
             if pool is not None:
                 pool.shutdown(wait=False)
+        # Who writes down what was looked at waits for an entry, and would for ever.
+        self.audit.record_soon(_LAST_ENTRY)
         for thread in set(threading.enumerate()) - self._threads_before:
             thread.join(20.0)
             if thread.is_alive():

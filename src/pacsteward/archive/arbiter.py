@@ -67,6 +67,9 @@ class Arbiter:
     code_frame
         Decodes frames when an object came in another transfer syntax; in the server a child
         process does it.
+    must_ask
+        Whether the index is asked for every UID, also for one that is surely new. Where Success
+        waits for the index a sender must be refused while that is away, not kept waiting.
     """
 
     def __init__(
@@ -79,11 +82,13 @@ class Arbiter:
         answer: Callable[[Ticket, Answer], None],
         make_up: Callable[[], None] = lambda: None,
         code_frame: FrameCoder = transcode_frame,
+        must_ask: bool = False,
     ) -> None:
         self._data_folder = data_folder
         self._database = database
         self._taken = TakenUids(database)
         self._gaps = Gaps(self._on_their_way)
+        self._must_ask = must_ask
         self._objects = objects
         self._resubmit = resubmit
         self._answer = answer
@@ -160,11 +165,16 @@ class Arbiter:
                 # has it, so it is never missed by both.
                 if uid in self._tail:
                     known.append(ticket)
-                elif self._gaps.has(ticket.description.series_instance_uid, uid):
+                elif not self._must_ask and self._gaps.has(
+                    ticket.description.series_instance_uid, uid
+                ):
                     ready.append(ticket)
                 else:
                     asked.append(ticket)
         return ready, asked, known
+
+    def _is_surely_new(self, series_instance_uid: str, uid: str) -> bool:
+        return not self._must_ask and self._gaps.has(series_instance_uid, uid)
 
     def landed(self, written: Sequence[tuple[Ticket, Landed]]) -> list[Ticket]:
         """Remember what is safe until `indexed` says that the index has it, and end its claims.

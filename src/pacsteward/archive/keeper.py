@@ -188,6 +188,7 @@ class Keeper:
             answer=self._committer.answer,
             make_up=self._make_up,
             code_frame=self._code_frame,
+            must_ask=waits_for_index,
         )
         self._resources.callback(self._decoders.close)
         self._resources.callback(self._arbiter.close)

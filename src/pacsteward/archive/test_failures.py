@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from pacsteward.archive.containers import stored_data
-from pacsteward.archive.fixtures.sender import MIB, House, data_set, running
+from pacsteward.archive.fixtures.sender import MIB, SMALL, House, data_set, running
 from pacsteward.archive.model import Outcome, StoreResult
 from pacsteward.archive.tables import (
     CONFLICT,
@@ -191,6 +191,24 @@ def test_what_is_surely_new_needs_no_index_to_be_kept(
         assert house.store(data_set("1.2"), "1.2").outcome is Outcome.ALREADY_HERE
         house.wait()
         assert house.uids() == ["1.1", "1.2"]
+
+
+def test_where_success_waits_for_the_index_a_sender_is_refused_while_that_is_away(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with what is surely new: it would wait for as long as the index is away."""
+    settings = SMALL.model_copy(update={"acknowledge": "indexed"})
+    with running(tmp_path, database, settings) as house:
+        house.store(data_set("1.1"), "1.1")
+
+        def away(*_args: object) -> object:
+            raise Unavailable("The database did not answer.")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Question, "ask", away)
+            with pytest.raises(Unavailable):
+                house.store(data_set("1.2"), "1.2")
+        assert house.store(data_set("1.2"), "1.2").outcome is Outcome.STORED
 
 
 def test_what_landed_before_the_index_went_away_is_indexed_when_it_is_back(
