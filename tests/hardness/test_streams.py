@@ -217,9 +217,25 @@ def decoders(target: Target) -> list[psutil.Process]:
     return []
 
 
+def drawn_by_a_decoder(target: Target) -> str:
+    """Store a compressed image and have it drawn; return its path."""
+    data = sample("RLE")
+    at = (
+        f"/dicom-web/studies/{data.StudyInstanceUID}/series/{data.SeriesInstanceUID}"
+        f"/instances/{data.SOPInstanceUID}"
+    )
+    stored = target.client().post(
+        "/dicom-web/studies",
+        content=part10(data),
+        headers={"content-type": "application/dicom"},
+    )
+    assert stored.status_code == 200
+    assert target.client().get(f"{at}/rendered?viewport=41,43").status_code == 200
+    return at
+
+
 def test_s14_a_decoder_has_bounds_no_network_and_no_secrets(target: Target) -> None:
-    answer = target.client().get(f"{GOOD}/rendered?viewport=41,43")
-    assert answer.status_code == 200
+    drawn_by_a_decoder(target)
     (decoder,) = decoders(target)[:1]
     soft, hard = decoder.rlimit(psutil.RLIMIT_AS)
     at_start = 3 * DECODER_MEMORY_BYTES
@@ -242,21 +258,10 @@ def test_s14_a_decoder_has_bounds_no_network_and_no_secrets(target: Target) -> N
 def test_s14_a_decoder_that_hangs_is_ended_and_the_next_picture_is_drawn(
     tmp_path: Path,
 ) -> None:
-    data = sample("RLE")
-    at = (
-        f"/dicom-web/studies/{data.StudyInstanceUID}/series/{data.SeriesInstanceUID}"
-        f"/instances/{data.SOPInstanceUID}"
-    )
     environment = {"PACSTEWARD_RETRIEVE__DECODER_TIME_S": "2"}
     running = Target(Product(tmp_path / "archive", environment).start(), tmp_path)
     try:
-        stored = running.client().post(
-            "/dicom-web/studies",
-            content=part10(data),
-            headers={"content-type": "application/dicom"},
-        )
-        assert stored.status_code == 200
-        assert running.client().get(f"{at}/rendered?viewport=41,43").status_code == 200
+        at = drawn_by_a_decoder(running)
         (stuck,) = decoders(running)
         stuck.suspend()
         began = time.monotonic()
