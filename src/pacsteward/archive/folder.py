@@ -109,14 +109,8 @@ class BeforeRebuild:
     incomplete_studies: tuple[str, ...] = ()
 
 
-def mark_half_made_index(data_folder: Path, before: BeforeRebuild) -> BeforeRebuild:
-    """Say durably that the index is being made anew and is not whole.
-
-    Returns
-    -------
-    BeforeRebuild
-        The same, or what an interrupted attempt before this one had found.
-    """
+def known_before(data_folder: Path, before: BeforeRebuild) -> BeforeRebuild:
+    """Return what the old index knew: what it says now, or said before an interrupted attempt."""
     path = data_folder / "run" / _REBUILDING
     if path.exists() and (found := _read_mark(path)) is not None:
         return replace(
@@ -124,6 +118,18 @@ def mark_half_made_index(data_folder: Path, before: BeforeRebuild) -> BeforeRebu
             sequence=max(found.sequence, before.sequence),
             ledger_sequence=max(found.ledger_sequence, before.ledger_sequence),
         )
+    return before
+
+
+def mark_half_made_index(data_folder: Path, before: BeforeRebuild) -> None:
+    """Say durably that the index is being made anew and is not whole.
+
+    The mark of an interrupted attempt stays as it is: what it says was found before anything was
+    thrown away.
+    """
+    path = data_folder / "run" / _REBUILDING
+    if path.exists() and _read_mark(path) is not None:
+        return
     numbers = f"{before.sequence}\n{before.ledger_sequence}"
     lines = [numbers, *before.incomplete_studies, _END_OF_MARK]
     descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
@@ -133,7 +139,6 @@ def mark_half_made_index(data_folder: Path, before: BeforeRebuild) -> BeforeRebu
     finally:
         os.close(descriptor)
     disk.sync_folder(path.parent)
-    return before
 
 
 def _read_mark(path: Path) -> BeforeRebuild | None:

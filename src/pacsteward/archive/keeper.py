@@ -42,7 +42,7 @@ from pacsteward.archive.known import (
     move_ledger_position,
 )
 from pacsteward.archive.landing import Landed, Landing
-from pacsteward.archive.ledger import Ledger, LedgerEntry, Tell
+from pacsteward.archive.ledger import Ledger, LedgerEntry, Tell, landed_before
 from pacsteward.archive.model import Location, Origin, StoreResult
 from pacsteward.archive.replay import replay
 from pacsteward.archive.segment import read_generation
@@ -229,7 +229,7 @@ class Keeper:
         with self.database.read() as connection:
             indexed = landing_position(connection, self.node)
             applied = ledger_position(connection, self.node)
-        self._landing.open(indexed)
+        self._landing.open(max(indexed, landed_before(entries)))
         self._indexer.begin_at(indexed)
         # The names of the folders themselves: a new folder that a power cut forgets takes all in
         # it along. At each start, since the one that made them may have been killed before this.

@@ -138,13 +138,15 @@ class Landing:
 
     # --- start ------------------------------------------------------------------------------
 
-    def open(self, indexed_sequence: int) -> None:
+    def open(self, known_sequence: int) -> None:
         """Find the end of the log.
 
         Parameters
         ----------
-        indexed_sequence
-            How far the index has come; only what follows is checked byte by byte.
+        known_sequence
+            How far index and ledger know of it, so how far it had been synced; only what follows
+            is checked byte by byte. What a decision of the ledger has erased no longer reads as
+            it was written, and must not be taken for the torn end.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         segments, damaged = find_segments(self.folder)
@@ -154,20 +156,20 @@ class Landing:
         if segments:
             # The name of the last one may not be safe yet.
             disk.sync_folder(self.folder)
-            last_sequence = self._open_last(segments[-1], indexed_sequence)
-        if last_sequence < indexed_sequence:
-            # The index knows of records that the log has lost. New ones must not bear their
-            # sequences, so they begin another segment.
+            last_sequence = self._open_last(segments[-1], known_sequence)
+        if last_sequence < known_sequence:
+            # Records are known that the log has lost. New ones must not bear their sequences, so
+            # they begin another segment.
             self._close()
-            last_sequence = indexed_sequence
+            last_sequence = known_sequence
         self._added_sequence = self.safe_sequence = last_sequence
 
-    def _open_last(self, segment: Segment, indexed_sequence: int) -> int:
+    def _open_last(self, segment: Segment, known_sequence: int) -> int:
         """Make the last segment the one to be written to; return the last sequence in it."""
         last_sequence, offset, previous = segment.head.first_sequence - 1, HEAD_BYTES, 0
         previous = segment.head.check
         with reading(segment.path) as file:
-            for record in _trusted(file, segment, indexed_sequence):
+            for record in _trusted(file, segment, known_sequence):
                 last_sequence, offset, previous = record.sequence, record.end, record.check
         self._descriptor = disk.open_file(segment.path, os.O_RDWR)
         # What a killed process wrote and did not sync is here, and in memory only. From now on a
@@ -427,12 +429,12 @@ def _whole_blocks(descriptor: int) -> int:
     return os.fstat(descriptor).st_size & -ALIGNMENT
 
 
-def _trusted(file: FileRange, segment: Segment, indexed_sequence: int) -> Iterator[Record]:
+def _trusted(file: FileRange, segment: Segment, known_sequence: int) -> Iterator[Record]:
     """Give the records of the last segment up to the first that was never synced."""
     records = list(walk(file, segment.head))
-    known_safe = max((record.safe_sequence for record in records), default=0)
+    safe_sequence = max((record.safe_sequence for record in records), default=0)
     for record in records:
-        is_unproven = record.sequence > max(indexed_sequence, known_safe)
+        is_unproven = record.sequence > max(known_sequence, safe_sequence)
         if is_unproven and not has_sound_data(file, record):
             return
         yield record

@@ -216,6 +216,11 @@ def read_ledger(folder: Path) -> list[LedgerEntry]:
     return list(_entries(_files(folder))) if folder.is_dir() else []
 
 
+def landed_before(entries: Sequence[LedgerEntry]) -> int:
+    """Return up to which sequence the log had surely been synced when these were decided."""
+    return max((entry.landed_sequence for entry in entries), default=0)
+
+
 def _files(folder: Path) -> list[Path]:
     return sorted(folder / name for name in os.listdir(folder) if _NAME.fullmatch(name))
 

@@ -27,6 +27,7 @@ from pacsteward.archive.counters import chunks
 from pacsteward.archive.folder import (
     BeforeRebuild,
     FolderLock,
+    known_before,
     mark_half_made_index,
     open_folder,
     unmark_half_made_index,
@@ -39,7 +40,7 @@ from pacsteward.archive.known import (
     move_ledger_position,
 )
 from pacsteward.archive.landing import Landed, Landing
-from pacsteward.archive.ledger import LedgerEntry, Tell, read_ledger
+from pacsteward.archive.ledger import LedgerEntry, Tell, landed_before, read_ledger
 from pacsteward.archive.replay import replay
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.archive.storage.local import LocalObjects
@@ -119,8 +120,16 @@ def _rebuild(
 ) -> int:
     node = open_folder(data_folder, clock)
     entries = read_ledger(data_folder / "ledger")
+    with database.read() as connection:
+        _refuse_other_nodes(connection, node)
+        before = BeforeRebuild(
+            landing_position(connection, node),
+            ledger_position(connection, node),
+            _incomplete_studies(connection),
+        )
+    before = known_before(data_folder, before)
     landing = Landing(data_folder / "landing", segment_bytes=settings.segment_bytes)
-    landing.open(0)
+    landing.open(max(before.sequence, landed_before(entries)))
     objects = LocalObjects(data_folder)
     objects.prepare()
     watermark = Watermark(data_folder / "run")
@@ -128,14 +137,7 @@ def _rebuild(
         objects.settle(
             {one.description.object_container for one in landing.replay(0, is_checked=False)}
         )
-        with database.read() as connection:
-            _refuse_other_nodes(connection, node)
-            before = BeforeRebuild(
-                landing_position(connection, node),
-                ledger_position(connection, node),
-                _incomplete_studies(connection),
-            )
-        before = mark_half_made_index(data_folder, before)
+        mark_half_made_index(data_folder, before)
         _empty(database, node)
 
         def indexer(*, is_news: bool) -> Indexer:

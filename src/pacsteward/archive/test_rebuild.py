@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from pacsteward.archive.completeness import complete_due
 from pacsteward.archive.containers import container_path, stored_data
 from pacsteward.archive.counters import recount
 from pacsteward.archive.fixtures import index_picture
 from pacsteward.archive.fixtures.sender import (
+    CT,
+    EXPLICIT,
     IMPLICIT,
     MIB,
+    ORIGIN,
     SMALL,
     House,
     data_set,
+    meta,
     running,
 )
 from pacsteward.archive.keeper import Keeper
+from pacsteward.archive.landing import Landing
 from pacsteward.archive.model import Outcome
 from pacsteward.archive.rebuild import rebuild
+from pacsteward.archive.record import Description, checksum_of
 from pacsteward.archive.tables import (
     CONFLICT,
     INSTANCE,
+    LANDING_POSITION,
+    LEDGER_POSITION,
+    LOCATION,
     PATIENT,
     SERIES,
     SET_ASIDE,
@@ -37,6 +47,7 @@ from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, Conflict
 from pacsteward.base.events import FactLog
+from pacsteward.dicom.part10 import encode_part10_head
 
 
 def picture(house: House) -> dict[str, list[dict[str, Any]]]:
@@ -148,6 +159,66 @@ def test_rebuild_never_undoes_a_rejection_or_brings_back_what_was_deleted(
             assert rows["1.0"]["rejected_for"] == "113001^DCM"
             assert rows["1.2"]["instance_number"] == "7"
             assert house.study()["number_of_study_related_instances"] == 2
+
+
+def _land_at_once(folder: Path, *uids: str) -> None:
+    """Add objects to the log of a stopped archive with one write and one sync."""
+    landing = Landing(folder / "landing", segment_bytes=SMALL.segment_bytes)
+    landing.open(0)
+    for uid in uids:
+        data = data_set(uid)
+        landing.append(
+            Description(datetime.now(UTC), ORIGIN, CT, uid, "1.2.1", "1.2.1.1", EXPLICIT),
+            encode_part10_head(meta(uid))[132:],
+            [data],
+            size_bytes=len(data),
+            checksum=checksum_of(data),
+        )
+    landing.sync()
+    landing.close()
+
+
+def test_erased_bytes_are_not_taken_for_the_torn_end_of_the_log(
+    tmp_path: Path, database: Database
+) -> None:
+    """None of the last batch says that the others were synced; the ledger does."""
+    with running(tmp_path, database):
+        pass
+    _land_at_once(tmp_path, "1.1", "1.2", "1.3")
+    with running(tmp_path, database) as house:
+        change(house, "deleted", "1.2")
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.1", "1.3"]
+    # Nor where the index is one from before, as after a restore.
+    with database.write() as connection:
+        for table in (LOCATION, INSTANCE, SERIES, STUDY, PATIENT):
+            connection.execute(delete(table))
+        for position in (LANDING_POSITION, LEDGER_POSITION):
+            connection.execute(delete(position))
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.1", "1.3"]
+        assert house.store(data_set("1.4"), "1.4").outcome is Outcome.STORED
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.1", "1.3", "1.4"]
+
+
+def test_what_was_damaged_in_the_last_batch_is_set_aside_and_not_left_out(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database):
+        pass
+    _land_at_once(tmp_path, "1.1", "1.2")
+    with running(tmp_path, database) as house:
+        place = house.location("1.1")
+    with container_path(tmp_path, place).open("r+b") as file:
+        file.seek(place.offset + place.length - 4)
+        file.write(b"\xff")
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.2"]
+        assert [row["sop_instance_uid"] for row in house.rows(SET_ASIDE)] == ["1.1"]
 
 
 def test_an_interrupted_rebuild_is_run_again_and_nothing_is_announced_twice(
