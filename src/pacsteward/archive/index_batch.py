@@ -12,7 +12,7 @@ batch again changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,7 +22,14 @@ from pacsteward.archive import digest
 from pacsteward.archive.counters import SeriesKey, add_to_counters, chunks
 from pacsteward.archive.digest import Row
 from pacsteward.archive.events import ContentConflicted, InstancesStored, StudyArrived
-from pacsteward.archive.known import Known, known_conflicts, known_instances, place_of, uid_rows
+from pacsteward.archive.known import (
+    Known,
+    is_set_aside,
+    known_conflicts,
+    known_instances,
+    place_of,
+    uid_rows,
+)
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.tables import (
     CONFLICT,
@@ -122,17 +129,22 @@ def write_batch(
 def _fresh(connection: Connection, items: Sequence[Item], written: Written) -> Iterator[Item]:
     """Give what is to be stored; the rest is here already, or clashes with what is here.
 
-    The arbiter has decided before the acknowledgement; what is found here is a replay, or what
-    another node stored meanwhile.
+    The arbiter has decided before the acknowledgement; what is found here is a replay, what
+    another node stored meanwhile, or a clash with what was deleted since.
     """
-    plain = [item for item in items if not item.landed.description.is_conflict]
-    conflicts = [item.landed for item in items if item.landed.description.is_conflict]
-    uids = [item.landed.description.sop_instance_uid for item in plain]
+    conflicts: list[Landed] = []
+    uids = [item.landed.description.sop_instance_uid for item in items]
     known = known_instances(connection, uids)
-    for item in plain:
+    # In their order: what one clashes with may be in the same batch, and landed before it.
+    for item in items:
         landed = item.landed
         uid = landed.description.sop_instance_uid
         there = known.get(uid)
+        if there is None and landed.description.is_conflict:
+            if is_set_aside(connection, uid):
+                conflicts.append(landed)
+                continue
+            item = _without_conflict(item)
         if there is None:
             known[uid] = Known(
                 landed.size_bytes,
@@ -141,12 +153,18 @@ def _fresh(connection: Connection, items: Sequence[Item], written: Written) -> I
                 landed.location,
             )
             yield item
-        elif there.location != landed.location and (there.size_bytes, there.checksum) != (
-            landed.size_bytes,
-            landed.checksum,
+        elif there.location != landed.location and (
+            landed.description.is_conflict
+            or (there.size_bytes, there.checksum) != (landed.size_bytes, landed.checksum)
         ):
             conflicts.append(landed)
     written.conflicts += _not_written(connection, conflicts)
+
+
+def _without_conflict(item: Item) -> Item:
+    """Return a content whose other one was deleted: it is the only one now, and so the instance."""
+    description = replace(item.landed.description, is_conflict=False)
+    return replace(item, landed=replace(item.landed, description=description))
 
 
 def _not_written(connection: Connection, conflicts: Sequence[Landed]) -> list[Landed]:

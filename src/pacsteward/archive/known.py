@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, exists, insert, select, update
 
 from pacsteward.archive.counters import chunks
 from pacsteward.archive.gaps import Gap
@@ -22,6 +22,7 @@ from pacsteward.archive.tables import (
     LANDING_POSITION,
     LEDGER_POSITION,
     LOCATION,
+    SET_ASIDE,
 )
 from pacsteward.base.db import Database, Question
 
@@ -150,6 +151,12 @@ def known_conflicts(connection: Connection, uids: Sequence[str]) -> dict[str, li
             location = Location(*place)
             found[uid].append(Known(location.length, checksum, syntax, location))
     return found
+
+
+def is_set_aside(connection: Connection, uid: str) -> bool:
+    """Whether a content that could not be indexed is kept under this SOP Instance UID."""
+    query = select(exists().where(SET_ASIDE.c.sop_instance_uid == uid))
+    return bool(connection.execute(query).scalar())
 
 
 def place_of(location: Location) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pacsteward.archive.model import Outcome
 from pacsteward.archive.rebuild import rebuild
 from pacsteward.archive.remove import teller
 from pacsteward.archive.tables import CONFLICT
+from pacsteward.archive.ticket import Ticket
 from pacsteward.base import faults
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
@@ -144,6 +145,36 @@ def test_a_conflict_whose_commit_was_not_confirmed_is_kept_and_told_of_once(
         assert house.facts().count("content_conflicted") == 1
         assert house.store(data_set("1.1", number=2), "1.1").outcome is Outcome.CONFLICT
         house.wait()
+        assert len(house.rows(CONFLICT)) == 1
+
+
+def test_what_clashes_with_an_instance_that_is_deleted_meanwhile_takes_its_place(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conflict needs two contents; one alone would be hidden for good."""
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1", pixels=b"\1" * 64), "1.1")
+        house.wait()
+        real = Ticket.mark_conflict
+
+        def mark_late(ticket: Ticket) -> None:
+            real(ticket)
+            delete(house, "1.1")
+
+        monkeypatch.setattr(Ticket, "mark_conflict", mark_late)
+        house.store(data_set("1.1", pixels=b"\2" * 64), "1.1")
+        house.wait()
+        assert house.uids() == ["1.1"]
+        assert house.rows(CONFLICT) == []
+        assert [entry.what for entry in house.audited] == ["1 instance(s) were received."] * 2
+        # The same again is here already, and other content clashes with it.
+        monkeypatch.undo()
+        same, other = (data_set("1.1", pixels=pixels * 64) for pixels in (b"\2", b"\3"))
+        assert house.store(same, "1.1").outcome is Outcome.ALREADY_HERE
+        assert house.store(other, "1.1").outcome is Outcome.CONFLICT
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.1"]
         assert len(house.rows(CONFLICT)) == 1
 
 
