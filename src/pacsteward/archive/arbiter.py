@@ -173,9 +173,6 @@ class Arbiter:
                     asked.append(ticket)
         return ready, asked, known
 
-    def _is_surely_new(self, series_instance_uid: str, uid: str) -> bool:
-        return not self._must_ask and self._gaps.has(series_instance_uid, uid)
-
     def landed(self, written: Sequence[tuple[Ticket, Landed]]) -> list[Ticket]:
         """Remember what is safe until `indexed` says that the index has it, and end its claims.
 
