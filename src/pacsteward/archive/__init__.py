@@ -7,7 +7,7 @@ from pacsteward.archive.archive import Archive
 from pacsteward.archive.arena import Parcel, Shelf
 from pacsteward.archive.bulk import BulkData
 from pacsteward.archive.courier import Courier
-from pacsteward.archive.doubtful import DOUBTFUL_MAX, Conflict, DoubtfulStudy, SetAside
+from pacsteward.archive.doubtful import Conflict, DoubtfulStudy, SetAside, Waiting
 from pacsteward.archive.events import (
     ContentConflicted,
     InstancesDeleted,
@@ -38,7 +38,6 @@ from pacsteward.archive.read import StoredObject
 from pacsteward.archive.settings import ArchiveSettings
 
 __all__ = [
-    "DOUBTFUL_MAX",
     "Archive",
     "ArchiveSettings",
     "BulkData",
@@ -71,4 +70,5 @@ __all__ = [
     "StudyCompleted",
     "Undelivered",
     "VerifyReport",
+    "Waiting",
 ]

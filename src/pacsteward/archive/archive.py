@@ -416,10 +416,19 @@ class Archive:
 
     # --- what needs a human ----------------------------------------------------------------------
 
-    def conflicts(self, *, with_settled: bool = False) -> list[doubtful.Conflict]:
+    def waiting(self) -> doubtful.Waiting:
+        """Count what the lists below name."""
+        self._catch_up()
+        return doubtful.count(self._database)
+
+    def conflicts(self, *, limit: int | None = None) -> list[doubtful.Conflict]:
         """List contents that came under a UID that is taken, the latest first."""
         self._catch_up()
-        return doubtful.conflicts(self._database, with_settled=with_settled)
+        return doubtful.conflicts(self._database, limit)
+
+    def conflict(self, conflict_key: int) -> doubtful.Conflict:
+        """Return what is known of one of them, of a settled one too."""
+        return doubtful.conflict(self._database, conflict_key)
 
     def conflicting_instance(self, conflict_key: int) -> Instance:
         """Return the second content of a conflict, to be opened like any instance."""
@@ -429,15 +438,15 @@ class Archive:
         """Return who sent an instance; empty where it is not known."""
         return doubtful.source_of(self._database, instance)
 
-    def doubtful_patients(self) -> list[doubtful.DoubtfulStudy]:
+    def doubtful_patients(self, *, limit: int | None = None) -> list[doubtful.DoubtfulStudy]:
         """List studies whose patient cannot be told for certain, the latest first."""
         self._catch_up()
-        return doubtful.studies_of_doubtful_patients(self._database)
+        return doubtful.studies_of_doubtful_patients(self._database, limit)
 
-    def set_aside(self) -> list[doubtful.SetAside]:
+    def set_aside(self, *, limit: int | None = None) -> list[doubtful.SetAside]:
         """List acknowledged instances that could not be indexed, the latest first."""
         self._catch_up()
-        return doubtful.records_set_aside(self._database)
+        return doubtful.records_set_aside(self._database, limit)
 
     def instance_set_aside(self, set_aside_key: int) -> Instance:
         """Return such a record, to be opened like any instance."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select, text
 
 from pacsteward.archive.model import Instance, Location
 from pacsteward.archive.tables import CONFLICT, INSTANCE, SET_ASIDE, STUDY
@@ -20,8 +20,18 @@ from pacsteward.base.errors import NotFound
 UNKNOWN_CHECKSUM: Final = -1
 """Of bytes for which the index holds none; the landing log does, and `verify` compares it."""
 
+_OPEN: Final = CONFLICT.c.settled_as == ""
+# As plain text: an index of these few rows is only used where the condition is its own.
+_IN_DOUBT: Final = text("study.identity_doubt <> ''")
 
-DOUBTFUL_MAX: Final = 1000
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How much of each kind needs a human."""
+
+    conflicts: int
+    set_aside: int
+    doubtful_patients: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,32 +84,68 @@ class SetAside:
     size_bytes: int
 
 
-def conflicts(database: Database, *, with_settled: bool = False) -> list[Conflict]:
-    """List the conflicts, the latest first."""
-    query = select(CONFLICT).order_by(CONFLICT.c.conflict_key.desc())
-    if not with_settled:
-        query = query.where(CONFLICT.c.settled_as == "")
+def count(database: Database) -> Waiting:
+    """Count what needs a human."""
     with database.read() as connection:
-        return [
-            Conflict(
-                conflict_key=row.conflict_key,
-                sop_instance_uid=row.sop_instance_uid,
-                study_instance_uid=row.study_instance_uid,
-                series_instance_uid=row.series_instance_uid,
-                sop_class_uid=row.sop_class_uid,
-                transfer_syntax_uid=row.transfer_syntax_uid,
-                source_name=row.source_name,
-                settled_as=row.settled_as,
-                received_at=row.received_at,
-                size_bytes=row.length,
+        counts = connection.execute(
+            select(
+                select(func.count()).where(_OPEN).scalar_subquery(),
+                select(func.count()).select_from(SET_ASIDE).scalar_subquery(),
+                select(func.count()).select_from(STUDY).where(_IN_DOUBT).scalar_subquery(),
             )
-            for row in connection.execute(query)
-        ]
+        ).one()
+    return Waiting(*map(int, counts))
 
 
-def records_set_aside(database: Database) -> list[SetAside]:
+def conflicts(database: Database, limit: int | None) -> list[Conflict]:
+    """List the conflicts that nobody has settled, the latest first."""
+    query = select(CONFLICT).where(_OPEN).order_by(CONFLICT.c.conflict_key.desc()).limit(limit)
+    with database.read() as connection:
+        return [_conflict(row) for row in connection.execute(query)]
+
+
+def conflict(database: Database, conflict_key: int) -> Conflict:
+    """Return what is known of one conflict, of a settled one too.
+
+    Raises
+    ------
+    NotFound
+        There is no such conflict.
+    """
+    return _conflict(_row_of_conflict(database, conflict_key))
+
+
+def _conflict(row: Row[Any]) -> Conflict:
+    return Conflict(
+        conflict_key=row.conflict_key,
+        sop_instance_uid=row.sop_instance_uid,
+        study_instance_uid=row.study_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        source_name=row.source_name,
+        settled_as=row.settled_as,
+        received_at=row.received_at,
+        size_bytes=row.length,
+    )
+
+
+def _row_of_conflict(database: Database, conflict_key: int) -> Row[Any]:
+    query = select(CONFLICT).where(CONFLICT.c.conflict_key == conflict_key)
+    with database.read() as connection:
+        row = connection.execute(query).first()
+    if row is None:
+        raise NotFound(
+            f"There is no conflict {conflict_key}.",
+            why="It never was, or one of its contents was deleted.",
+            remedy="Look for it in the list of what needs a human.",
+        )
+    return row
+
+
+def records_set_aside(database: Database, limit: int | None) -> list[SetAside]:
     """List the records that were set aside, the latest first."""
-    query = select(SET_ASIDE).order_by(SET_ASIDE.c.set_aside_key.desc())
+    query = select(SET_ASIDE).order_by(SET_ASIDE.c.set_aside_key.desc()).limit(limit)
     with database.read() as connection:
         return [
             SetAside(
@@ -114,7 +160,7 @@ def records_set_aside(database: Database) -> list[SetAside]:
         ]
 
 
-def studies_of_doubtful_patients(database: Database) -> list[DoubtfulStudy]:
+def studies_of_doubtful_patients(database: Database, limit: int | None) -> list[DoubtfulStudy]:
     """List studies whose patient cannot be told for certain, the latest first."""
     query = (
         select(
@@ -123,9 +169,9 @@ def studies_of_doubtful_patients(database: Database) -> list[DoubtfulStudy]:
             STUDY.c.accession_number,
             STUDY.c.created_at,
         )
-        .where(STUDY.c.identity_doubt != "")
+        .where(_IN_DOUBT)
         .order_by(STUDY.c.study_key.desc())
-        .limit(DOUBTFUL_MAX)
+        .limit(limit)
     )
     with database.read() as connection:
         return [DoubtfulStudy(*row) for row in connection.execute(query)]
@@ -139,11 +185,7 @@ def conflicting_instance(database: Database, conflict_key: int) -> Instance:
     NotFound
         There is no such conflict.
     """
-    query = select(CONFLICT).where(CONFLICT.c.conflict_key == conflict_key)
-    with database.read() as connection:
-        row = connection.execute(query).first()
-    if row is None:
-        raise NotFound(f"Conflict {conflict_key} was not found.", why="It may have been settled.")
+    row = _row_of_conflict(database, conflict_key)
     return _instance(
         row,
         sop_class_uid=row.sop_class_uid,

@@ -12,13 +12,14 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
-from pacsteward.archive import Archive, Conflict
-from pacsteward.base.errors import NotFound
+from pacsteward.archive import Archive
 from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.matching import Query, UidList
 
 PATH: Final = "/attention"
 STUDY_INSTANCE_UID: Final = 0x0020000D
+LISTED_MAX: Final = 1000
+"""Of each kind; a device that has gone mad makes more than anybody reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,16 @@ class Matter:
     download: str = ""
 
 
+def count_matters(archive: Archive) -> dict[str, int]:
+    """Count what needs a human, by kind, however much it is. Blocks."""
+    waiting = archive.waiting()
+    return {
+        "conflict": waiting.conflicts,
+        "set-aside": waiting.set_aside,
+        "doubtful": waiting.doubtful_patients,
+    }
+
+
 def page_of(kind: str) -> str:
     """Return the address of the list of one kind."""
     return f"{PATH}?kind={kind}"
@@ -104,27 +115,9 @@ def page_of_conflict(conflict_key: int) -> str:
 
 
 def list_matters(archive: Archive) -> list[Matter]:
-    """List everything that needs a human, the latest first. Blocks."""
+    """List what needs a human, the latest first, of each kind at most `LISTED_MAX`. Blocks."""
     found = [*_conflicts(archive), *_set_aside(archive), *_doubtful(archive)]
     return sorted(found, key=lambda matter: matter.at, reverse=True)
-
-
-def find_conflict(archive: Archive, conflict_key: int) -> Conflict:
-    """Return what is said of a conflict, of one that is settled too.
-
-    Raises
-    ------
-    NotFound
-        There is no such conflict.
-    """
-    for conflict in archive.conflicts(with_settled=True):
-        if conflict.conflict_key == conflict_key:
-            return conflict
-    raise NotFound(
-        f"There is no conflict {conflict_key}.",
-        why="It never was, or one of its contents was deleted.",
-        remedy="Look for it in the list of what needs a human.",
-    )
 
 
 def studies_known(archive: Archive, study_instance_uids: Iterable[str]) -> set[str]:
@@ -137,7 +130,7 @@ def studies_known(archive: Archive, study_instance_uids: Iterable[str]) -> set[s
 
 
 def _conflicts(archive: Archive) -> Iterator[Matter]:
-    for one in archive.conflicts():
+    for one in archive.conflicts(limit=LISTED_MAX):
         yield Matter(
             kind="conflict",
             uid=one.sop_instance_uid,
@@ -152,7 +145,7 @@ def _conflicts(archive: Archive) -> Iterator[Matter]:
 
 
 def _set_aside(archive: Archive) -> Iterator[Matter]:
-    for one in archive.set_aside():
+    for one in archive.set_aside(limit=LISTED_MAX):
         yield Matter(
             kind="set-aside",
             uid=one.sop_instance_uid,
@@ -167,7 +160,7 @@ def _set_aside(archive: Archive) -> Iterator[Matter]:
 
 
 def _doubtful(archive: Archive) -> Iterator[Matter]:
-    for one in archive.doubtful_patients():
+    for one in archive.doubtful_patients(limit=LISTED_MAX):
         accession = f" Accession number {one.accession_number}." if one.accession_number else ""
         yield Matter(
             kind="doubtful",

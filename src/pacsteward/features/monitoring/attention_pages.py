@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 
-from pacsteward.archive import DOUBTFUL_MAX, Archive, Instance
+from pacsteward.archive import Archive, Instance
 from pacsteward.base.errors import NotFound
 from pacsteward.dicom.uids import STORAGE_SOP_CLASSES, TRANSFER_SYNTAXES
 from pacsteward.dicom.web.streaming import StreamedAnswer
@@ -40,7 +39,7 @@ def show_all(house: House, request: Request) -> Response:
     kind = query_text(request, "kind")
     chosen = kind if kind in KINDS else ""
     matters = attention.list_matters(house.archive)
-    counts = Counter(matter.kind for matter in matters)
+    counts = attention.count_matters(house.archive)
     grid = arrange(
         [matter for matter in matters if chosen in ("", matter.kind)],
         COLUMNS,
@@ -58,8 +57,8 @@ def show_all(house: House, request: Request) -> Response:
         kinds=KINDS,
         counts=counts,
         chosen=chosen,
-        total=len(matters),
-        doubtful_max=DOUBTFUL_MAX,
+        total=sum(counts.values()),
+        listed_max=attention.LISTED_MAX,
     )
 
 
@@ -70,7 +69,7 @@ def _words(matter: Matter) -> str:
 
 def show_conflict(house: House, request: Request) -> Response:
     """Show what differs between the two contents of a conflict."""
-    conflict = attention.find_conflict(house.archive, request.path_params["key"])
+    conflict = house.archive.conflict(request.path_params["key"])
     other = house.archive.conflicting_instance(conflict.conflict_key)
     stored = _shown(house.archive, conflict.sop_instance_uid)
     studies = {conflict.study_instance_uid, *([stored.study_instance_uid] if stored else [])}
@@ -101,7 +100,7 @@ def _shown(archive: Archive, sop_instance_uid: str) -> Instance | None:
 
 def download_conflict(house: House, request: Request) -> Response:
     """Give the other content of a conflict as a file."""
-    conflict = attention.find_conflict(house.archive, request.path_params["key"])
+    conflict = house.archive.conflict(request.path_params["key"])
     other = house.archive.conflicting_instance(conflict.conflict_key)
     house.audit.record_access(request.state.actor, (conflict.study_instance_uid,))
     return _file(house.archive, other, f"{other.sop_instance_uid}-other.dcm")

@@ -39,12 +39,12 @@ def is_archive_open(house: House) -> Finding:
 
 def are_conflicts_settled(house: House) -> Finding:
     """Find objects that came under a UID that was taken."""
-    open_ones = house.archive.conflicts()
+    open_ones = house.archive.waiting().conflicts
     if not open_ones:
         return Finding("ok", "No object came under a UID that another one has.")
     return Finding(
         "warning",
-        f"{len(open_ones)} {'object' if len(open_ones) == 1 else 'objects'} came under a UID that "
+        f"{open_ones} {'object' if open_ones == 1 else 'objects'} came under a UID that "
         "other content has; both are kept.",
         "A device reuses UIDs, or sent a changed object without giving it a new one.",
         link=page_of("conflict"),
@@ -53,13 +53,13 @@ def are_conflicts_settled(house: House) -> Finding:
 
 def are_patients_known(house: House) -> Finding:
     """Find studies that came without a patient ID, or with one that DICOM does not allow."""
-    studies = house.archive.doubtful_patients()
-    if not studies:
+    studies = house.archive.waiting().doubtful_patients
+    newest = next(iter(house.archive.doubtful_patients(limit=1)), None)
+    if newest is None:
         return Finding("ok", "Every study says whose it is.")
-    newest = studies[0]
     return Finding(
         "warning",
-        f"{len(studies)} {'study does' if len(studies) == 1 else 'studies do'} not say for "
+        f"{studies} {'study does' if studies == 1 else 'studies do'} not say for "
         f"certain whose they are, the latest is {newest.study_instance_uid}.",
         f"Its patient ID is {newest.identity_doubt}.",
         link=page_of("doubtful"),
@@ -68,12 +68,12 @@ def are_patients_known(house: House) -> Finding:
 
 def is_everything_indexed(house: House) -> Finding:
     """Find acknowledged objects that could not be indexed."""
-    aside = house.archive.set_aside()
+    aside = house.archive.waiting().set_aside
     if not aside:
         return Finding("ok", "Everything that was acknowledged can be found.")
     return Finding(
         "critical",
-        f"{len(aside)} acknowledged {'object is' if len(aside) == 1 else 'objects are'} kept but "
+        f"{aside} acknowledged {'object is' if aside == 1 else 'objects are'} kept but "
         "could not be indexed.",
         link=page_of("set-aside"),
     )

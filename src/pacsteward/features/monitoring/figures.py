@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pacsteward.feature import Figure, House
-from pacsteward.features.monitoring.attention import PATH, list_matters
+from pacsteward.features.monitoring.attention import PATH, count_matters
 
 GIB = 1024**3
 
@@ -15,7 +15,7 @@ def free_gib(house: House) -> float:
 
 def needs_a_human(house: House) -> int:
     """Count conflicts, records set aside and studies of doubtful patients."""
-    return len(list_matters(house.archive))
+    return sum(count_matters(house.archive).values())
 
 
 FIGURES = (

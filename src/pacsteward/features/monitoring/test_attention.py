@@ -24,7 +24,7 @@ from pacsteward.base.db import Database
 from pacsteward.base.events import FactLog
 from pacsteward.dicom.part10 import FileMeta
 from pacsteward.feature import House
-from pacsteward.features.monitoring import attention, checks
+from pacsteward.features.monitoring import attention, checks, figures
 from pacsteward.features.monitoring.differences import compare
 from pacsteward.features.monitoring.feature import FEATURE
 from pacsteward.security import AuditFilter
@@ -88,6 +88,22 @@ def conflict_of(house: House, ct: Dataset) -> tuple[bytes, bytes]:
     outcome, second = send(house, ct, "CT2")
     assert outcome is Outcome.CONFLICT
     return first, second
+
+
+def test_of_very_many_the_latest_are_listed_and_all_are_counted(
+    house: House, browser: Visitor, ct: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "LISTED_MAX", 2)
+    send(house, ct)
+    for number in range(3):
+        ct.AccessionNumber = f"A{number}"
+        assert send(house, ct, f"CT{number}")[0] is Outcome.CONFLICT
+    page = browser.get("/attention").text
+    assert "Conflicts (3)" in page
+    assert "of 3 the latest 2 are listed" in page
+    assert [name for name in ("CT0", "CT1", "CT2") if f">{name}<" in page] == ["CT1", "CT2"]
+    assert checks.are_conflicts_settled(house).what.startswith("3 objects came")
+    assert figures.needs_a_human(house) == 3
 
 
 def test_nothing_needs_a_human_where_nothing_is_wrong(
