@@ -49,8 +49,10 @@ from pacsteward.dicom.dicomjson import dumps
 FORMAT: Final = 1
 """Raised when the JSON of a header is made in another way; what was kept is then made anew."""
 
-IN_MEMORY_BYTES: Final = 32 * 1024 * 1024
-"""What was used last is kept unpacked, in each process, in bytes."""
+IN_MEMORY_BYTES: Final = 12 * 1024 * 1024
+"""What was used last is kept unpacked, in each process, in bytes: some thousands of instances.
+
+More would be asked for again only by chance, and to unpack it anew takes some milliseconds."""
 
 _INSTANCE_AVAILABILITY: Final = "00080056"
 _KEY: Final = b'"BulkDataURI":"'
