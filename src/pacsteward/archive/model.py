@@ -201,11 +201,20 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What one pass over all bytes found."""
+    """What one pass over all bytes found.
+
+    Parameters
+    ----------
+    unnamed_files
+        Files of big objects, by their path below the data folder, that neither index nor log names:
+        a crash or a failing disk left them when such an object could not be stored. Nobody was
+        told that it was, so they are no damage, and may be removed.
+    """
 
     instances: int
     bytes_read: int
     damages: tuple[Damage, ...] = field(default=())
+    unnamed_files: tuple[str, ...] = field(default=())
 
     @property
     def is_sound(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from pacsteward.archive.fixtures.sender import (
     running,
 )
 from pacsteward.archive.model import StoreResult
+from pacsteward.archive.storage.local import object_path
+from pacsteward.archive.verify import verify
 from pacsteward.base import faults
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Exhausted, Invalid, Unavailable
@@ -107,3 +111,42 @@ def test_a_failing_disk_while_a_big_object_arrives(
         assert house.uids() == ["1.0", "1.1"]
     assert len(list((tmp_path / "objects").glob("??/*"))) == 1
     assert list((tmp_path / "objects" / "incoming").iterdir()) == []
+
+
+def test_files_that_nothing_names_are_found_and_are_no_damage(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def age(folder: Path) -> None:
+        """Have all files be of yesterday: what has just been written may be on its way."""
+        for path in folder.rglob("*.dcm"):
+            os.utime(path, (time.time() - 86400,) * 2)
+
+    with running(tmp_path, database) as house:
+        for uid in ("1.1", "1.2"):
+            house.store(data_set(uid, pixels=bytes(2 * MIB)), uid)
+        house.wait()
+        place = house.location("1.1")
+        # What is safe, and the index never hears of.
+        monkeypatch.setattr(house.keeper._committer, "_follow", lambda _landed: None)
+        house.store(data_set("1.3", pixels=bytes(2 * MIB)), "1.3")
+    age(tmp_path)
+    assert verify(tmp_path, database).unnamed_files == ()
+    stray = object_path(tmp_path, "ab" * 16)
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"half an object")
+    assert verify(tmp_path, database).unnamed_files == ()
+    age(tmp_path)
+    report = verify(tmp_path, database)
+    assert report.unnamed_files == (f"objects/ab/{stray.name}",)
+    assert report.is_sound
+    # A deletion whose file stays.
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.1", "1.2", "1.3"]
+        monkeypatch.setattr(house.keeper, "_free", lambda _locations: None)
+        house.keeper.change("deleted", actor="admin", choose=lambda _connection: ["1.1"])
+        age(tmp_path)
+        path = container_path(tmp_path, place)
+        assert set(verify(tmp_path, database).unnamed_files) == {
+            f"objects/ab/{stray.name}",
+            str(path.relative_to(tmp_path)),
+        }

@@ -2,7 +2,8 @@
 
 Segments of the landing log are read once from front to back: each record's head, its place in the
 chain and its data set are checked, and each row of the index must find its record. Big objects are
-read file by file. What was deleted while this ran is not damage.
+read file by file. What was deleted while this ran is not damage. Files of big objects that nothing
+names are listed (`unnamed.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pacsteward.archive.model import Damage, Location, VerifyReport
 from pacsteward.archive.record import checksum_of
 from pacsteward.archive.segment import read_head, walk
 from pacsteward.archive.tables import CONFLICT, INSTANCE, LOCATION, SET_ASIDE
+from pacsteward.archive.unnamed import unnamed_files
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, Invalid, NotFound
 from pacsteward.dicom.fragments import Buffer
@@ -62,7 +64,8 @@ def verify(data_folder: Path, database: Database, progress: Progress | None = No
     for copies in check.objects():
         for copy in copies:
             check.object(copy)
-    return VerifyReport(check.done, check.bytes_read, tuple(check.damages))
+    unnamed = unnamed_files(data_folder, database)
+    return VerifyReport(check.done, check.bytes_read, tuple(check.damages), tuple(unnamed))
 
 
 class _Check:
