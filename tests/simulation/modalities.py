@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pacsteward.archive import Origin, StoreResult
@@ -13,10 +13,24 @@ from pacsteward.dicom.part10 import FileMeta
 from tests.simulation import door
 from tests.simulation.hospital import Examination, cut_off, with_other_pixels
 from tests.simulation.model import Content, store
+from tests.simulation.process import Process
 from tests.simulation.scene import Scene
+from tests.simulation.trouble import Trouble
 from tests.simulation.world import Broken, CutShort, Refusal
 
 _SHARE_OF_THE_DOOR: Final = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class _Slow:
+    """An object of which only the beginning was sent."""
+
+    examination: Examination
+    content: Content
+    process: Process
+    incoming: Any
+    trouble: Trouble | None
+    """What was armed meanwhile: a disk that failed then is told of at the end."""
 
 
 class Modalities:
@@ -26,7 +40,7 @@ class Modalities:
         self._scene = scene
         self._world = scene.world
         self._chance = scene.chance
-        self._slow: tuple[Examination, Content, Any] | None = None
+        self._slow: _Slow | None = None
         self._variants = 0
 
     def send_what_waits(self) -> None:
@@ -125,31 +139,31 @@ class Modalities:
             words=lambda _incoming: "",
         )
         if not isinstance(said, CutShort | Refusal):
-            self._slow = (examination, content, (self._world.process, said))
+            world = self._world
+            self._slow = _Slow(examination, content, world.process, said, world.last_trouble)
 
     def _end_slow(self) -> None:
         assert self._slow is not None
-        examination, content, (process, incoming) = self._slow
-        self._slow = None
-        if process is not self._world.process:
-            self._world.tell(examination.actor, f"finds the connection of {content.label} gone")
+        slow, self._slow = self._slow, None
+        who, what = slow.examination.actor, slow.content.label
+        if slow.process is not self._world.process:
+            self._world.tell(who, f"finds the connection of {what} gone")
             return
 
         def end() -> StoreResult:
-            incoming.write(memoryview(content.data)[len(content.data) // 3 :])
-            result: StoreResult = incoming.finish_in_thread()
+            data = memoryview(slow.content.data)
+            slow.incoming.write(data[len(data) // 3 :])
+            result: StoreResult = slow.incoming.finish_in_thread()
             return result
 
-        self._store(examination, content, f"ends {content.label}", end)
+        self._store(slow.examination, slow.content, f"ends {what}", end, earlier=slow.trouble)
 
     def let_slow_go(self) -> None:
         """Hang up before the archive is closed, as the door does."""
-        if self._slow is not None:
-            examination, content, (process, incoming) = self._slow
-            self._slow = None
-            if process is self._world.process:
-                process.act(incoming.abandon)
-                self._world.tell(examination.actor, f"is cut off from {content.label}")
+        slow, self._slow = self._slow, None
+        if slow is not None and slow.process is self._world.process:
+            slow.process.act(slow.incoming.abandon)
+            self._world.tell(slow.examination.actor, f"is cut off from {slow.content.label}")
 
     def send(self, examination: Examination, content: Content) -> bool:
         """Send one object; true when it is acknowledged."""
@@ -175,6 +189,8 @@ class Modalities:
         content: Content,
         what: str,
         deed: Callable[[], StoreResult | door.Said],
+        *,
+        earlier: Trouble | None = None,
     ) -> bool:
         change = store(content, examination.actor)
         said = self._world.attempt(
@@ -182,6 +198,8 @@ class Modalities:
         )
         if isinstance(said, CutShort):
             return False
+        if isinstance(said, Refusal) and earlier is not None and earlier.struck_at:
+            said = replace(said, trouble=earlier)
         return self._answered(examination, content, said)
 
     def _answered(
