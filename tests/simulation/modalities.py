@@ -231,6 +231,7 @@ class Modalities:
         """Send several objects over as many associations, in one moment."""
         world = self._world
         process = world.process
+        lost = process.database.answers_lost
 
         async def send(content: Content) -> StoreResult:
             incoming = process.archive.receive(_origin(examination), _meta(content))
@@ -260,7 +261,7 @@ class Modalities:
         answers = [said.error] * len(batch) if isinstance(said, Refusal) else said
         for content, one in zip(batch, answers, strict=True):
             if isinstance(one, PacstewardError):
-                one = Refusal(one, trouble)
+                one = Refusal(one, trouble, process.database.answers_lost > lost)
             elif isinstance(one, BaseException):
                 raise one
             self._answered(examination, content, one)

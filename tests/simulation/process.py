@@ -19,6 +19,7 @@ import random
 import shutil
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import wait
@@ -250,8 +251,7 @@ class Process:
         # Who writes down what was looked at waits for an entry, and would for ever.
         self.audit.record_soon(_LAST_ENTRY)
         for thread in set(threading.enumerate()) - self._threads_before:
-            thread.join(20.0)
-            if thread.is_alive():
+            if not _is_over(thread):
                 raise Hangs(f"Thread {thread.name} of a dead process goes on.")
         if "_resources" in parts:
             keeper._resources.close()
@@ -324,6 +324,18 @@ def _give_up(ticket: Ticket) -> None:
         return
     with suppress(RuntimeError):
         ticket.loop.call_soon_threadsafe(end)
+
+
+def _is_over(thread: threading.Thread) -> bool:
+    """Wait until a thread has run out."""
+    while True:
+        try:
+            thread.join(20.0)
+            break
+        except RuntimeError:
+            # It is listed already, and about to begin.
+            time.sleep(0.001)
+    return not thread.is_alive()
 
 
 def _stacks() -> str:
