@@ -31,6 +31,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,7 +61,9 @@ _SEPARATOR: Final = b",\n"
 _LEVEL: Final = 1
 _LOCKS: Final = 64
 _TOUCH_AFTER_S: Final = 3600.0
-_TIDY_ONE_IN: Final = 64
+_TIDY_ONE_IN: Final = 16
+_FOLDERS: Final = 256
+"""Keys are digests, so each folder holds its share, and one of them can be tidied by itself."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -352,7 +355,7 @@ class MetadataBook:
             temporary.unlink(missing_ok=True)
             return
         if random.randrange(_TIDY_ONE_IN) == 0:  # noqa: S311
-            tidy(self._folder, self._cache_bytes)
+            tidy(path.parent, self._cache_bytes // _FOLDERS)
 
     def _path(self, key: str) -> Path:
         # A digest, so that no UID can make a path.
@@ -367,20 +370,24 @@ def _unavailable(instance: Instance) -> bytes:
 
 
 def tidy(folder: Path, size_bytes: int) -> int:
-    """Remove the least recently used files until the others fit; return how many were removed."""
+    """Remove the least recently used files of a folder until the others fit; return how many.
+
+    The newest one stays, however large it is: somebody waits for it.
+    """
     files = []
-    for path in folder.glob("??/*"):
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        files.append((status.st_mtime, status.st_size, path))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                status = entry.stat()
+                files.append((status.st_mtime_ns, status.st_size, entry.path))
+    files.sort()
     surplus = sum(size for _, size, _ in files) - size_bytes
     removed = 0
-    for _, size, path in sorted(files):
+    for _, size, path in files[:-1]:
         if surplus <= 0:
             break
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
         surplus -= size
         removed += 1
     return removed

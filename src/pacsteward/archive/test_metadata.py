@@ -28,7 +28,7 @@ from pacsteward.dicom.part10 import split_part10
 SAMPLES = os.environ.get("PACSTEWARD_TEST_DATA", "")
 BASE = "https://pacs.example/dicom-web"
 
-Make = Callable[[], MetadataBook]
+Make = Callable[..., MetadataBook]
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def ct() -> Dataset:
 
 @pytest.fixture
 def make_book(vault: Any) -> Make:
-    def make() -> MetadataBook:
+    def make(cache_bytes: int = 1 << 30) -> MetadataBook:
         return MetadataBook(
             vault.database,
             Reader(vault.database, vault.data_folder),
             vault.data_folder / "cache" / "metadata",
             inline_limit_bytes=64,
-            cache_bytes=1 << 30,
+            cache_bytes=cache_bytes,
         )
 
     return make
@@ -231,12 +231,30 @@ def test_what_was_kept_may_be_damaged_or_gone(
 
 def test_the_cache_keeps_to_its_room(tmp_path: Path) -> None:
     for n in range(10):
-        path = tmp_path / f"a{n}" / "x.gz"
-        path.parent.mkdir()
+        path = tmp_path / f"{n}.gz"
         path.write_bytes(b"x" * 100)
         os.utime(path, (n, n))
     assert tidy(tmp_path, 450) == 6
-    assert sorted(path.parent.name for path in tmp_path.glob("??/*")) == ["a6", "a7", "a8", "a9"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["6.gz", "7.gz", "8.gz", "9.gz"]
+    assert tidy(tmp_path, 0) == 3
+    # Somebody waits for the newest.
+    assert [path.name for path in tmp_path.iterdir()] == ["9.gz"]
+
+
+def test_what_is_kept_is_tidied_where_it_is_kept(
+    vault: Any, make_book: Make, ct: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata_module, "_TIDY_ONE_IN", 1)
+    book = make_book(cache_bytes=metadata_module._FOLDERS)
+    folders = set()
+    for number in range(60):
+        ct.SeriesInstanceUID = f"1.2.3.{number}"
+        vault.keep(another(ct, 1))
+        read(book, ct.StudyInstanceUID, ct.SeriesInstanceUID)
+        folders.add(metadata_module._key(ct.StudyInstanceUID, ct.SeriesInstanceUID)[:2])
+    kept = list((vault.data_folder / "cache" / "metadata").glob("??/*"))
+    assert len(folders) < 60
+    assert sorted(path.parent.name for path in kept) == sorted(folders)
 
 
 def test_what_is_not_there_is_not_found(vault: Any, book: MetadataBook, ct: Dataset) -> None:
