@@ -274,7 +274,7 @@ class Archive:
             It asks for more, or something has to be waited for: the index, objects, a database on
             the other end of a line. To be asked again of `find`, from a thread.
         """
-        if not (self._database.is_sqlite and self._watermark.is_caught_up):
+        if not (self._database.is_near and self._watermark.is_caught_up):
             raise WouldWait
         return [Match(found.values) for found in self._finder.find_at_once(query)]
 

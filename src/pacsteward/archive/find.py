@@ -129,21 +129,21 @@ class Finder:
             raise WouldWait  # the full-text table may go through long lists
         columns = _columns(query.level, query.returns)
         statement = self._statement(query, condition, columns.sql, AT_ONCE_MAX + 1, query.offset)
-        try:
-            with self._database.look(timeout_s=AT_ONCE_S) as look:
-                rows = self._rows_of(look, statement)
-        except Unavailable:
-            raise WouldWait from None
+        rows = self._database.at_once(
+            self._dialect.statement(statement.text),
+            statement.parameters,
+            within_s=AT_ONCE_S,
+            timeout_s=self._timeout_s,
+        )
         if len(rows) > AT_ONCE_MAX:
             raise WouldWait
         return [_found(columns, row) for row in rows[: query.limit]]
 
     def count(self, query: Query) -> int:
         """Return how many answers there are, whatever the limit and the offset."""
-        with self._looking() as look:
-            condition = self._where(query)
-            statement = f"SELECT count(*) FROM {FROM[query.level]} WHERE {condition.text}"  # noqa: S608
-            ((number,),) = self._rows_of(look, Sql(statement, condition.parameters))
+        condition = self._where(query)
+        statement = f"SELECT count(*) FROM {FROM[query.level]} WHERE {condition.text}"  # noqa: S608
+        ((number,),) = self._at_a_glance(Sql(statement, condition.parameters))
         return int(number)
 
     def explain(self, query: Query) -> str:
@@ -161,13 +161,17 @@ class Finder:
         if wanted is not None and wanted <= 0:
             return [], array("q")
         first = CHUNK if wanted is None else min(wanted, CHUNK)
+        condition = self._where(query)
+        statement = self._statement(query, condition, columns.sql, first, query.offset)
+        others = array("q")
+        if wanted == first or condition.is_selective:
+            rows = self._at_a_glance(statement)
+            if wanted == first or len(rows) < CHUNK:
+                return rows, others
+        # Two statements that must see the same.
         with self._looking() as look:
-            condition = self._where(query)
-            rows = self._rows_of(
-                look, self._statement(query, condition, columns.sql, first, query.offset)
-            )
-            others = array("q")
-            if len(rows) == CHUNK and wanted != CHUNK:
+            rows = self._rows_of(look, statement)
+            if len(rows) == CHUNK:
                 key = KEY_COLUMNS[query.level]
                 left = None if wanted is None else wanted - CHUNK
                 behind = self._statement(query, condition, key, left, query.offset + CHUNK)
@@ -180,8 +184,7 @@ class Finder:
             f"SELECT {columns.sql} FROM {FROM[query.level]} "  # noqa: S608
             f"WHERE {VISIBLE[query.level]} AND {KEY_COLUMNS[query.level]} IN ({marks})"
         )
-        with self._looking() as look:
-            return self._rows_of(look, statement)
+        return self._at_a_glance(statement)
 
     def _statement(
         self, query: Query, condition: Sql, columns: str, limit: int | None, offset: int = 0
@@ -218,12 +221,25 @@ class Finder:
     def _rows_of(self, look: Look, statement: Sql) -> Sequence[Any]:
         return look.rows(self._dialect.statement(statement.text), statement.parameters)
 
+    def _at_a_glance(self, statement: Sql) -> Sequence[Any]:
+        """Return the rows of one statement, which needs no transaction."""
+        with self._within_time():
+            return self._database.glance(
+                self._dialect.statement(statement.text),
+                statement.parameters,
+                timeout_s=self._timeout_s,
+            )
+
     @contextmanager
     def _looking(self) -> Iterator[Look]:
         """Give a look at the database in which no statement takes longer than allowed."""
+        with self._within_time(), self._database.look(timeout_s=self._timeout_s) as look:
+            yield look
+
+    @contextmanager
+    def _within_time(self) -> Iterator[None]:
         try:
-            with self._database.look(timeout_s=self._timeout_s) as look:
-                yield look
+            yield
         except Unavailable as error:
             if was_stopped(error):
                 raise Exhausted(

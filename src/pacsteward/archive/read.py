@@ -156,8 +156,7 @@ class Reader:
         )
         if limit is not None:
             statement += f" LIMIT {int(limit)}"
-        with self._database.look() as look:
-            rows = look.rows(self._dialect.statement(statement), condition.parameters)
+        rows = self._database.glance(self._dialect.statement(statement), condition.parameters)
         return [_instance(row) for row in rows]
 
     # --- their bytes -----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pacsteward.base.errors import WouldWait
 from pacsteward.security import Access, Visit, form_token_of, hash_of
 from pacsteward.web.threads import in_thread
 
@@ -86,9 +87,11 @@ def shown(scope: Scope) -> Shown | None:
 
 def remembered(access: Access, by: Shown) -> Known | None:
     """Return who that is, if it can be said at once; it changes nothing."""
-    if not access.changes.is_instant:
+    try:
+        number = access.changes.number_at_once()
+    except WouldWait:
         return None
-    visit = access.recall_hash(by.secret_hash, by.address, access.changes.number())
+    visit = access.recall_hash(by.secret_hash, by.address, number)
     return Known(by.how, by.secret, visit) if visit else None
 
 
@@ -187,14 +190,15 @@ def _cookie(value: bytes) -> str:
 
 def _numbers_of(access: Access) -> Callable[[], Awaitable[int]]:
     """Return a way to ask for `Changes.number` that does not block the event loop."""
-    changes = access.changes
-    if changes.is_instant:
+    shared = _Shared(access.changes.number)
 
-        async def at_once() -> int:
-            return changes.number()
+    async def number() -> int:
+        try:
+            return access.changes.number_at_once()
+        except WouldWait:
+            return await shared()
 
-        return at_once
-    return _Shared(changes.number)
+    return number
 
 
 class _Shared:

@@ -90,17 +90,58 @@ class Database:
         """
         return self._looks.look(timeout_s)
 
-    def glance(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def glance(
+        self,
+        statement: str,
+        parameters: Sequence[object] = (),
+        *,
+        timeout_s: float | None = None,
+    ) -> list[tuple[Any, ...]]:
         """Return the rows of one short statement, with the parameter marks of the driver.
 
-        The cheapest question there is: on SQLite not even a transaction is begun for it.
+        The cheapest question there is: not even a transaction is begun for it.
+
+        Parameters
+        ----------
+        timeout_s
+            How long it may take, in seconds.
 
         Raises
         ------
         Unavailable
-            The database does not answer.
+            The database does not answer, or was stopped after `timeout_s`; see `was_stopped`.
         """
-        return self._looks.glance(statement, parameters)
+        return self._looks.glance(statement, parameters, timeout_s)
+
+    @property
+    def is_near(self) -> bool:
+        """Whether a short question may be put to it on an event loop; see `at_once`."""
+        return self._looks.is_near
+
+    def at_once(
+        self,
+        statement: str,
+        parameters: Sequence[object] = (),
+        *,
+        within_s: float,
+        timeout_s: float | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Return what `glance` does, for whoever may not wait.
+
+        Parameters
+        ----------
+        within_s
+            How long the embedded database may take, in seconds; of a PostgreSQL server on this
+            machine the answer is waited for a little longer (`look.PATIENCE_S`).
+        timeout_s
+            With which `glance` is asked otherwise: the connections are the same.
+
+        Raises
+        ------
+        WouldWait
+            It took longer, or the database is not on this machine, or does not answer.
+        """
+        return self._looks.at_once(statement, parameters, within_s=within_s, timeout_s=timeout_s)
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Connection]:

@@ -2,9 +2,13 @@
 
 Behind each frame and each row of a worklist stands a question that takes the database some
 microseconds. A connection from SQLAlchemy's pool, its transaction and its results take ten times
-as long, so a reader's look keeps a few connections of its own and speaks to the driver. What
-changes something, and whatever is not asked thousands of times, goes by `Database.read` and
-`Database.write`.
+as long, so a reader's look keeps a few connections of its own and speaks to the driver, or to
+PostgreSQL's own library (`wire.py`). What changes something, and whatever is not asked thousands of
+times, goes by `Database.read` and `Database.write`.
+
+A question of one statement is a *glance*: it needs no transaction, so on PostgreSQL it is one trip
+instead of three. On an event loop it may be put to a server on the same machine, whose answer is
+there sooner than a thread would be; if it is not, the loop goes on without it.
 """
 
 from __future__ import annotations
@@ -14,15 +18,27 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from pacsteward.base.errors import Unavailable
+from pacsteward.base.errors import Unavailable, WouldWait
+from pacsteward.base.late import late
+
+if TYPE_CHECKING:
+    from pacsteward.base.db import wire
+else:
+    wire = late("pacsteward.base.db.wire")
 
 KEPT_MAX: Final = 8
 """Connections that wait for the next look; one of more at once is closed after it."""
+
+PATIENCE_S: Final = 0.02
+"""How long an event loop waits for a PostgreSQL server that ought to answer at once."""
+
+_PAUSE_S: Final = 1.0
+"""How long no event loop asks it after it kept one waiting."""
 
 _STEPS_BETWEEN_GLANCES: Final = 20_000
 """SQLite looks at the clock after so many instructions of its machine: under a millisecond."""
@@ -53,14 +69,26 @@ class Look:
         return found
 
 
+class _WiredLook(Look):
+    """The same to a PostgreSQL server."""
+
+    driver: wire.Wire
+
+    def rows(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return self.driver.rows(statement, parameters)
+
+
 class Looks:
     """The connections that are kept for it; share one in a process."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_sqlite = engine.dialect.name == "sqlite"
-        # Taking from and putting to a deque is atomic.
-        self._kept: deque[Look] = deque()
+        self._kept: dict[float | None, deque[Look]] = {}
+        """By timeout, since to change it costs PostgreSQL a trip. Taking from and putting to a
+        deque is atomic."""
+        self._is_near = self._is_sqlite
+        self._asked_again_at = 0.0
 
     @contextmanager
     def look(self, timeout_s: float | None) -> Iterator[Look]:
@@ -69,63 +97,103 @@ class Looks:
         try:
             look = self._begun(timeout_s)
             yield look
-            look.driver.execute("ROLLBACK")
+            look.rows("ROLLBACK")
         except (self._error, DBAPIError) as error:
             if look is not None:
                 self._drop(look)
-            raise Unavailable(
-                "The database did not answer.",
-                why=f"{type(error).__name__}: {error}".strip()[:300],
-                remedy="Try again; if it lasts, see that the database runs and its disk has space.",
-            ) from error
+            raise _unavailable(error) from error
         except BaseException:
             if look is not None:
                 self._drop(look)
             raise
         self._keep(look)
 
-    def glance(self, statement: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+    def glance(
+        self, statement: str, parameters: Sequence[object], timeout_s: float | None
+    ) -> list[tuple[Any, ...]]:
         """Return the rows of one statement; see `Database.glance`."""
-        look: Look | None = None
-        if self._is_sqlite:
-            # One statement is one consistent state by itself.
-            with suppress(IndexError):
-                look = self._kept.pop()
-        if look is None:
-            with self.look(None) as first:
-                return first.rows(statement, parameters)
+        if self._is_sqlite and timeout_s is not None:
+            with self.look(timeout_s) as timed:
+                return timed.rows(statement, parameters)
+        # One statement is one consistent state by itself.
+        while (look := self._taken(timeout_s)) is not None:
+            try:
+                found = look.rows(statement, parameters)
+            except self._error as error:
+                self._drop(look)
+                if _is_answer(error):
+                    raise _unavailable(error) from error
+                # The server may have been restarted since.
+            else:
+                self._keep(look)
+                return found
+        look = None
         try:
+            look = self._opened(timeout_s)
             found = look.rows(statement, parameters)
+        except (self._error, DBAPIError) as error:
+            if look is not None:
+                self._drop(look)
+            raise _unavailable(error) from error
+        self._keep(look)
+        return found
+
+    @property
+    def is_near(self) -> bool:
+        """Whether `at_once` is worth a try."""
+        return self._is_sqlite or (self._is_near and time.monotonic() >= self._asked_again_at)
+
+    def at_once(
+        self,
+        statement: str,
+        parameters: Sequence[object],
+        *,
+        within_s: float,
+        timeout_s: float | None,
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of one statement, on an event loop; see `Database.at_once`."""
+        if self._is_sqlite:
+            try:
+                with self.look(within_s) as timed:
+                    return timed.rows(statement, parameters)
+            except Unavailable:
+                raise WouldWait from None
+        # To connect takes some milliseconds: whoever asks from a thread does it.
+        look = self._taken(timeout_s) if self.is_near else None
+        if look is None:
+            raise WouldWait
+        try:
+            found: list[tuple[Any, ...]] = look.driver.rows(
+                statement, parameters, within_s=PATIENCE_S
+            )
+        except wire.TooLate:
+            self._asked_again_at = time.monotonic() + _PAUSE_S
+            raise WouldWait from None
         except self._error:
             self._drop(look)
-            with self.look(None) as another:
-                return another.rows(statement, parameters)
-        self._kept.append(look)
+            raise WouldWait from None
+        self._keep(look)
         return found
 
     def close(self) -> None:
         """Close what is kept."""
-        while self._kept:
-            self._drop(self._kept.pop())
+        for kept in self._kept.values():
+            while kept:
+                self._drop(kept.pop())
+
+    # --- connections ----------------------------------------------------------------------------
 
     def _begun(self, timeout_s: float | None) -> Look:
         """Return a connection in a transaction, a new one where the kept one has died."""
-        while self._kept:
-            with suppress(IndexError):
-                look = self._kept.pop()
-                try:
-                    self._begin(look, timeout_s)
-                except self._error:
-                    # The server may have been restarted since.
-                    self._drop(look)
-                else:
-                    return look
-        pooled = self._engine.raw_connection()
-        pooled.detach()
-        driver: Any = pooled.dbapi_connection
-        if not self._is_sqlite:
-            driver.autocommit = True
-        look = Look(driver, None)
+        while (look := self._taken(timeout_s)) is not None:
+            try:
+                self._begin(look, timeout_s)
+            except self._error:
+                # The server may have been restarted since.
+                self._drop(look)
+            else:
+                return look
+        look = self._opened(timeout_s)
         try:
             self._begin(look, timeout_s)
         except self._error:
@@ -138,17 +206,36 @@ class Looks:
             if timeout_s is not None:
                 look.driver.set_progress_handler(_alarm(timeout_s), _STEPS_BETWEEN_GLANCES)
             look.timeout_s = timeout_s
-        elif look.timeout_s != timeout_s:
-            milliseconds = 0 if timeout_s is None else max(1, int(timeout_s * 1000))
-            look.driver.execute(f"SET statement_timeout = {milliseconds}")
-            look.timeout_s = timeout_s
-        look.driver.execute(_BEGIN[self._is_sqlite])
+        look.rows(_BEGIN[self._is_sqlite])
+
+    def _taken(self, timeout_s: float | None) -> Look | None:
+        """Return a kept connection, None where there is none left."""
+        kept = self._kept.get(None if self._is_sqlite else timeout_s)
+        if kept:
+            with suppress(IndexError):
+                return kept.pop()
+        return None
+
+    def _opened(self, timeout_s: float | None) -> Look:
+        """Return a new connection."""
+        pooled = self._engine.raw_connection()
+        pooled.detach()
+        driver: Any = pooled.dbapi_connection
+        if self._is_sqlite:
+            return Look(driver, None)
+        look = _WiredLook(wire.Wire(driver), timeout_s)
+        self._is_near = look.driver.is_near
+        if timeout_s is not None:
+            look.rows(f"SET statement_timeout = {max(1, int(timeout_s * 1000))}")
+        return look
 
     def _keep(self, look: Look) -> None:
         if self._is_sqlite and look.timeout_s is not None:
             look.driver.set_progress_handler(None, 0)
-        if len(self._kept) < KEPT_MAX:
-            self._kept.append(look)
+            look.timeout_s = None
+        kept = self._kept.setdefault(look.timeout_s, deque())
+        if len(kept) < KEPT_MAX:
+            kept.append(look)
         else:
             self._drop(look)
 
@@ -160,6 +247,21 @@ class Looks:
     def _error(self) -> type[Exception]:
         error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
         return error
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    return Unavailable(
+        "The database did not answer.",
+        why=f"{type(error).__name__}: {error}".strip()[:300],
+        remedy="Try again; if it lasts, see that the database runs and its disk has space.",
+    )
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether a server said so that is still there, so that another connection hears the same."""
+    state = getattr(error, "sqlstate", None) or ""
+    # Classes 08 and 57P are of connections that end (PostgreSQL, appendix A).
+    return bool(state) and not state.startswith(("08", "57P"))
 
 
 def was_stopped(error: Unavailable) -> bool:

@@ -2,18 +2,25 @@
 
 Before an instance is acknowledged the archive asks whether its UID is known. The answer takes the
 database some microseconds; a connection from the pool, a transaction and a compiled statement take
-ten times as long. So such a question keeps a connection of its own and speaks to the driver.
+ten times as long. So such a question keeps a connection of its own and speaks to the driver, or to
+PostgreSQL's own library (`wire.py`).
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
 from pacsteward.base.db.database import Database
 from pacsteward.base.errors import Unavailable
+from pacsteward.base.late import late
+
+if TYPE_CHECKING:
+    from pacsteward.base.db import wire
+else:
+    wire = late("pacsteward.base.db.wire")
 
 
 class Question:
@@ -63,18 +70,18 @@ class Question:
                 connection.close()
 
     def _ask(self, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._connection.execute(
-            self._statement, parameters
-        ).fetchall()
+        rows: list[tuple[Any, ...]]
+        if self._database.is_sqlite:
+            rows = self._connection.execute(self._statement, parameters).fetchall()
+        else:
+            rows = self._connection.rows(self._statement, parameters)
         return rows
 
     def _connect(self) -> Any:
         pooled = self._database.engine.raw_connection()
         pooled.detach()
-        connection = pooled.dbapi_connection
-        if not self._database.is_sqlite:
-            connection.autocommit = True  # type: ignore[union-attr]
-        return connection
+        connection: Any = pooled.dbapi_connection
+        return connection if self._database.is_sqlite else wire.Wire(connection)
 
     @property
     def _driver_error(self) -> type[Exception]:

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import insert
 
 from pacsteward.base.clock import ManualClock
-from pacsteward.base.db import Database, was_stopped
+from pacsteward.base.db import Database, was_stopped, wire
 from pacsteward.base.db.look import KEPT_MAX
-from pacsteward.base.errors import Unavailable
+from pacsteward.base.errors import Unavailable, WouldWait
 from pacsteward.base.events.tables import FACT
 
 COUNT = "SELECT count(*) FROM fact"
@@ -71,3 +71,60 @@ def test_a_look_finds_the_database_again(postgres_database: Database) -> None:
     with postgres_database.look() as look:
         ((other,),) = look.rows("SELECT pg_backend_pid()")
     assert other != process
+
+
+def test_a_glance_sees_what_is_there_now(database: Database) -> None:
+    assert [database.glance(COUNT, timeout_s=limit) for limit in (None, 5.0)] == [[(0,)], [(0,)]]
+    add_fact(database)
+    assert [database.glance(COUNT, timeout_s=limit) for limit in (None, 5.0)] == [[(1,)], [(1,)]]
+
+
+def test_a_glance_that_takes_too_long_is_stopped_and_not_tried_again(database: Database) -> None:
+    assert database.glance(COUNT, timeout_s=0.05) == [(0,)]
+    with pytest.raises(Unavailable) as stopped:
+        database.glance(ENDLESS[database.is_sqlite], timeout_s=0.05)
+    assert was_stopped(stopped.value)
+    assert database.glance(COUNT, timeout_s=0.05) == [(0,)]
+
+
+def test_a_glance_finds_the_database_again(postgres_database: Database) -> None:
+    ((process,),) = postgres_database.glance("SELECT pg_backend_pid()")
+    with postgres_database.write() as connection:
+        connection.exec_driver_sql(f"SELECT pg_terminate_backend({process})")
+    ((other,),) = postgres_database.glance("SELECT pg_backend_pid()")
+    assert other != process
+
+
+def test_a_near_database_answers_at_once(database: Database) -> None:
+    # Whoever may not wait does not connect either.
+    database.glance(COUNT)
+    assert database.is_near
+    add_fact(database)
+    assert database.at_once(COUNT, within_s=1) == [(1,)]
+
+
+def test_who_may_not_wait_is_not_kept_waiting(database: Database) -> None:
+    database.glance(COUNT)
+    with pytest.raises(WouldWait):
+        database.at_once(ENDLESS[database.is_sqlite], within_s=0.01)
+    # A server that is slow is left alone for a while; the thread that asks instead is answered.
+    assert database.is_near is database.is_sqlite
+    assert database.glance(COUNT) == [(0,)]
+
+
+def test_a_database_elsewhere_is_not_asked_on_a_loop(
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_is_near", lambda _connection: False)
+    assert postgres_database.glance(COUNT) == [(0,)]
+    assert not postgres_database.is_near
+    with pytest.raises(WouldWait):
+        postgres_database.at_once(COUNT, within_s=1)
+
+
+def test_what_fails_at_once_is_left_to_who_may_wait(database: Database) -> None:
+    database.glance(COUNT)
+    with pytest.raises(WouldWait):
+        database.at_once("SELECT nothing FROM nowhere", within_s=1)
+    database.glance(COUNT)
+    assert database.at_once(COUNT, within_s=1) == [(0,)]
