@@ -22,24 +22,22 @@ from pacsteward.archive import digest
 from pacsteward.archive.counters import SeriesKey, add_to_counters, chunks
 from pacsteward.archive.digest import Row
 from pacsteward.archive.events import ContentConflicted, InstancesStored, StudyArrived
+from pacsteward.archive.index_insert import insert_instances
 from pacsteward.archive.known import (
     Known,
     is_set_aside,
     known_conflicts,
     known_instances,
     place_of,
-    uid_rows,
 )
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.tables import (
     CONFLICT,
-    INSTANCE,
-    LOCATION,
     PATIENT,
     SERIES,
     STUDY,
 )
-from pacsteward.base.db import RowInsert, insert_new
+from pacsteward.base.db import insert_new
 from pacsteward.base.events import Fact
 from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.header import Header
@@ -63,10 +61,6 @@ _STUDY_TAGS: Final = {
         if name not in _IDENTITY
     },
 }
-
-
-class Raced(Exception):
-    """Another node wrote one of the instances meanwhile; write the batch again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,41 +356,6 @@ def _series_rows(connection: Connection, study_keys: Sequence[int]) -> dict[Seri
 
 # --- instances and counters ----------------------------------------------------------------------
 
-_INSERT_INSTANCES: Final = RowInsert(
-    INSTANCE,
-    [column.name for column in INSTANCE.c if column.name not in ("instance_key", "rejected_for")],
-    key=["sop_instance_uid"],
-)
-_INSERT_LOCATIONS: Final = RowInsert(
-    LOCATION,
-    (
-        "instance_key",
-        "copy_number",
-        "container_kind",
-        "container",
-        "generation",
-        "offset",
-        "length",
-        "file_meta",
-    ),
-    key=["instance_key", "copy_number"],
-)
-_OWN_KEYS: Final = {
-    # CROSS JOIN says to SQLite that the UIDs are what is walked along.
-    "sqlite": (
-        "SELECT instance.sop_instance_uid, instance.instance_key "
-        "FROM json_each(?) AS wanted CROSS JOIN instance "
-        "ON instance.sop_instance_uid = wanted.value "
-        "LEFT JOIN location ON location.instance_key = instance.instance_key "
-        "WHERE location.instance_key IS NULL"
-    ),
-    "postgresql": (
-        "SELECT instance.sop_instance_uid, instance.instance_key FROM instance "
-        "LEFT JOIN location ON location.instance_key = instance.instance_key "
-        "WHERE instance.sop_instance_uid = ANY(%s::varchar[]) AND location.instance_key IS NULL"
-    ),
-}
-
 
 def _instances(connection: Connection, fresh: Sequence[Item], series_keys: Sequence[int]) -> None:
     rows = []
@@ -404,28 +363,7 @@ def _instances(connection: Connection, fresh: Sequence[Item], series_keys: Seque
         row = digest.instance_row(item.landed, item.header)
         row["series_key"] = series_key
         rows.append(row)
-    _INSERT_INSTANCES.execute(connection, rows)
-    # Those without a location are the ones just written; another node's came with theirs.
-    uids = [row["sop_instance_uid"] for row in rows]
-    keys: dict[str, int] = {row[0]: row[1] for row in uid_rows(connection, _OWN_KEYS, uids)}
-    if len(keys) != len(rows):
-        raise Raced
-    locations = []
-    for uid, item in zip(uids, fresh, strict=True):
-        place = item.landed.location
-        locations.append(
-            (
-                keys[uid],
-                0,
-                place.container_kind,
-                place.container,
-                place.generation,
-                place.offset,
-                place.length,
-                item.landed.file_meta,
-            )
-        )
-    _INSERT_LOCATIONS.execute_values(connection, locations)
+    insert_instances(connection, rows, [item.landed for item in fresh])
 
 
 def _count(

@@ -34,7 +34,8 @@ from sqlalchemy import Connection, insert
 from pacsteward.archive import disk
 from pacsteward.archive.containers import stored_data
 from pacsteward.archive.events import RecordSetAside
-from pacsteward.archive.index_batch import Item, Raced, Written, write_batch
+from pacsteward.archive.index_batch import Item, Written, write_batch
+from pacsteward.archive.index_insert import Raced
 from pacsteward.archive.known import landing_position, move_landing_position, place_of
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.tables import SET_ASIDE

@@ -101,7 +101,7 @@ class TakenUids:
             The database does not answer.
         """
         if not self._is_sqlite:
-            return {row[0] for row in self._question.ask(uids)}, {}
+            return {row[0] for row in self._question.ask(text_array(uids))}, {}
         rows = self._question.ask(json.dumps(uids))
         taken = {uid for uid, below, _above in rows if below == uid}
         gaps = {
@@ -138,8 +138,19 @@ def uid_rows(
         By kind of database: SQLite takes the UIDs as one JSON text, PostgreSQL as an array.
     """
     kind = connection.dialect.name
-    parameter = json.dumps(uids) if kind == "sqlite" else list(uids)
+    parameter = json.dumps(uids) if kind == "sqlite" else text_array(uids)
     return connection.exec_driver_sql(statements[kind], (parameter,)).all()
+
+
+def text_array(texts: Sequence[str]) -> str:
+    """Return texts as PostgreSQL reads an array of them; the driver takes longer for a list.
+
+    References
+    ----------
+    https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+    """
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    return "{" + ",".join(f'"{text}"' for text in quoted) + "}"
 
 
 def known_conflicts(connection: Connection, uids: Sequence[str]) -> dict[str, list[Known]]:

@@ -21,12 +21,12 @@ import threading
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, text, update
 
 from pacsteward.base.clock import Clock
-from pacsteward.base.db import Database
+from pacsteward.base.db import Database, RowInsert
 from pacsteward.base.errors import Unavailable
 from pacsteward.security import audit_chain
 from pacsteward.security.actor import Actor, ActorKind
@@ -278,9 +278,8 @@ class AuditBook:
             objects += _object_rows(entry, sequence)
         if not rows:
             return sequence
-        connection.execute(insert(AUDIT_ENTRY), rows)
-        if objects:
-            connection.execute(insert(AUDIT_OBJECT), objects)
+        _INSERT_ENTRIES.execute(connection, rows)
+        _INSERT_OBJECTS.execute(connection, objects)
         end = {"id": 1, "sequence": sequence, "hash": previous}
         connection.execute(
             insert(AUDIT_HEAD).values(end) if head is None else update(AUDIT_HEAD).values(end)
@@ -348,6 +347,10 @@ class AuditBook:
                     )
                 )
             return int(head.sequence)
+
+
+_INSERT_ENTRIES: Final = RowInsert(AUDIT_ENTRY, [column.name for column in AUDIT_ENTRY.c])
+_INSERT_OBJECTS: Final = RowInsert(AUDIT_OBJECT, [column.name for column in AUDIT_OBJECT.c])
 
 
 def _studies(count: int) -> str:

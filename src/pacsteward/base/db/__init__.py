@@ -4,6 +4,7 @@ from pacsteward.base.db.database import CONNECTIONS_MAX, Database, open_database
 from pacsteward.base.db.insert_new import insert_new
 from pacsteward.base.db.look import Look, was_stopped
 from pacsteward.base.db.question import Question
+from pacsteward.base.db.recordset import Recordset
 from pacsteward.base.db.row_insert import RowInsert
 from pacsteward.base.db.schema import METADATA, Timestamp
 
@@ -13,6 +14,7 @@ __all__ = [
     "Database",
     "Look",
     "Question",
+    "Recordset",
     "RowInsert",
     "Timestamp",
     "insert_new",

@@ -2,7 +2,8 @@
 
 SQLAlchemy takes longer to turn a row of thirty columns into parameters than SQLite does to write
 it. For the few tables that grow by thousands of rows a second the statement is written once for
-each kind of database, and rows go to the driver as they are.
+each kind of database, and rows go to the driver as they are; PostgreSQL gets all of them at once
+(`recordset.py`).
 """
 
 from __future__ import annotations
@@ -13,26 +14,30 @@ from typing import Any
 
 from sqlalchemy import Connection, Dialect, Table
 
+from pacsteward.base.db.recordset import Recordset
+
 Convert = Callable[[Any], Any]
 
 
 class RowInsert:
-    """Inserts rows whose key is not taken; those whose key is are left as they are.
+    """Inserts rows, in their order.
 
     Parameters
     ----------
     columns
         At least two; what is left out gets its default.
     key
-        Columns of the constraint that says which rows are the same.
+        Columns of the constraint that says which rows are the same: those whose key is taken are
+        left as they are. Without it none may be taken.
     """
 
-    def __init__(self, table: Table, columns: Sequence[str], *, key: Sequence[str]) -> None:
+    def __init__(self, table: Table, columns: Sequence[str], *, key: Sequence[str] = ()) -> None:
         self._table = table
         self._columns = tuple(columns)
         self._key = tuple(key)
         self._values = itemgetter(*self._columns)
-        self._prepared: dict[str, tuple[str, list[tuple[int, Convert]]]] = {}
+        self._to_sqlite: tuple[str, list[tuple[int, Convert]]] | None = None
+        self._to_postgresql: tuple[str, Recordset] | None = None
 
     def execute(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
         """Insert rows; each has a value for every column."""
@@ -42,28 +47,40 @@ class RowInsert:
         """Insert rows that are given as values in the order of `columns`."""
         if not rows:
             return
-        dialect = connection.dialect
-        prepared = self._prepared.get(dialect.name)
-        if prepared is None:
-            prepared = self._prepared[dialect.name] = self._prepare(dialect)
-        statement, conversions = prepared
+        if connection.dialect.name == "postgresql":
+            if self._to_postgresql is None:
+                self._to_postgresql = self._for_postgresql(connection.dialect)
+            statement, recordset = self._to_postgresql
+            connection.exec_driver_sql(statement, (recordset.written(rows),))
+            return
+        if self._to_sqlite is None:
+            self._to_sqlite = self._for_sqlite(connection.dialect)
+        statement, conversions = self._to_sqlite
         if conversions:
             rows = [_converted(values, conversions) for values in rows]
         connection.exec_driver_sql(statement, list(rows))
 
-    def _prepare(self, dialect: Dialect) -> tuple[str, list[tuple[int, Convert]]]:
-        """Write the statement, and find the columns that this kind of database keeps otherwise."""
-        quote = dialect.identifier_preparer.quote
-        mark = "%s" if dialect.paramstyle in ("format", "pyformat") else "?"
+    def _for_postgresql(self, dialect: Dialect) -> tuple[str, Recordset]:
+        recordset = Recordset([self._table.c[name] for name in self._columns], dialect)
         words = (
-            "INSERT INTO",
-            quote(self._table.name),
-            _listed(quote(name) for name in self._columns),
+            self._into(dialect),
+            "SELECT",
+            ", ".join(recordset.names),
+            "FROM",
+            recordset.source,
+            # What counts up by itself counts in this order.
+            "ORDER BY number",
+            self._unless_taken(dialect),
+        )
+        return " ".join(words), recordset
+
+    def _for_sqlite(self, dialect: Dialect) -> tuple[str, list[tuple[int, Convert]]]:
+        """Write the statement, and find the columns that SQLite keeps otherwise."""
+        words = (
+            self._into(dialect),
             "VALUES",
-            _listed(mark for _ in self._columns),
-            "ON CONFLICT",
-            _listed(quote(name) for name in self._key),
-            "DO NOTHING",
+            _listed("?" for _ in self._columns),
+            self._unless_taken(dialect),
         )
         conversions: list[tuple[int, Convert]] = []
         for place, name in enumerate(self._columns):
@@ -71,6 +88,16 @@ class RowInsert:
             if convert is not None:
                 conversions.append((place, convert))
         return " ".join(words), conversions
+
+    def _into(self, dialect: Dialect) -> str:
+        quote = dialect.identifier_preparer.quote
+        return f"INSERT INTO {quote(self._table.name)} {_listed(map(quote, self._columns))}"
+
+    def _unless_taken(self, dialect: Dialect) -> str:
+        if not self._key:
+            return ""
+        quote = dialect.identifier_preparer.quote
+        return f"ON CONFLICT {_listed(map(quote, self._key))} DO NOTHING"
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, insert, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from tests.support.ports import free_port
 
@@ -104,3 +105,30 @@ def test_rows_are_kept_as_sqlalchemy_would_keep_them(database: Database) -> None
     with database.read() as connection:
         found = connection.execute(select(FACT.c.at, FACT.c.body).order_by(FACT.c.position)).all()
     assert [tuple(row) for row in found] == [(at, "first"), (at, "100 %, 'quoted'")]
+
+
+def test_rows_are_counted_up_in_their_order_whatever_they_hold(database: Database) -> None:
+    fast = RowInsert(FACT, ["name", "at", "body"])
+    bodies = [f'{number} "quoted" \\ ☃ {{}} %s' for number in range(50)]
+    with database.write() as connection:
+        fast.execute_values(connection, [("B", ManualClock().now(), body) for body in bodies])
+    with database.read() as connection:
+        found = connection.execute(select(FACT.c.body).order_by(FACT.c.position)).scalars().all()
+    assert found == bodies
+
+
+@pytest.mark.parametrize("value", ["half \ud800", "nul \0", object()])
+def test_what_a_column_cannot_hold_is_refused_and_not_changed(
+    postgres_database: Database, value: object
+) -> None:
+    fast = RowInsert(FACT, ["name", "at", "body"])
+    with pytest.raises((DBAPIError, UnicodeError, TypeError)), postgres_database.write() as writing:
+        fast.execute_values(writing, [("B", ManualClock().now(), value)])
+    with postgres_database.read() as connection:
+        assert connection.execute(select(FACT.c.body)).all() == []
+
+
+def test_a_moment_without_its_zone_is_refused(database: Database) -> None:
+    fast = RowInsert(FACT, ["name", "at", "body"])
+    with pytest.raises(ValueError, match="without time zone"), database.write() as writing:
+        fast.execute_values(writing, [("B", datetime(2026, 3, 1), "{}")])
