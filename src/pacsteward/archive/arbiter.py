@@ -34,7 +34,7 @@ from typing import Final
 
 from pacsteward.archive import disk
 from pacsteward.archive.containers import stored_data
-from pacsteward.archive.gaps import Gaps
+from pacsteward.archive.gaps import SHARED_S, Gaps
 from pacsteward.archive.known import Known, TakenUids, known_conflicts, known_instances
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.model import Outcome
@@ -87,7 +87,7 @@ class Arbiter:
         self._data_folder = data_folder
         self._database = database
         self._taken = TakenUids(database)
-        self._gaps = Gaps(self._on_their_way)
+        self._gaps = Gaps(self._on_their_way, good_for_s=None if database.is_sqlite else SHARED_S)
         self._must_ask = must_ask
         self._objects = objects
         self._resubmit = resubmit

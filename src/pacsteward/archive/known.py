@@ -70,12 +70,16 @@ _PRESENT: Final = {
         "SELECT sop_instance_uid FROM instance WHERE sop_instance_uid = ANY(%s::varchar[])"
     ),
 }
-_TAKEN_SQLITE: Final = (
-    "SELECT value, "
-    "(SELECT max(sop_instance_uid) FROM instance WHERE sop_instance_uid <= value), "
-    "(SELECT min(sop_instance_uid) FROM instance WHERE sop_instance_uid > value) "
-    "FROM json_each(?)"
+_NEIGHBOURS: Final = (
+    "(SELECT max(sop_instance_uid) FROM instance WHERE sop_instance_uid <= wanted.value), "
+    "(SELECT min(sop_instance_uid) FROM instance WHERE sop_instance_uid > wanted.value)"
 )
+_TAKEN: Final = {
+    "sqlite": f"SELECT wanted.value, {_NEIGHBOURS} FROM json_each(?) AS wanted",  # noqa: S608
+    "postgresql": (
+        f"SELECT wanted.value, {_NEIGHBOURS} FROM unnest(%s::varchar[]) AS wanted(value)"  # noqa: S608
+    ),
+}
 _BEHIND_ALL: Final = "~"
 """No UID begins with this or what comes after it."""
 
@@ -84,31 +88,24 @@ class TakenUids:
     """Says which SOP Instance UIDs the index has; for one thread, which asks for every batch."""
 
     def __init__(self, database: Database) -> None:
-        self._question = Question(database, sqlite=_TAKEN_SQLITE, postgresql=_PRESENT["postgresql"])
-        self._is_sqlite = database.is_sqlite
+        self._question = Question(database, **_TAKEN)
+        self._written = json.dumps if database.is_sqlite else text_array
 
     def among(self, uids: list[str]) -> tuple[set[str], dict[str, Gap]]:
         """Return those of these UIDs that are taken, and where the others would lie.
-
-        Returns
-        -------
-        tuple
-            The second is empty on PostgreSQL, where a gap does not stay one (`gaps.py`).
 
         Raises
         ------
         Unavailable
             The database does not answer.
         """
-        if not self._is_sqlite:
-            return {row[0] for row in self._question.ask(text_array(uids))}, {}
-        rows = self._question.ask(json.dumps(uids))
-        taken = {uid for uid, below, _above in rows if below == uid}
-        gaps = {
-            uid: Gap(below or "", above or _BEHIND_ALL)
-            for uid, below, above in rows
-            if below != uid
-        }
+        taken: set[str] = set()
+        gaps: dict[str, Gap] = {}
+        for uid, below, above in self._question.ask(self._written(uids)):
+            if below == uid:
+                taken.add(uid)
+            else:
+                gaps[uid] = Gap(below or "", above or _BEHIND_ALL)
         return taken, gaps
 
     def close(self) -> None:

@@ -66,13 +66,13 @@ def test_whatever_the_order_nothing_that_is_stored_is_called_new(
 
 
 def test_the_index_says_between_which_neighbours_a_uid_lies(
-    tmp_path: Path, sqlite_database: Database
+    tmp_path: Path, database: Database
 ) -> None:
-    with running(tmp_path, sqlite_database) as house:
+    with running(tmp_path, database) as house:
         house.store(data_set("1.20"), "1.20")
         house.store(data_set("1.40"), "1.40")
         house.wait()
-        taken = TakenUids(sqlite_database)
+        taken = TakenUids(database)
         found, around = taken.among(["1.10", "1.20", "1.30", "1.50"])
         taken.close()
     assert found == {"1.20"}
@@ -99,6 +99,18 @@ def test_a_uid_that_came_again_through_a_known_gap_is_compared(
         house.wait()
         assert len(house.rows(INSTANCE)) == 20
         assert len(house.rows(CONFLICT)) == 20
+
+
+def test_a_gap_of_an_index_that_others_write_to_is_good_for_a_moment() -> None:
+    now = 100.0
+    known = Gaps(lambda: [], good_for_s=1.0, now=lambda: now)
+    known.learn("1.2", Gap("1.2.4", "1.2.7"))
+    now = 100.9
+    assert known.has("1.2", "1.2.5")
+    now = 101.0
+    assert not known.has("1.2", "1.2.5")
+    known.learn("1.2", Gap("1.2.5", "1.2.7"))
+    assert known.has("1.2", "1.2.6")
 
 
 def test_series_are_forgotten_too(monkeypatch: pytest.MonkeyPatch) -> None:
