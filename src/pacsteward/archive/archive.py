@@ -112,9 +112,7 @@ class Archive:
             cache_bytes=settings.metadata_cache_bytes,
         )
         self._frames: Recent[tuple[str, int], FrameTable] = Recent(FRAME_TABLES_BYTES, _cost)
-        self.prompt = PromptArchive(
-            self._reader, self._watermark, self._frames, has_near_index=database.is_sqlite
-        )
+        self.prompt = PromptArchive(self._reader, self._watermark, self._frames)
         """What of it may be asked on an event loop."""
         self._keeper = self._new_keeper() if is_keeper else None
         self._watch = CompletenessWatch(database, facts, clock)

@@ -227,11 +227,8 @@ class MetadataBook:
             f"WHERE {condition.text} "
             "ORDER BY length(series.series_number), series.series_number, series.series_key"
         )
-        with self._database.read() as connection:
-            rows = connection.exec_driver_sql(
-                self._dialect.statement(statement), condition.parameters
-            )
-            series = [_Series(*row) for row in rows]
+        rows = self._database.glance(self._dialect.statement(statement), condition.parameters)
+        series = [_Series(*row) for row in rows]
         if not series:
             what = f"Series {series_uid}" if series_uid else f"Study {study_uid}"
             raise NotFound(

@@ -30,8 +30,6 @@ class PromptArchive:
 
     Parameters
     ----------
-    has_near_index
-        Whether the database is a file of this machine.
     frames
         Frame tables of what was looked at last.
     """
@@ -41,13 +39,10 @@ class PromptArchive:
         reader: Reader,
         watermark: Watermark,
         frames: Recent[tuple[str, int], FrameTable],
-        *,
-        has_near_index: bool,
     ) -> None:
         self._reader = reader
         self._watermark = watermark
         self._frames = frames
-        self._has_near_index = has_near_index
 
     def instance(self, study_uid: str, series_uid: str, sop_uid: str) -> Instance:
         """Return one instance.
@@ -57,9 +52,9 @@ class PromptArchive:
         WouldWait
             See above; or the index has none.
         """
-        if not self._has_near_index or not self._watermark.is_caught_up:
+        if not self._watermark.is_caught_up:
             raise WouldWait
-        found = self._reader.indexed_instance(study_uid, series_uid, sop_uid)
+        found = self._reader.indexed_instance(study_uid, series_uid, sop_uid, may_wait=False)
         if found is None:
             raise WouldWait
         return found

@@ -126,11 +126,20 @@ class Reader:
             remedy="Look for it by a query; it may have been rejected or deleted.",
         )
 
-    def indexed_instance(self, study_uid: str, series_uid: str, sop_uid: str) -> Instance | None:
-        """Return one shown instance of the index; an empty study or series UID is any."""
+    def indexed_instance(
+        self, study_uid: str, series_uid: str, sop_uid: str, *, may_wait: bool = True
+    ) -> Instance | None:
+        """Return one shown instance of the index; an empty study or series UID is any.
+
+        Raises
+        ------
+        WouldWait
+            Whoever asks may not wait, and the database is not on this machine or does not answer.
+        """
         if not is_storable(sop_uid):
             return None
-        for row in self._database.glance(self._one, (sop_uid,)):
+        ask = self._database.glance if may_wait else self._database.at_once
+        for row in ask(self._one, (sop_uid,)):
             instance = _instance(row)
             if study_uid in ("", instance.study_instance_uid) and (
                 series_uid in ("", instance.series_instance_uid)

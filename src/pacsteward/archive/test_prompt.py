@@ -18,6 +18,7 @@ from pacsteward.archive.prompt import PromptArchive
 from pacsteward.archive.read import Reader
 from pacsteward.archive.recent import Recent
 from pacsteward.archive.watermark import Watermark
+from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, WouldWait
 from pacsteward.dicom.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 
@@ -39,7 +40,7 @@ def watermark(vault: Any) -> Watermark:
 
 @pytest.fixture
 def archive(reader: Reader, watermark: Watermark) -> PromptArchive:
-    return PromptArchive(reader, watermark, Recent(1 << 20, lambda _: 1), has_near_index=True)
+    return PromptArchive(reader, watermark, Recent(1 << 20, lambda _: 1))
 
 
 @pytest.fixture
@@ -80,11 +81,12 @@ def test_it_waits_for_nothing_that_is_acknowledged_and_not_indexed(
 
 
 def test_it_asks_no_database_that_is_far_away(
-    reader: Reader, watermark: Watermark, instance: Instance
+    archive: PromptArchive, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    far = PromptArchive(reader, watermark, Recent(1, lambda _: 1), has_near_index=False)
+    assert archive.instance("", "", instance.sop_instance_uid) == instance
+    monkeypatch.setattr(Database, "is_near", False)
     with pytest.raises(WouldWait):
-        far.instance("", "", instance.sop_instance_uid)
+        archive.instance("", "", instance.sop_instance_uid)
 
 
 def test_it_waits_for_no_recycler(vault: Any, archive: PromptArchive, instance: Instance) -> None:

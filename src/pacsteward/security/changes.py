@@ -18,7 +18,6 @@ from pacsteward.base.db import Database
 from pacsteward.security.tables import SECURITY_CHANGE
 
 _NUMBER: Final = str(select(SECURITY_CHANGE.c.number))
-_AT_ONCE_S: Final = 0.002
 
 
 class Changes:
@@ -61,7 +60,7 @@ class Changes:
         """
         if self._database.is_sqlite:
             return self.number()
-        return _of(self._database.at_once(_NUMBER, within_s=_AT_ONCE_S))
+        return _of(self._database.at_once(_NUMBER))
 
     def raise_number(self, connection: Connection) -> None:
         """Make everybody forget what they remember, once the caller's transaction is kept."""

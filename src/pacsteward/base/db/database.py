@@ -24,7 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from pacsteward.base.db.look import Look, Looks
-from pacsteward.base.errors import Broken, Forbidden, Unavailable
+from pacsteward.base.errors import Broken, Forbidden, Unavailable, WouldWait
 
 CONNECTIONS_MAX = 32
 """Of one process, at a time."""
@@ -123,7 +123,7 @@ class Database:
         statement: str,
         parameters: Sequence[object] = (),
         *,
-        within_s: float,
+        within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> list[tuple[Any, ...]]:
         """Return what `glance` does, for whoever may not wait.
@@ -131,8 +131,9 @@ class Database:
         Parameters
         ----------
         within_s
-            How long the embedded database may take, in seconds; of a PostgreSQL server on this
-            machine the answer is waited for a little longer (`look.PATIENCE_S`).
+            How long the embedded database may take, in seconds; None for a question that cannot
+            take long. Of a PostgreSQL server on this machine the answer is waited for a little
+            longer (`look.PATIENCE_S`).
         timeout_s
             With which `glance` is asked otherwise: the connections are the same.
 
@@ -141,6 +142,8 @@ class Database:
         WouldWait
             It took longer, or the database is not on this machine, or does not answer.
         """
+        if not self.is_near:
+            raise WouldWait
         return self._looks.at_once(statement, parameters, within_s=within_s, timeout_s=timeout_s)
 
     @contextmanager

@@ -148,18 +148,17 @@ class Looks:
         statement: str,
         parameters: Sequence[object],
         *,
-        within_s: float,
+        within_s: float | None,
         timeout_s: float | None,
     ) -> list[tuple[Any, ...]]:
         """Return the rows of one statement, on an event loop; see `Database.at_once`."""
         if self._is_sqlite:
             try:
-                with self.look(within_s) as timed:
-                    return timed.rows(statement, parameters)
+                return self.glance(statement, parameters, within_s)
             except Unavailable:
                 raise WouldWait from None
         # To connect takes some milliseconds: whoever asks from a thread does it.
-        look = self._taken(timeout_s) if self.is_near else None
+        look = self._taken(timeout_s)
         if look is None:
             raise WouldWait
         try:
