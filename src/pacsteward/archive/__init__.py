@@ -5,6 +5,7 @@ Inner modules belong to this package alone; what other floors need is listed her
 
 from pacsteward.archive.archive import Archive
 from pacsteward.archive.arena import Parcel, Shelf
+from pacsteward.archive.at_once import Enclosed, file_head
 from pacsteward.archive.bulk import BulkData
 from pacsteward.archive.courier import Courier
 from pacsteward.archive.doubtful import Conflict, DoubtfulStudy, SetAside, Waiting
@@ -47,6 +48,7 @@ __all__ = [
     "Damage",
     "DoesNotMatch",
     "DoubtfulStudy",
+    "Enclosed",
     "Incoming",
     "Instance",
     "InstancesDeleted",
@@ -71,4 +73,5 @@ __all__ = [
     "Undelivered",
     "VerifyReport",
     "Waiting",
+    "file_head",
 ]

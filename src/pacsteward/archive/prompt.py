@@ -13,8 +13,10 @@ What it does answer is what the `Archive` would: the same rows, leases, generati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
+from pacsteward.archive.at_once import Enclosed
 from pacsteward.archive.model import Instance
 from pacsteward.archive.read import KEPT_WHOLE_BYTES, Reader, StoredObject
 from pacsteward.archive.recent import Recent
@@ -62,6 +64,26 @@ class PromptArchive:
     def open(self, instance: Instance) -> AbstractContextManager[StoredObject]:
         """Give the bytes of an instance while the block lasts; reads may raise `WouldWait`."""
         return self._reader.open_at_once(instance)
+
+    def joined(self, parts: Sequence[Enclosed]) -> memoryview:
+        """Return whole data sets of one container, checked, each between other bytes.
+
+        Raises
+        ------
+        WouldWait
+            See above; or one of them is not what was received.
+        """
+        return self._reader.at_once.joined(parts)
+
+    def whole(self, instance: Instance) -> memoryview:
+        """Return a whole data set, checked.
+
+        Raises
+        ------
+        WouldWait
+            See above; or it is not what was received.
+        """
+        return self._reader.at_once.whole(instance)
 
     def view(self, instance: Instance, offset: int, length: int) -> memoryview:
         """Return a range of the data set of an instance, shorter only at its end; checked.

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from pacsteward.archive.at_once import AT_ONCE_BYTES, AtOnceReader, file_head
 from pacsteward.archive.blocks import BlockChecksums, checked_range
 from pacsteward.archive.containers import opened
 from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, every, is_storable
@@ -26,7 +27,7 @@ from pacsteward.archive.model import Instance, Location, Selection
 from pacsteward.archive.record import checksum_of
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, NotFound, Unavailable, WouldWait
-from pacsteward.dicom.part10 import FileMeta, encode_part10_head, split_part10
+from pacsteward.dicom.part10 import FileMeta, split_part10
 
 KEPT_WHOLE_BYTES: Final = 1024 * 1024
 """An object up to this size is read whole whatever part of it is wanted, and kept while open."""
@@ -35,9 +36,6 @@ CHECKED_AHEAD_BYTES: Final = 64 * 1024 * 1024
 """Objects up to this size are read twice rather than found to be damaged in mid-answer."""
 
 CHUNK_BYTES: Final = 1024 * 1024
-
-AT_ONCE_BYTES: Final = 4 * 1024 * 1024
-"""As much is read of an object that was opened at once: more holds up the loop by milliseconds."""
 
 
 # --- what is stored ------------------------------------------------------------------------------
@@ -85,6 +83,7 @@ class Reader:
             f"WHERE instance.sop_instance_uid = ? AND {_SHOWN.text} ORDER BY {_VIEWING_ORDER}"
         )
         self._blocks = BlockChecksums()
+        self.at_once = AtOnceReader(data_folder)
 
     def instances(self, selection: Selection, *, with_rejected: bool = False) -> list[Instance]:
         """Return what a selection names, in viewing order.
@@ -195,8 +194,9 @@ class Reader:
         WouldWait
             See `open_at_once`.
         """
-        with opened(self._data_folder, instance.location, may_wait=False) as descriptor:
-            stored = StoredObject(instance, descriptor, self._blocks, may_wait=False)
+        if instance.location.length <= KEPT_WHOLE_BYTES:
+            return self.at_once.whole(instance)[offset : offset + length]
+        with self.open_at_once(instance) as stored:
             return stored.view(offset, length)
 
     @contextmanager
@@ -294,15 +294,7 @@ class StoredObject:
 
     def head(self) -> bytes:
         """Return what stands before the data set in a file: preamble, prefix, file meta."""
-        if self.instance.file_meta:
-            return bytes(128) + b"DICM" + self.instance.file_meta
-        return encode_part10_head(
-            FileMeta(
-                self.instance.sop_class_uid,
-                self.instance.sop_instance_uid,
-                self.instance.transfer_syntax_uid,
-            )
-        )
+        return file_head(self.instance)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return a range of the data set, shorter only at its end; checked.
@@ -329,25 +321,6 @@ class StoredObject:
         if length == self.size or self.size <= KEPT_WHOLE_BYTES:
             return memoryview(self._whole())[offset : offset + length]
         return memoryview(self._part(offset, length))
-
-    def enclosed(self, before: bytes, after: bytes) -> memoryview:
-        """Return the whole data set between other bytes, checked; without a copy of it.
-
-        Raises
-        ------
-        Broken
-            It is not what was received.
-        """
-        whole = memoryview(bytearray(len(before) + self.size + len(after)))
-        inside = whole[len(before) : len(before) + self.size]
-        whole[: len(before)] = before
-        if self._may_wait:
-            inside[:] = self._raw(0, self.size)
-        else:
-            self._fill_from_memory(inside, self._location.offset)
-        whole[len(before) + self.size :] = after
-        self._compare(checksum_of(inside))
-        return whole
 
     def data_set(self) -> bytes:
         """Return the whole data set, checked; for objects that are known to be small.
@@ -418,22 +391,19 @@ class StoredObject:
         return data
 
     def _from_memory(self, length: int, offset: int) -> bytearray:
-        data = bytearray(length)
-        self._fill_from_memory(data, offset)
-        return data
-
-    def _fill_from_memory(self, buffer: bytearray | memoryview, offset: int) -> None:
         """Read what the system has in its page cache, and nothing that it would have to fetch."""
-        self._at_once_left -= len(buffer)
+        self._at_once_left -= length
         if self._at_once_left < 0:
             raise WouldWait
+        data = bytearray(length)
         try:
-            found = os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT)
+            found = os.preadv(self._descriptor, [data], offset, os.RWF_NOWAIT)
         except OSError:
             # Not in memory, not told by this file system, or the disk failed: a thread will see.
             raise WouldWait from None
-        if found < len(buffer):
+        if found < length:
             raise WouldWait
+        return data
 
     def _pread(self, length: int, offset: int) -> bytes:
         try:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 
-from pacsteward.archive import blocks, prompt, read
+from pacsteward.archive import at_once, blocks, prompt, read
+from pacsteward.archive.at_once import Enclosed
 from pacsteward.archive.containers import container_path
 from pacsteward.archive.model import Instance
 from pacsteward.archive.prompt import PromptArchive
@@ -61,8 +63,9 @@ def test_it_answers_as_the_archive_does(
         assert stored.view(stored.size - 3, 50) == whole[-3:]
         assert stored.view(stored.size, 1) == b""
         assert b"".join(stored.chunks(1000)) == whole
-        assert stored.enclosed(b"before", b"after") == b"before" + whole + b"after"
-        assert slow.enclosed(b"", b"") == whole
+    assert archive.whole(instance) == whole
+    assert archive.view(instance, 100, 50) == whole[100:150]
+    assert archive.view(instance, len(whole) - 3, 50) == whole[-3:]
     frame = archive.frames(instance)
     assert (frame.number_of_frames, frame.rows) == (1, 128)
 
@@ -94,6 +97,8 @@ def test_it_waits_for_no_recycler(vault: Any, archive: PromptArchive, instance: 
         fcntl.flock(segment, fcntl.LOCK_EX)
         with pytest.raises(WouldWait), archive.open(instance):
             pass
+        with pytest.raises(WouldWait):
+            archive.whole(instance)
 
 
 READS: list[Callable[[Any], object]] = [
@@ -101,7 +106,11 @@ READS: list[Callable[[Any], object]] = [
     lambda stored: stored.view(1000, 10),
     lambda stored: stored.read(1000, 10),
     lambda stored: next(stored.chunks()),
-    lambda stored: stored.enclosed(b"", b""),
+]
+AT_ONCE: list[Callable[[PromptArchive, Instance], object]] = [
+    lambda archive, instance: archive.whole(instance),
+    lambda archive, instance: archive.view(instance, 1000, 10),
+    lambda archive, instance: archive.joined((Enclosed(b"a", instance, b"b"),) * 2),
 ]
 
 
@@ -128,25 +137,110 @@ def test_it_waits_for_no_disk(
             deliver(stored)
 
 
+@pytest.mark.parametrize("deliver", AT_ONCE)
+def test_what_is_opened_for_one_read_waits_for_no_disk_either(
+    archive: PromptArchive,
+    instance: Instance,
+    deliver: Callable[[PromptArchive, Instance], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    really = os.preadv
+
+    def not_there(descriptor: int, buffers: list[Any], offset: int, flags: int) -> int:
+        assert flags == os.RWF_NOWAIT
+        if offset == instance.location.offset:
+            raise BlockingIOError
+        return really(descriptor, buffers, offset, flags)
+
+    deliver(archive, instance)
+    monkeypatch.setattr(os, "preadv", not_there)
+    with pytest.raises(WouldWait):
+        deliver(archive, instance)
+    # Part of it is there, the rest is not.
+    monkeypatch.setattr(os, "preadv", lambda *given: min(really(*given), 10))
+    with pytest.raises(WouldWait):
+        deliver(archive, instance)
+
+
 @pytest.mark.parametrize("deliver", READS)
 def test_r11_no_flipped_bit_leaves_at_once(
     vault: Any, archive: PromptArchive, instance: Instance, deliver: Callable[[Any], object]
 ) -> None:
+    flip_a_bit(vault, instance)
+    with archive.open(instance) as stored, pytest.raises(Broken, match="is damaged"):
+        deliver(stored)
+
+
+@pytest.mark.parametrize("deliver", AT_ONCE)
+def test_r11_what_is_damaged_is_left_to_a_thread_which_says_so(
+    vault: Any,
+    archive: PromptArchive,
+    reader: Reader,
+    instance: Instance,
+    deliver: Callable[[PromptArchive, Instance], object],
+) -> None:
+    deliver(archive, instance)
+    flip_a_bit(vault, instance)
+    with pytest.raises(WouldWait):
+        deliver(archive, instance)
+    with reader.open(instance) as stored, pytest.raises(Broken, match="is damaged"):
+        stored.data_set()
+
+
+def flip_a_bit(vault: Any, instance: Instance) -> None:
     with open(container_path(vault.data_folder, instance.location), "r+b") as file:
         file.seek(instance.location.offset + 20_000)
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
-    with archive.open(instance) as stored, pytest.raises(Broken, match="is damaged"):
-        deliver(stored)
+
+
+def test_objects_of_one_container_are_joined_each_between_its_own_texts(
+    vault: Any, archive: PromptArchive, reader: Reader, ct: Dataset, instance: Instance
+) -> None:
+    ct.SOPInstanceUID = "1.2.3.4"
+    other = reader.instance("", "", vault.keep(ct))
+    assert other.location.container == instance.location.container
+    parts = [
+        Enclosed(b"first", other, b"-"),
+        Enclosed(b"", instance, b""),
+        Enclosed(b"3", other, b""),
+    ]
+    whole = [bytes(archive.whole(one)) for one in (other, instance)]
+    expected = b"first" + whole[0] + b"-" + whole[1] + b"3" + whole[0]
+    assert whole[0] != whole[1]
+    assert archive.joined(parts) == expected
+
+
+def test_what_was_read_before_is_not_touched_by_what_is_read_next(
+    vault: Any, archive: PromptArchive, reader: Reader, ct: Dataset, instance: Instance
+) -> None:
+    """Its memory is lent anew only when nobody looks into it any more."""
+    ct.SOPInstanceUID = "1.2.3.4"
+    other = reader.instance("", "", vault.keep(ct))
+    expected = [bytes(archive.whole(one)) for one in (instance, other)]
+    held = [archive.whole((instance, other)[number % 2]) for number in range(12)]
+    assert [bytes(one) for one in held] == expected * 6
+
+
+def test_a_segment_that_was_used_anew_is_not_read(
+    archive: PromptArchive, instance: Instance
+) -> None:
+    location = replace(instance.location, generation=instance.location.generation + 1)
+    for gone in (location, replace(location, container="999999999999")):
+        with pytest.raises(WouldWait):
+            archive.whole(replace(instance, location=gone))
 
 
 def test_long_reads_are_left_to_threads(
     archive: PromptArchive, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read, "AT_ONCE_BYTES", instance.size_bytes - 1)
+    monkeypatch.setattr(at_once, "AT_ONCE_BYTES", instance.size_bytes - 1)
     with archive.open(instance) as stored, pytest.raises(WouldWait):
         stored.data_set()
+    with pytest.raises(WouldWait):
+        archive.whole(instance)
 
 
 def test_a_part_of_a_large_object_is_read_once_somebody_went_through_it(

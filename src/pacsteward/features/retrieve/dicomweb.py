@@ -178,7 +178,10 @@ def retrieve(house: House, request: Request) -> Response:
         )
     writer = Writer(offer.media_type)
     return PartsAnswer(
-        [payloads.ObjectPart(house.archive, one, writer, coder) for one in chosen.planned],
+        (
+            payloads.ObjectsPart(house.archive, together, writer, coder)
+            for together in payloads.parted(chosen.planned)
+        ),
         writer.end,
         media_type=writer.content_type,
         # 206 here says that some objects could not be given in what the client accepts.

@@ -122,8 +122,7 @@ def _at_once(source: Source, instance: Instance) -> Outgoing | None:
         context = choose_context(instance, source.contexts, source.prefers)
         if context.transfer_syntax != instance.transfer_syntax_uid:
             return None
-        with source.archive.prompt.open(instance) as stored:
-            return Outgoing(instance, context.context_id, stored.view(0, stored.size))
+        return Outgoing(instance, context.context_id, source.archive.prompt.whole(instance))
     except WouldWait:
         return None
     except Exception:  # noqa: BLE001 - whatever is wrong with it is found again by `load`, and told

@@ -16,12 +16,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pacsteward.archive import Archive, BulkData, Instance, PromptArchive, StoredObject
+from pacsteward.archive import (
+    Archive,
+    BulkData,
+    Enclosed,
+    Instance,
+    PromptArchive,
+    StoredObject,
+    file_head,
+)
 from pacsteward.base.errors import Exhausted, Invalid, Unsupported, WouldWait
 from pacsteward.base.late import late
 from pacsteward.dicom.fragments import Buffer
 from pacsteward.dicom.frames import FrameTable, frame_bytes
-from pacsteward.dicom.part10 import FileMeta, encode_part10_head
+from pacsteward.dicom.part10 import encode_part10_head
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.transcode import FrameCoder, transcode_chunks
 from pacsteward.dicom.web.multipart import Writer
@@ -52,8 +60,7 @@ def object_at_once(
     archive: PromptArchive, instance: Instance, before: bytes, after: bytes
 ) -> memoryview:
     """Give one object as a Part 10 file between other bytes, without ever waiting."""
-    with archive.open(instance) as stored:
-        return stored.enclosed(before + stored.head(), after)
+    return archive.joined((Enclosed(before + file_head(instance), instance, after),))
 
 
 def part10_file(archive: Archive, planned: Planned, code_frame: FrameCoder) -> Iterator[Buffer]:
@@ -119,27 +126,77 @@ def _object_part(
         yield writer.gap
 
 
+TOGETHER_BYTES: Final = 5 << 18
+"""So much is read and sent with one call: two CT slices. Twice as much does not fit into the
+processor's cache, and is slower."""
+
+
+def parted(plan: Sequence[Planned]) -> Iterator[Sequence[Planned]]:
+    """Part objects, in their order, into those that are read and sent together.
+
+    They lie in one container, leave as they are stored and are small; any other is alone.
+    """
+    together: list[Planned] = []
+    size = 0
+    for planned in plan:
+        size += planned.instance.size_bytes
+        if together and (
+            size > TOGETHER_BYTES
+            or not planned.is_as_stored
+            or not together[-1].is_as_stored
+            or _container(planned) != _container(together[-1])
+        ):
+            yield together
+            together, size = [], planned.instance.size_bytes
+        together.append(planned)
+    if together:
+        yield together
+
+
+def _container(planned: Planned) -> tuple[str, str, int]:
+    location = planned.instance.location
+    return location.container_kind, location.container, location.generation
+
+
 @dataclass(frozen=True, slots=True)
-class ObjectPart:
-    """One object of many, as `PartsAnswer` sends it."""
+class ObjectsPart:
+    """Some objects of many, as `PartsAnswer` sends them.
+
+    Parameters
+    ----------
+    together
+        As `parted` gives them.
+    """
 
     archive: Archive
-    planned: Planned
+    together: Sequence[Planned]
     writer: Writer
     code_frame: FrameCoder
 
     def at_once(self) -> Buffer:
-        """Give its bytes on the event loop, or raise `WouldWait`."""
-        if not self.planned.is_as_stored or self.planned.instance.size_bytes > SMALL_BYTES:
+        """Give their bytes on the event loop, or raise `WouldWait`."""
+        if not is_small(self.together):
             # A large one would be in memory as a whole, and the loop with it for as long.
             raise WouldWait
-        label = part_content_type(DICOM, self.planned.transfer_syntax_uid)
-        before = self.writer.head({"Content-Type": label})
-        return object_at_once(self.archive.prompt, self.planned.instance, before, self.writer.gap)
+        heads = {
+            uid: self.writer.head({"Content-Type": part_content_type(DICOM, uid)})
+            for uid in {one.transfer_syntax_uid for one in self.together}
+        }
+        return self.archive.prompt.joined(
+            [
+                Enclosed(
+                    heads[one.transfer_syntax_uid] + file_head(one.instance),
+                    one.instance,
+                    self.writer.gap,
+                )
+                for one in self.together
+            ]
+        )
 
     def pieces(self) -> Iterator[Buffer]:
-        """Give its bytes in a thread."""
-        return _object_part(self.archive, self.planned, self.writer, self.code_frame)
+        """Give their bytes in a thread."""
+        for one in self.together:
+            yield from _object_part(self.archive, one, self.writer, self.code_frame)
 
 
 def is_small(plan: Sequence[Planned]) -> bool:
@@ -166,17 +223,7 @@ def size_of_parts(plan: Sequence[Planned], writer: Writer) -> int | None:
 
 def size_of_file(instance: Instance) -> int:
     """Return the length of an object as a Part 10 file, as it is stored."""
-    return _head_bytes(instance) + instance.size_bytes
-
-
-def _head_bytes(instance: Instance) -> int:
-    if instance.file_meta:
-        return _PREAMBLE_AND_PREFIX_BYTES + len(instance.file_meta)
-    meta = FileMeta(instance.sop_class_uid, instance.sop_instance_uid, instance.transfer_syntax_uid)
-    return len(encode_part10_head(meta))
-
-
-_PREAMBLE_AND_PREFIX_BYTES: Final = 132
+    return len(file_head(instance)) + instance.size_bytes
 
 
 # --- ZIP ----------------------------------------------------------------------------------------

@@ -129,10 +129,6 @@ class Stored:
     def read(self, offset: int, length: int) -> bytes:
         return bytes(min(length, self.size - offset))
 
-    def view(self, offset: int, length: int) -> memoryview:
-        self.check()
-        return memoryview(self.read(offset, length))
-
 
 class Prompt:
     """The part of a `Vault` that never waits: it has in memory what `in_memory` says."""
@@ -142,12 +138,11 @@ class Prompt:
         self.failures = failures
         self.opened: list[int] = []
 
-    @contextmanager
-    def open(self, one: Instance) -> Iterator[Stored]:
-        if one.instance_key not in self.in_memory:
+    def whole(self, one: Instance) -> memoryview:
+        if one.instance_key not in self.in_memory or one.instance_key in self.failures:
             raise WouldWait
         self.opened.append(one.instance_key)
-        yield Stored(one, self.failures.get(one.instance_key))
+        return memoryview(bytes(one.size_bytes))
 
 
 class Vault:
