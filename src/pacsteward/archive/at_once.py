@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -54,15 +55,17 @@ class AtOnceReader:
         self._data_folder = data_folder
         self._memory = LentMemory()
 
-    def whole(self, instance: Instance) -> memoryview:
-        """Return a whole data set.
+    def wholes(self, instances: Sequence[Instance]) -> list[memoryview]:
+        """Return the whole data sets of instances that lie in one container.
 
         Raises
         ------
         WouldWait
             See above.
         """
-        return self.joined((Enclosed(b"", instance, b""),))
+        joined = self.joined([Enclosed(b"", one, b"") for one in instances])
+        ends = list(accumulate([one.location.length for one in instances], initial=0))
+        return [joined[begin:end] for begin, end in pairwise(ends)]
 
     def joined(self, parts: Sequence[Enclosed]) -> memoryview:
         """Return whole data sets, each between other bytes, one behind the other.

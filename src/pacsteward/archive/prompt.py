@@ -75,15 +75,15 @@ class PromptArchive:
         """
         return self._reader.at_once.joined(parts)
 
-    def whole(self, instance: Instance) -> memoryview:
-        """Return a whole data set, checked.
+    def wholes(self, instances: Sequence[Instance]) -> list[memoryview]:
+        """Return the whole data sets of instances of one container, checked.
 
         Raises
         ------
         WouldWait
-            See above; or it is not what was received.
+            See above; or one of them is not what was received.
         """
-        return self._reader.at_once.whole(instance)
+        return self._reader.at_once.wholes(instances)
 
     def view(self, instance: Instance, offset: int, length: int) -> memoryview:
         """Return a range of the data set of an instance, shorter only at its end; checked.

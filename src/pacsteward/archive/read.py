@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pacsteward.archive.at_once import AT_ONCE_BYTES, AtOnceReader, file_head
+from pacsteward.archive.at_once import AT_ONCE_BYTES, AtOnceReader, Enclosed, file_head
 from pacsteward.archive.blocks import BlockChecksums, checked_range
 from pacsteward.archive.containers import opened
 from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, every, is_storable
@@ -195,7 +195,8 @@ class Reader:
             See `open_at_once`.
         """
         if instance.location.length <= KEPT_WHOLE_BYTES:
-            return self.at_once.whole(instance)[offset : offset + length]
+            whole = self.at_once.joined((Enclosed(b"", instance, b""),))
+            return whole[offset : offset + length]
         with self.open_at_once(instance) as stored:
             return stored.view(offset, length)
 

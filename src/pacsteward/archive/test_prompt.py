@@ -63,7 +63,7 @@ def test_it_answers_as_the_archive_does(
         assert stored.view(stored.size - 3, 50) == whole[-3:]
         assert stored.view(stored.size, 1) == b""
         assert b"".join(stored.chunks(1000)) == whole
-    assert archive.whole(instance) == whole
+    assert archive.wholes([instance])[0] == whole
     assert archive.view(instance, 100, 50) == whole[100:150]
     assert archive.view(instance, len(whole) - 3, 50) == whole[-3:]
     frame = archive.frames(instance)
@@ -98,7 +98,7 @@ def test_it_waits_for_no_recycler(vault: Any, archive: PromptArchive, instance: 
         with pytest.raises(WouldWait), archive.open(instance):
             pass
         with pytest.raises(WouldWait):
-            archive.whole(instance)
+            archive.wholes([instance])
 
 
 READS: list[Callable[[Any], object]] = [
@@ -108,7 +108,7 @@ READS: list[Callable[[Any], object]] = [
     lambda stored: next(stored.chunks()),
 ]
 AT_ONCE: list[Callable[[PromptArchive, Instance], object]] = [
-    lambda archive, instance: archive.whole(instance),
+    lambda archive, instance: archive.wholes([instance]),
     lambda archive, instance: archive.view(instance, 1000, 10),
     lambda archive, instance: archive.joined((Enclosed(b"a", instance, b"b"),) * 2),
 ]
@@ -206,10 +206,11 @@ def test_objects_of_one_container_are_joined_each_between_its_own_texts(
         Enclosed(b"", instance, b""),
         Enclosed(b"3", other, b""),
     ]
-    whole = [bytes(archive.whole(one)) for one in (other, instance)]
+    whole = [bytes(archive.wholes([one])[0]) for one in (other, instance)]
     expected = b"first" + whole[0] + b"-" + whole[1] + b"3" + whole[0]
     assert whole[0] != whole[1]
     assert archive.joined(parts) == expected
+    assert archive.wholes([other, instance]) == whole
 
 
 def test_what_was_read_before_is_not_touched_by_what_is_read_next(
@@ -218,8 +219,8 @@ def test_what_was_read_before_is_not_touched_by_what_is_read_next(
     """Its memory is lent anew only when nobody looks into it any more."""
     ct.SOPInstanceUID = "1.2.3.4"
     other = reader.instance("", "", vault.keep(ct))
-    expected = [bytes(archive.whole(one)) for one in (instance, other)]
-    held = [archive.whole((instance, other)[number % 2]) for number in range(12)]
+    expected = [bytes(archive.wholes([one])[0]) for one in (instance, other)]
+    held = [archive.wholes([(instance, other)[number % 2]])[0] for number in range(12)]
     assert [bytes(one) for one in held] == expected * 6
 
 
@@ -229,7 +230,7 @@ def test_a_segment_that_was_used_anew_is_not_read(
     location = replace(instance.location, generation=instance.location.generation + 1)
     for gone in (location, replace(location, container="999999999999")):
         with pytest.raises(WouldWait):
-            archive.whole(replace(instance, location=gone))
+            archive.wholes([replace(instance, location=gone)])
 
 
 def test_long_reads_are_left_to_threads(
@@ -240,7 +241,7 @@ def test_long_reads_are_left_to_threads(
     with archive.open(instance) as stored, pytest.raises(WouldWait):
         stored.data_set()
     with pytest.raises(WouldWait):
-        archive.whole(instance)
+        archive.wholes([instance])
 
 
 def test_a_part_of_a_large_object_is_read_once_somebody_went_through_it(

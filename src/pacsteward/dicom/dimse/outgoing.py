@@ -20,7 +20,7 @@ from collections.abc import AsyncIterable, Mapping, Sequence
 from typing import Final
 
 from pacsteward.base.errors import Unsupported
-from pacsteward.base.ids import AeTitle, Uid
+from pacsteward.base.ids import Uid
 from pacsteward.dicom.dimse import message as dimse
 from pacsteward.dicom.dimse.association import Association
 from pacsteward.dicom.dimse.association_user import AssociationAborted
@@ -28,6 +28,7 @@ from pacsteward.dicom.dimse.limits import Limits
 from pacsteward.dicom.dimse.message import CommandSet, CommandValue, FragmentStream, Response
 from pacsteward.dicom.dimse.pdu import HEADER
 from pacsteward.dicom.dimse.service import Answer, CommandField, PresentationContext
+from pacsteward.dicom.dimse.store_request import Originator, append_data_set, store_command
 
 DataSet = bytes | memoryview | AsyncIterable[bytes | memoryview]
 """A data set to send: whole, or in pieces of any size."""
@@ -122,7 +123,7 @@ class Outgoing:
         sop_instance_uid: Uid,
         chunks: DataSet,
         *,
-        move_originator: tuple[AeTitle, int] | None = None,
+        move_originator: Originator | None = None,
     ) -> tuple[int, str]:
         """Send one instance; return the peer's status and Error Comment.
 
@@ -141,16 +142,12 @@ class Outgoing:
         AssociationAborted
             The association ended, or the peer did not answer in time.
         """
-        command: dict[int, CommandValue] = {
-            dimse.AFFECTED_SOP_CLASS_UID: sop_class_uid,
-            dimse.COMMAND_FIELD: CommandField.C_STORE,
-            dimse.PRIORITY: dimse.PRIORITY_MEDIUM,
-            dimse.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
-        }
-        if move_originator is not None:
-            command[dimse.MOVE_ORIGINATOR_AE_TITLE] = move_originator[0]
-            command[dimse.MOVE_ORIGINATOR_MESSAGE_ID] = move_originator[1]
-        response = await self.invoke(context_id, command, chunks)
+        async with self._turn:  # an operations window of one, PS3.7 D.3.3.3
+            self._check_may_ask(context_id)
+            message_id = next(self._message_ids)
+            command = store_command(sop_class_uid, sop_instance_uid, move_originator, message_id)
+            exchange = await self._ask(context_id, message_id, command, chunks)
+            response = await self.next_response(exchange)
         return response.status, response.comment
 
     async def invoke(
@@ -167,10 +164,16 @@ class Outgoing:
         """Send a request; its responses are asked for with `next_response`."""
         self._check_may_ask(context_id)
         message_id = next(self._message_ids)
+        encoded = _encoded({**command, dimse.MESSAGE_ID: message_id}, data_set)
+        return await self._ask(context_id, message_id, encoded, data_set)
+
+    async def _ask(
+        self, context_id: int, message_id: int, command: bytes, data_set: DataSet | None
+    ) -> Exchange:
         exchange = Exchange(context_id, message_id)
         self._exchanges[message_id] = exchange
         try:
-            await self._send(context_id, {**command, dimse.MESSAGE_ID: message_id}, data_set)
+            await self._send(context_id, command, data_set)
         except BaseException:
             self._exchanges.pop(message_id, None)
             raise
@@ -199,7 +202,7 @@ class Outgoing:
             dimse.COMMAND_FIELD: CommandField.C_CANCEL,
             dimse.MESSAGE_ID_BEING_RESPONDED_TO: exchange.message_id,
         }
-        await self._send(exchange.context_id, command, None)
+        await self._send(exchange.context_id, _encoded(command, None), None)
 
     def deliver(self, message_id: int, response: Response) -> None:
         """Give a response to the one who waits for it, if anybody does."""
@@ -272,13 +275,9 @@ class Outgoing:
                 why="The peer did not take the role that receives (PS3.7 D.3.3.4).",
             )
 
-    async def _send(
-        self, context_id: int, command: Mapping[int, CommandValue], data_set: DataSet | None
-    ) -> None:
+    async def _send(self, context_id: int, command: bytes, data_set: DataSet | None) -> None:
         """Send one message; never hold more of it in memory than a batch of PDUs."""
-        kind = dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET
-        encoded = dimse.encode_command_set({**command, dimse.COMMAND_DATA_SET_TYPE: kind})
-        pieces: list[bytes | memoryview] = [*self._pdus(context_id, encoded, is_command=True)]
+        pieces: list[bytes | memoryview] = [*self._pdus(context_id, command, is_command=True)]
         async with self._sending:
             if data_set is None:
                 self._link.send(pieces)
@@ -295,9 +294,13 @@ class Outgoing:
         self, context_id: int, pieces: list[bytes | memoryview], data_set: DataSet
     ) -> None:
         """Send `pieces`, which hold the command set, and the data set behind it."""
+        if isinstance(data_set, bytes | memoryview) and len(data_set) <= _BATCH_SIZE_BYTES:
+            append_data_set(pieces, context_id, memoryview(data_set), self._peer_max)
+            await self._write(pieces)
+            return
         stream = FragmentStream(context_id, self._peer_max)
         if isinstance(data_set, bytes | memoryview):
-            *others, last = _cut(data_set) or [memoryview(b"")]
+            *others, last = _cut(data_set)
             for window in others:
                 stream.feed(window, pieces)
                 pieces = await self._write(pieces)
@@ -325,6 +328,11 @@ class Outgoing:
             "The association ended before the answer came.",
             why=f"It was {self._link.ended_how}.",
         )
+
+
+def _encoded(command: Mapping[int, CommandValue], data_set: DataSet | None) -> bytes:
+    kind = dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET
+    return dimse.encode_command_set({**command, dimse.COMMAND_DATA_SET_TYPE: kind})
 
 
 def _is_store_of_one(request: CommandSet) -> bool:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from pacsteward.archive import Archive, Instance, StoredObject
@@ -28,6 +29,7 @@ from pacsteward.dicom.uids import UNCOMPRESSED
 from pacsteward.dicom.web.bodies import Spool
 from pacsteward.features.retrieve.decoding import frame_coder
 from pacsteward.features.retrieve.settings import RetrieveSettings
+from pacsteward.features.retrieve.together import TOGETHER_BYTES, lie_together
 
 log = logging.getLogger(__name__)
 
@@ -80,16 +82,21 @@ async def read_ahead(
     """
     loop = asyncio.get_running_loop()
     ahead: deque[tuple[Instance, Outgoing | asyncio.Future[Outgoing | PacstewardError]]] = deque()
-    upcoming = iter(instances)
+    upcoming = deque(instances)
 
     def fill() -> None:
-        while len(ahead) < source.settings.read_ahead:
-            following = next(upcoming, None)
-            if following is None:
-                return
-            if (ready := _at_once(source, following)) is not None:
-                ahead.append((following, ready))
-                return  # whoever waits for the loop comes first; the next one takes no longer
+        while upcoming and (room := source.settings.read_ahead - len(ahead)) > 0:
+            if len(ahead) > 1 and isinstance(ahead[-1][1], Outgoing):
+                return  # enough is in memory; later there is room for several at once
+            together = _together(upcoming, room)
+            found = _at_once(source, together)
+            if found is None and len(together) > 1:
+                found = _at_once(source, together[:1])
+            if found is not None:
+                for outgoing in found:
+                    ahead.append((upcoming.popleft(), outgoing))
+                return  # whoever waits for the loop comes first; the next ones take no longer
+            following = upcoming.popleft()
             reading = loop.run_in_executor(_READERS, _attempt, source, following)
             ahead.append((following, reading))
 
@@ -105,28 +112,46 @@ async def read_ahead(
             loop.call_soon(fill)
             yield instance, ready
     finally:
-        upcoming = iter(())
+        upcoming.clear()
         for _, loading in ahead:
             if not isinstance(loading, Outgoing):
                 loading.cancel()
 
 
-def _at_once(source: Source, instance: Instance) -> Outgoing | None:
-    """Read an object that the system has in its memory; None where that has to be left to `load`.
+def _together(upcoming: Sequence[Instance], count_max: int) -> list[Instance]:
+    """Return the next objects that are read with one call; one at least."""
+    first = upcoming[0]
+    together = [first]
+    size = first.size_bytes
+    for following in islice(upcoming, 1, count_max):
+        size += following.size_bytes
+        if size > TOGETHER_BYTES or not lie_together(first, following):
+            break
+        together.append(following)
+    return together
+
+
+def _at_once(source: Source, instances: Sequence[Instance]) -> list[Outgoing] | None:
+    """Read objects that the system has in its memory; None where that has to be left to `load`.
 
     To hand the work to a thread and back would cost more than all of it.
     """
-    if instance.size_bytes > source.settings.whole_bytes:
+    if instances[0].size_bytes > source.settings.whole_bytes:
         return None
     try:
-        context = choose_context(instance, source.contexts, source.prefers)
-        if context.transfer_syntax != instance.transfer_syntax_uid:
-            return None
-        return Outgoing(instance, context.context_id, source.archive.prompt.whole(instance))
+        contexts = [choose_context(one, source.contexts, source.prefers) for one in instances]
+        for one, context in zip(instances, contexts, strict=True):
+            if context.transfer_syntax != one.transfer_syntax_uid:
+                return None
+        wholes = source.archive.prompt.wholes(instances)
     except WouldWait:
         return None
-    except Exception:  # noqa: BLE001 - whatever is wrong with it is found again by `load`, and told
+    except Exception:  # noqa: BLE001 - whatever is wrong with one is found again by `load`, and told
         return None
+    return [
+        Outgoing(one, context.context_id, whole)
+        for one, context, whole in zip(instances, contexts, wholes, strict=True)
+    ]
 
 
 def _attempt(source: Source, instance: Instance) -> Outgoing | PacstewardError:

@@ -40,6 +40,7 @@ from pacsteward.dicom.web.negotiation import (
 )
 from pacsteward.features.retrieve.decoding import frames_of
 from pacsteward.features.retrieve.representations import Planned, part_content_type
+from pacsteward.features.retrieve.together import TOGETHER_BYTES, lie_together
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,11 +127,6 @@ def _object_part(
         yield writer.gap
 
 
-TOGETHER_BYTES: Final = 5 << 18
-"""So much is read and sent with one call: two CT slices. Twice as much does not fit into the
-processor's cache, and is slower."""
-
-
 def parted(plan: Sequence[Planned]) -> Iterator[Sequence[Planned]]:
     """Part objects, in their order, into those that are read and sent together.
 
@@ -144,18 +140,13 @@ def parted(plan: Sequence[Planned]) -> Iterator[Sequence[Planned]]:
             size > TOGETHER_BYTES
             or not planned.is_as_stored
             or not together[-1].is_as_stored
-            or _container(planned) != _container(together[-1])
+            or not lie_together(planned.instance, together[-1].instance)
         ):
             yield together
             together, size = [], planned.instance.size_bytes
         together.append(planned)
     if together:
         yield together
-
-
-def _container(planned: Planned) -> tuple[str, str, int]:
-    location = planned.instance.location
-    return location.container_kind, location.container, location.generation
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from pacsteward.features.retrieve.outgoing import (
     read_ahead,
 )
 from pacsteward.features.retrieve.settings import RetrieveSettings
+from pacsteward.features.retrieve.together import TOGETHER_BYTES
 
 IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 JPEG_LS, JPEG_2000 = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
@@ -136,13 +137,14 @@ class Prompt:
     def __init__(self, in_memory: frozenset[int], failures: dict[int, Exception]) -> None:
         self.in_memory = in_memory
         self.failures = failures
-        self.opened: list[int] = []
+        self.opened: list[list[int]] = []
 
-    def whole(self, one: Instance) -> memoryview:
-        if one.instance_key not in self.in_memory or one.instance_key in self.failures:
+    def wholes(self, some: Sequence[Instance]) -> list[memoryview]:
+        keys = [one.instance_key for one in some]
+        if not self.in_memory.issuperset(keys) or not self.failures.keys().isdisjoint(keys):
             raise WouldWait
-        self.opened.append(one.instance_key)
-        return memoryview(bytes(one.size_bytes))
+        self.opened.append(keys)
+        return [memoryview(bytes(one.size_bytes)) for one in some]
 
 
 class Vault:
@@ -232,7 +234,7 @@ def test_what_is_in_memory_is_not_handed_to_a_thread_unless_it_is_large_or_conve
     ]
     vault = Vault(in_memory=(1, 3, 4, 5))
     ready = dict(asyncio.run(collected(source(vault), objects)))
-    assert vault.prompt.opened == [1]
+    assert vault.prompt.opened == [[1]]
     assert sorted(vault.opened) == [2, 3, 4]
     assert [ready[key] for key in (1, 2)] == [
         Outgoing(one, 1, memoryview(bytes(8))) for one in objects[:2]
@@ -240,18 +242,38 @@ def test_what_is_in_memory_is_not_handed_to_a_thread_unless_it_is_large_or_conve
     assert isinstance(ready[5], Unsupported)
 
 
-def test_the_next_object_is_read_when_the_one_before_is_on_its_way() -> None:
+def test_the_next_objects_are_read_when_the_one_before_is_on_its_way() -> None:
     vault = Vault(in_memory=range(1, 50))
+    objects = [instance(number) for number in range(1, 50)]
 
-    async def run() -> tuple[list[int], list[int]]:
-        given = source(vault, read_ahead=2)
-        async with aclosing(read_ahead(given, [instance(n) for n in range(1, 50)])) as ready:
-            await anext(ready)
-            before = list(vault.prompt.opened)
-            await asyncio.sleep(0)
-            return before, list(vault.prompt.opened)
+    async def run() -> list[int]:
+        done: list[int] = []
+        async with aclosing(read_ahead(source(vault, read_ahead=3), objects)) as ready:
+            async for one, outgoing in ready:
+                assert outgoing == Outgoing(one, 1, memoryview(bytes(8)))
+                read = [key for keys in vault.prompt.opened for key in keys]
+                assert read == list(range(1, len(read) + 1))
+                assert one.instance_key <= len(read) <= one.instance_key + 3
+                done.append(one.instance_key)
+                await asyncio.sleep(0)
+                # On its way is this one; the next one waits in memory.
+                assert sum(map(len, vault.prompt.opened)) > min(one.instance_key, 48)
+        return done
 
-    assert asyncio.run(run()) == ([1], [1, 2])
+    assert asyncio.run(run()) == [one.instance_key for one in objects]
+    assert not vault.opened
+    assert [len(keys) for keys in vault.prompt.opened[:4]] == [3, 2, 2, 2]
+
+
+def test_only_small_objects_that_lie_together_are_read_together() -> None:
+    elsewhere = Location("landing", "2", 1, 0, 8)
+    objects = [
+        *(instance(1), replace(instance(2), location=elsewhere), instance(3)),
+        *(instance(number, size_bytes=TOGETHER_BYTES // 2) for number in (4, 5, 6)),
+    ]
+    vault = Vault(in_memory=range(1, 7))
+    assert len(asyncio.run(collected(source(vault, whole_bytes=1 << 24), objects))) == 6
+    assert vault.prompt.opened == [[1], [2], [3, 4], [5, 6]]
 
 
 def test_a_conversion_that_nobody_waits_for_stops() -> None:

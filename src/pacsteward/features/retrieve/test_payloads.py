@@ -12,12 +12,8 @@ from pacsteward.archive import Enclosed
 from pacsteward.base.errors import WouldWait
 from pacsteward.dicom.web.multipart import Writer
 from pacsteward.dicom.web.negotiation import DICOM
-from pacsteward.features.retrieve.payloads import (
-    SMALL_BYTES,
-    TOGETHER_BYTES,
-    ObjectsPart,
-    parted,
-)
+from pacsteward.features.retrieve.payloads import SMALL_BYTES, ObjectsPart, parted
+from pacsteward.features.retrieve.together import TOGETHER_BYTES
 
 
 class Asked(Exception):
