@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from pacsteward.base.errors import Unsupported
 from pacsteward.base.late import late
+from pacsteward.dicom.fragments import Buffer
 from pacsteward.dicom.jpeg import decode_jpeg, decode_jpeg_ls
 from pacsteward.dicom.media import Codec, codec_of
 from pacsteward.dicom.pixels import ImagePixel
@@ -56,7 +57,7 @@ CODEC_ERRORS: Final = (
 )
 
 
-def decode_frame(data: bytes, transfer_syntax_uid: str, image: ImagePixel) -> Decoded:
+def decode_frame(data: Buffer, transfer_syntax_uid: str, image: ImagePixel) -> Decoded:
     """Return the samples of one frame.
 
     Parameters
@@ -92,7 +93,9 @@ def decode_frame(data: bytes, transfer_syntax_uid: str, image: ImagePixel) -> De
             remedy="Retrieve it in its stored transfer syntax.",
         )
     try:
-        return decoder(data, image)
+        if codec is Codec.NATIVE:
+            return native_samples(data, image)
+        return decoder(bytes(data), image)
     except CODEC_ERRORS as error:
         raise damaged(f"the {codec} decoder says: {one_line(error)}") from error
     except BaseException as error:

@@ -36,7 +36,14 @@ from pacsteward.dicom.decode_child import Blob, failed, out_of_memory, receive_m
 from pacsteward.dicom.elements import RangeReader
 from pacsteward.dicom.media import PDF_MEDIA_TYPE, Codec, codec_of
 from pacsteward.dicom.pixels import ImagePixel
-from pacsteward.dicom.render import FrameSource, document, frame_source, frame_table, render_frame
+from pacsteward.dicom.render import (
+    FrameSource,
+    RangeViewer,
+    document,
+    frame_source,
+    frame_table,
+    render_frame,
+)
 from pacsteward.dicom.render_request import RenderRequest
 from pacsteward.dicom.transcode import transcode_chunks
 
@@ -126,6 +133,7 @@ class DecoderPool:
         request: RenderRequest,
         *,
         table: frames.FrameTable | None = None,
+        view: RangeViewer | None = None,
     ) -> bytes:
         """Return one frame of a stored object as an image file; see `render.render`.
 
@@ -137,13 +145,15 @@ class DecoderPool:
             What is wanted.
         table
             Where its frames are, when the caller has it cached.
+        view
+            Does what `read` does without a copy, where the caller can.
         """
         if request.media_type == PDF_MEDIA_TYPE:
             return document(read, size, transfer_syntax_uid, PDF_MEDIA_TYPE)
         if table is None:
             table = frame_table(read, size, transfer_syntax_uid)
         table.image.check_drawable()
-        source = frame_source(read, table, request.frame)
+        source = frame_source(read, table, request.frame, view)
         if _is_harmless(source, request):
             return _drawn_here(source, request)
         return self.render_source(source, request)

@@ -55,6 +55,7 @@ SHORT_VRS: Final = frozenset(
 )
 
 # Placeholders that devices have written where they did not know better, with a 16-bit length.
+_SHORT_NAMES: Final = {code: code.decode("ascii") for code in SHORT_VRS}
 _BLANK_VRS: Final = (b"  ", b"??")
 
 
@@ -99,11 +100,13 @@ class _Codes(NamedTuple):
     tag: struct.Struct
     long: struct.Struct
     short: struct.Struct
+    explicit: struct.Struct
+    """Tag, VR and length of two bytes."""
 
 
 _CODES: Final = {
-    True: _Codes(struct.Struct("<HH"), struct.Struct("<I"), struct.Struct("<H")),
-    False: _Codes(struct.Struct(">HH"), struct.Struct(">I"), struct.Struct(">H")),
+    is_little: _Codes(*[struct.Struct(order + code) for code in ("HH", "I", "H", "HH2sH")])
+    for is_little, order in ((True, "<"), (False, ">"))
 }
 
 
@@ -239,34 +242,23 @@ class DataSetReader:
         depth: int,
         open_ended: Collection[int] = (),
     ) -> Element:
-        self._visit()
-        window, at = self._at(position)
+        # Every header of every picture is walked here, so what it calls it calls seldom.
+        self._visits_left -= 1
+        if self._visits_left < 0:
+            raise _too_many()
+        at = position - self._base
+        if at < 0 or (position + _ELEMENT_HEADER_MAX > self._limit != self.size):
+            at = self._at(position)[1]
+        window = self._window
         codes = _CODES[encoding.is_little_endian]
         if end - position < 8 or len(window) - at < 8:
             raise _ends_early(position + 8, min(end, self.size))
-        group, number = codes.tag.unpack_from(window, at)
+        group, number, code, length = codes.explicit.unpack_from(window, at)
         tag = group << 16 | number
-        vr = ""
         header = 8
-        if group == 0xFFFE or encoding.is_implicit:
-            length = codes.long.unpack_from(window, at + 4)[0]
-        else:
-            code = bytes(window[at + 4 : at + 6])
-            if code in SHORT_VRS:
-                length = codes.short.unpack_from(window, at + 6)[0]
-                vr = code.decode("ascii")
-            elif code.isalpha() and code.isupper():
-                if len(window) - at < _ELEMENT_HEADER_MAX:
-                    raise _ends_early(position + _ELEMENT_HEADER_MAX, self.size)
-                length = codes.long.unpack_from(window, at + 8)[0]
-                vr = code.decode("ascii")
-                header = _ELEMENT_HEADER_MAX
-            elif code in _BLANK_VRS:
-                length = codes.short.unpack_from(window, at + 6)[0]
-            else:
-                # Some archives wrote single elements in implicit VR into explicit data sets;
-                # a length there is never read as two capital letters.
-                length = codes.long.unpack_from(window, at + 4)[0]
+        vr = "" if encoding.is_implicit or group == 0xFFFE else _SHORT_NAMES.get(code, "")
+        if not vr:
+            vr, header, length = self._long_header(position, at, group, code, encoding)
         value = position + header
         if length == UNDEFINED_LENGTH:
             if tag in (_ITEM_END, _SEQUENCE_END):
@@ -285,14 +277,27 @@ class DataSetReader:
             )
         return Element(tag, vr, position, value, length, value + length)
 
+    def _long_header(
+        self, position: int, at: int, group: int, code: bytes, encoding: Encoding
+    ) -> tuple[str, int, int]:
+        """Return VR, length of the header and of the value, where it is not one of two bytes."""
+        window, codes = self._window, _CODES[encoding.is_little_endian]
+        if group != 0xFFFE and not encoding.is_implicit:
+            if code.isalpha() and code.isupper():
+                if len(window) - at < _ELEMENT_HEADER_MAX:
+                    raise _ends_early(position + _ELEMENT_HEADER_MAX, self.size)
+                length = codes.long.unpack_from(window, at + 8)[0]
+                return code.decode("ascii"), _ELEMENT_HEADER_MAX, length
+            if code in _BLANK_VRS:
+                return "", 8, codes.short.unpack_from(window, at + 6)[0]
+            # Some archives wrote single elements in implicit VR into explicit data sets; a length
+            # there is never read as two capital letters.
+        return "", 8, codes.long.unpack_from(window, at + 4)[0]
+
     def _visit(self) -> None:
         self._visits_left -= 1
         if self._visits_left < 0:
-            raise Exhausted(
-                "A data set was not read.",
-                why="It has too many elements and items.",
-                remedy="Retrieve the object as it is stored.",
-            )
+            raise _too_many()
 
     def _end_of_sequence(self, element: Element, encoding: Encoding, depth: int) -> int:
         """Return the offset after the sequence delimiter of an element of undefined length."""
@@ -338,6 +343,14 @@ def item_encoding(element: Element, encoding: Encoding) -> Encoding:
     if element.vr == "UN":
         return IMPLICIT_LITTLE
     return encoding
+
+
+def _too_many() -> Exhausted:
+    return Exhausted(
+        "A data set was not read.",
+        why="It has too many elements and items.",
+        remedy="Retrieve the object as it is stored.",
+    )
 
 
 def _ends_early(needed: int, size: int) -> Invalid:

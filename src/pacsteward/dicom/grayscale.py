@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pacsteward.base.late import late
 from pacsteward.dicom.elements import Attributes
 from pacsteward.dicom.pixels import ImagePixel
+from pacsteward.dicom.samples import stored_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,18 +134,26 @@ class GrayscaleTransform:
     padding: tuple[int, int] | None = None
     is_inverse: bool = False
 
-    def apply(self, stored: Values) -> Bytes:
-        """Return the greys of stored values, an array of the same shape."""
-        chosen = self if self.voi is not None else replace(self, voi=self._spread(stored))
-        bits = self.image.bits_stored
-        if self.image.is_float or bits > _TABLE_BITS_MAX:
-            return chosen._greys(stored.astype(np.float64))
+    def apply(self, samples: Values) -> Bytes:
+        """Return the greys of decoded samples, an array of the same shape."""
+        chosen = self
+        if self.voi is None:
+            chosen = replace(self, voi=self._spread(stored_values(samples, self.image)))
+        if self.image.is_float or self.image.bits_stored > _TABLE_BITS_MAX:
+            return chosen._greys(stored_values(samples, self.image).astype(np.float64))
         table = _cached_table(chosen) if chosen._is_plain() else chosen._table()
-        unsigned = stored.view(f"u{stored.dtype.itemsize}")
-        if bits < stored.dtype.itemsize * 8:
-            unsigned = unsigned & unsigned.dtype.type((1 << bits) - 1)
         # `take` with a mode is twice as fast as indexing; no value is outside of the table.
-        return table.take(unsigned, mode="clip")
+        return table.take(self._patterns(samples), mode="clip")
+
+    def _patterns(self, samples: Values) -> Values:
+        """Return the stored bits of samples, and nothing else that is in their containers."""
+        patterns = samples.view(f"u{samples.dtype.itemsize}")
+        bits = self.image.bits_stored
+        if below := self.image.high_bit + 1 - bits:
+            patterns = patterns >> below
+        if bits < samples.dtype.itemsize * 8:
+            patterns = patterns & patterns.dtype.type((1 << bits) - 1)
+        return patterns
 
     def _is_plain(self) -> bool:
         """Whether the transformation is numbers only, so that it can be a key."""

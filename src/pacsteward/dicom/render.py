@@ -29,6 +29,7 @@ from pacsteward.dicom import frames
 from pacsteward.dicom.codecs import decode_frame
 from pacsteward.dicom.deflated import inflated
 from pacsteward.dicom.elements import Attributes, DataSetReader, Encoding, Item, RangeReader
+from pacsteward.dicom.fragments import Buffer
 from pacsteward.dicom.grayscale import grayscale_transform
 from pacsteward.dicom.media import JPEG_MEDIA_TYPE, PDF_MEDIA_TYPE, PNG_MEDIA_TYPE, encoding_of
 from pacsteward.dicom.palette import palette_rgb
@@ -84,26 +85,38 @@ class FrameSource(NamedTuple):
     header: bytes
     header_encoding: Encoding
     image: ImagePixel
-    data: bytes
+    data: Buffer
     transfer_syntax_uid: str
 
 
-def frame_source(read: RangeReader, table: frames.FrameTable, frame: int) -> FrameSource:
+RangeViewer = Callable[[int, int], memoryview]
+"""Given offset and length, gives those bytes without a copy; fewer only at the end."""
+
+
+def frame_source(
+    read: RangeReader, table: frames.FrameTable, frame: int, view: RangeViewer | None = None
+) -> FrameSource:
     """Return what `render_frame` needs, by two range reads of the stored object.
+
+    Parameters
+    ----------
+    view
+        Reads native pixels that need no conversion; half a megabyte is then not copied once more.
 
     Raises
     ------
     NotFound
         When the object has no such frame.
     """
-    content = frames.frame_bytes(read, table, frame)
-    return FrameSource(
-        frames.header_bytes(read, table),
-        encoding_of(table.transfer_syntax_uid),
-        table.image,
-        content.data,
-        content.transfer_syntax_uid,
+    header = frames.header_bytes(read, table)
+    encoding = encoding_of(table.transfer_syntax_uid)
+    span = (
+        table.span_as_delivered(frame) if view is not None and not table.is_encapsulated else None
     )
+    if view is not None and span is not None and len(data := view(*span)) == span[1]:
+        return FrameSource(header, encoding, table.image, data, table.delivered_transfer_syntax_uid)
+    content = frames.frame_bytes(read, table, frame)
+    return FrameSource(header, encoding, table.image, content.data, content.transfer_syntax_uid)
 
 
 def render(data_set: bytes, transfer_syntax_uid: str, request: RenderRequest) -> bytes:
@@ -246,16 +259,16 @@ def _picture(
     """Return the frame in grey or in colour, in its own size."""
     decoded = decode_frame(source.data, source.transfer_syntax_uid, source.image)
     image = replace(source.image, photometric_interpretation=decoded.photometric_interpretation)
-    values = stored_values(decoded.samples, image)
+    samples = decoded.samples
     draw = _DRAWERS.get(image.photometric_interpretation)
-    if draw is None or values.ndim != (3 if draw in _OF_THREE_SAMPLES else 2):
+    if draw is None or samples.ndim != (3 if draw in _OF_THREE_SAMPLES else 2):
         raise Unsupported(
             "The image was not rendered.",
             why=f"Its photometric interpretation is {image.photometric_interpretation} with "
             f"{image.samples_per_pixel} samples per pixel.",
             remedy="Retrieve the object as it is stored.",
         )
-    return draw(values, image, levels, request)
+    return draw(samples, image, levels, request)
 
 
 Drawer = Callable[
@@ -264,45 +277,47 @@ Drawer = Callable[
 
 
 def _draw_grey(
-    values: npt.NDArray[Any],
+    samples: npt.NDArray[Any],
     image: ImagePixel,
     levels: tuple[Attributes, ...],
     request: RenderRequest,
 ) -> Image.Image:
     transform = grayscale_transform(levels, image, request.window)
-    return Image.fromarray(transform.apply(values))
+    return Image.fromarray(transform.apply(samples))
 
 
 def _draw_palette(
-    values: npt.NDArray[Any],
+    samples: npt.NDArray[Any],
     image: ImagePixel,
     levels: tuple[Attributes, ...],
     _request: RenderRequest,
 ) -> Image.Image:
+    values = stored_values(samples, image)
     return Image.fromarray(palette_rgb(values, levels[-1], is_signed=image.is_signed))
 
 
 def _draw_rgb(
-    values: npt.NDArray[Any],
+    samples: npt.NDArray[Any],
     image: ImagePixel,
     _levels: tuple[Attributes, ...],
     _request: RenderRequest,
 ) -> Image.Image:
-    return Image.fromarray(_eight_bits(values, image))
+    return Image.fromarray(_eight_bits(samples, image))
 
 
 def _draw_ybr(
-    values: npt.NDArray[Any],
+    samples: npt.NDArray[Any],
     image: ImagePixel,
     _levels: tuple[Attributes, ...],
     _request: RenderRequest,
 ) -> Image.Image:
     # PS3.3 C.7.6.3.1.2: YBR_FULL is the YCbCr of JFIF, the one that Pillow knows.
-    return Image.fromarray(_eight_bits(values, image), mode="YCbCr").convert("RGB")
+    return Image.fromarray(_eight_bits(samples, image), mode="YCbCr").convert("RGB")
 
 
-def _eight_bits(values: npt.NDArray[Any], image: ImagePixel) -> Bytes:
+def _eight_bits(samples: npt.NDArray[Any], image: ImagePixel) -> Bytes:
     """Return colour samples as bytes; colour has no window (PS3.4 N.2)."""
+    values = stored_values(samples, image)
     if image.is_float:
         raise Unsupported("The image was not rendered.", why="Its colours are floating point.")
     if image.bits_stored > 8:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from pacsteward.base.errors import Invalid, Unsupported
 from pacsteward.base.late import late
+from pacsteward.dicom.fragments import Buffer
 from pacsteward.dicom.pixels import ImagePixel
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Announced(NamedTuple):
     precision: int
 
 
-def native_samples(data: bytes, image: ImagePixel) -> Decoded:
+def native_samples(data: Buffer, image: ImagePixel) -> Decoded:
     """Return the samples of one native little endian frame; no codec is involved."""
     if len(data) < image.frame_length:
         raise damaged(f"{len(data)} bytes where {image.frame_length} are needed")

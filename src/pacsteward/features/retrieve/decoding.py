@@ -114,7 +114,12 @@ def draw(
         table = archive.prompt.frames_in(stored) or archive.frames(instance)
         table.image.check_drawable(settings.rendered_pixels_max)
         return pool(settings).render(
-            stored.read, stored.size, stored.transfer_syntax_uid, request, table=table
+            stored.read,
+            stored.size,
+            stored.transfer_syntax_uid,
+            request,
+            table=table,
+            view=stored.view,
         )
 
 
