@@ -7,7 +7,7 @@ from pacsteward.archive.archive import Archive
 from pacsteward.archive.arena import Parcel, Shelf
 from pacsteward.archive.at_once import Enclosed, file_head
 from pacsteward.archive.bulk import BulkData
-from pacsteward.archive.courier import Courier
+from pacsteward.archive.courier import Courier, Letter, Reply
 from pacsteward.archive.doubtful import Conflict, DoubtfulStudy, SetAside, Waiting
 from pacsteward.archive.events import (
     ContentConflicted,
@@ -55,6 +55,7 @@ __all__ = [
     "InstancesRejected",
     "InstancesRestored",
     "InstancesStored",
+    "Letter",
     "Location",
     "Match",
     "Origin",
@@ -62,6 +63,7 @@ __all__ = [
     "Parcel",
     "PromptArchive",
     "RecordSetAside",
+    "Reply",
     "Selection",
     "SetAside",
     "Shelf",

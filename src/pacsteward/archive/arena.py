@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pacsteward.base.errors import Invalid
+from pacsteward.base.memory import address_of
 
 BLOCK_BYTES: Final = 512 << 10
 ARENA_BYTES: Final = 64 << 20
@@ -37,6 +38,9 @@ ARENA_BYTES: Final = 64 << 20
 RECEIVING_BYTES: Final = 1 << 30
 """Enough for five hundred associations that are in the middle of a message. Chunks that are warm
 are lent first, so hardly any of it is ever used."""
+
+ROOM_MIN: Final = 16 << 10
+"""Less of a block is not given to receive into: each piece received costs about the same."""
 
 _MAPPED_MAX: Final = 1 << 30
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -84,10 +88,21 @@ class Arena(SharedMemory):
     def __init__(self, size_bytes: int = ARENA_BYTES) -> None:
         super().__init__(size_bytes)
         memory = memoryview(self._map)
-        self._free = [
+        self._address = address_of(memory)
+        self._blocks = [
             Block(self, offset, memory[offset : offset + BLOCK_BYTES])
-            for offset in reversed(range(0, size_bytes, BLOCK_BYTES))
+            for offset in range(0, size_bytes, BLOCK_BYTES)
         ]
+        self._free = self._blocks[::-1]
+
+    def place_of(self, data: memoryview) -> tuple[Block, int] | None:
+        """Return in which block bytes lie, and where in it; None for those that lie elsewhere."""
+        if data.readonly:
+            return None
+        offset = address_of(data) - self._address
+        if not 0 <= offset < self.size_bytes:
+            return None
+        return self._blocks[offset // BLOCK_BYTES], offset % BLOCK_BYTES
 
     def take(self) -> Block | None:
         """Lend a block, or None when all are lent."""
@@ -196,7 +211,22 @@ class Shelf:
     def __init__(self, arena: Arena) -> None:
         self.arena = arena
         self._block: Block | None = None
+        self._before: Block | None = None
+        """The block before: what was received at its end may still wait for what follows it."""
         self._filled = 0
+
+    def room(self) -> memoryview | None:
+        """Give memory to receive the next bytes into; None when there is no block.
+
+        What was received is told to `received`. Whoever writes that to a parcel writes no copy.
+        """
+        if BLOCK_BYTES - self._filled < ROOM_MIN or self._block is None:
+            self._begin_block()
+        return None if self._block is None else self._block.view[self._filled :]
+
+    def received(self, count: int) -> None:
+        """Take note of so many bytes at the beginning of the last `room`."""
+        self._filled += count
 
     def put(self, data: memoryview) -> tuple[Block, int, int] | None:
         """Copy as much of `data` as the block has room for.
@@ -207,12 +237,9 @@ class Shelf:
             Where it lies: block, first byte in it, number of bytes. None when there is no block.
         """
         if self._block is None or self._filled == BLOCK_BYTES:
-            self.close()
-            self._block = self.arena.take()
+            self._begin_block()
             if self._block is None:
                 return None
-            self._block.hold()
-            self._filled = 0
         start = self._filled
         count = min(len(data), BLOCK_BYTES - start)
         self._block.view[start : start + count] = data[:count]
@@ -221,9 +248,18 @@ class Shelf:
 
     def close(self) -> None:
         """Put nothing more here."""
+        for block in (self._before, self._block):
+            if block is not None:
+                block.let_go()
+        self._before = self._block = None
+
+    def _begin_block(self) -> None:
+        if self._before is not None:
+            self._before.let_go()
+        self._before, self._block = self._block, self.arena.take()
         if self._block is not None:
-            self._block.let_go()
-            self._block = None
+            self._block.hold()
+        self._filled = 0
 
 
 class Parcel:
@@ -243,7 +279,17 @@ class Parcel:
         self.size = 0
 
     def write(self, data: memoryview) -> int:
-        """Take the next bytes; return how many found room. Fewer than all: the arena is full."""
+        """Take the next bytes; return how many found room. Fewer than all: the arena is full.
+
+        They are copied unless they were received on the shelf.
+        """
+        if not data:
+            return 0
+        here = self.arena.place_of(data)
+        if here is not None:
+            self._add(*here, len(data))
+            self.size += len(data)
+            return len(data)
         taken = 0
         while taken < len(data):
             piece = self._shelf.put(data[taken:])
@@ -257,8 +303,7 @@ class Parcel:
     def _add(self, block: Block, start: int, count: int) -> None:
         if self._pieces:
             last, last_start, last_count = self._pieces[-1]
-            if last is block:
-                # What one parcel takes in a row lies in a row.
+            if last is block and last_start + last_count == start:
                 self._pieces[-1] = block, last_start, last_count + count
                 return
         block.hold()

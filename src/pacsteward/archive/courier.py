@@ -1,6 +1,7 @@
 """Hands whole instances to the keeper in shared memory: what STOW-RS brings.
 
-Each request puts its bytes on a `Shelf` of its own and sends a `Parcel` when it is whole.
+Each request puts its bytes on a `Shelf` of its own, an instance being a `Parcel` of them. When it
+is whole it is examined, and what was found is a `Letter`; letters are sent several at a time.
 
 References
 ----------
@@ -10,17 +11,49 @@ References
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pacsteward.archive.arena import Arena, Parcel, Shelf
 from pacsteward.archive.client import TIMEOUT_S
-from pacsteward.archive.hand_in import TooLong, hand_over
+from pacsteward.archive.examine import READ_ASIDE_BYTES, examined
 from pacsteward.archive.line import Line, Lines, Undelivered
-from pacsteward.archive.model import Origin, StoreResult
+from pacsteward.archive.messages import TEXT_MAX, error_of, result_of
+from pacsteward.archive.model import Origin, Outcome, StoreResult
+from pacsteward.archive.ready import packed
 from pacsteward.archive.record import checksum_of
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.base.clock import Clock
+from pacsteward.base.errors import PacstewardError
+from pacsteward.dicom.fragments import Fragments
+from pacsteward.dicom.header import read_header
 from pacsteward.dicom.part10 import FileMeta
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An instance that was examined and may be sent.
+
+    Parameters
+    ----------
+    parcel
+        Where it lies.
+    text
+        What the keeper is told.
+    stored
+        What is to be said when the keeper has nothing to say but that it is stored.
+    """
+
+    parcel: Parcel
+    text: bytes
+    stored: StoreResult
+
+
+Reply = StoreResult | PacstewardError | None
+"""What became of an instance; None when the keeper went away."""
 
 
 class Courier(Line[Arena]):
@@ -35,47 +68,96 @@ class Courier(Line[Arena]):
         """Give room for the instances of one request."""
         return Shelf(self.memory)
 
-    async def store(
-        self, origin: Origin, meta: FileMeta, parcel: Parcel, offset: int
-    ) -> StoreResult:
-        """Store a whole instance; when this returns, it is safe.
+    async def letter(self, origin: Origin, meta: FileMeta, parcel: Parcel, offset: int) -> Letter:
+        """Examine a whole instance.
 
         Parameters
         ----------
         parcel
-            Of this courier. It may be released at any time.
+            Of this courier.
         offset
             Where its data set begins.
+
+        Raises
+        ------
+        Invalid
+            The data set is cut short, or names no instance.
+        Undelivered
+            It cannot go this way: it is a big one, or too much is to be said of it.
+        """
+        size_bytes = parcel.size - offset
+        is_ours = self.is_open and parcel.arena is self.memory
+        if not is_ours or size_bytes > self._settings.big_object_bytes:
+            raise Undelivered
+        pieces = tuple(parcel.views(offset))
+        checksum = 0
+        for piece in pieces:
+            checksum = checksum_of(piece, checksum)
+        data, syntax = Fragments(pieces), meta.transfer_syntax_uid
+        limits = self._settings.header_limits
+        if size_bytes > READ_ASIDE_BYTES:
+            header = await asyncio.to_thread(read_header, data, syntax, limits)
+        else:
+            header = read_header(data, syntax, limits)
+        found = examined(header, meta, origin, self._clock.now())
+        text = packed(found, size_bytes, checksum, parcel.places(offset))
+        if len(text) > TEXT_MAX:
+            raise Undelivered
+        stored = StoreResult(
+            Outcome.STORED,
+            header.sop_class_uid,
+            header.sop_instance_uid,
+            header.study_instance_uid,
+            header.series_instance_uid,
+            found.warnings,
+            found.shortage,
+        )
+        return Letter(parcel, text, stored)
+
+    async def send(self, letters: Sequence[Letter]) -> list[Reply]:
+        """Have instances stored; those with a result are safe when this returns.
+
+        Their parcels may be released at any time.
+        """
+        try:
+            answers = self.ask_all([(letter.text, letter.parcel) for letter in letters])
+        except Undelivered:
+            return [None] * len(letters)
+        replies: list[Reply] = [None] * len(letters)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT_S):
+                for place, answer in enumerate(answers):
+                    replies[place] = await _reply(letters[place], answer)
+        return replies
+
+    async def store(
+        self, origin: Origin, meta: FileMeta, parcel: Parcel, offset: int
+    ) -> StoreResult:
+        """Store one instance; when this returns, it is safe.
 
         Raises
         ------
         Invalid, Exhausted, Unavailable
             The keeper did not take it.
         Undelivered
-            The keeper went away, or the object is a big one: those go another way.
+            The keeper went away, or it cannot go this way.
         """
-        is_ours = self.is_open and parcel.arena is self.memory
-        if not is_ours or parcel.size - offset > self._settings.big_object_bytes:
+        (reply,) = await self.send([await self.letter(origin, meta, parcel, offset)])
+        if reply is None:
             raise Undelivered
-        pieces = tuple(parcel.views(offset))
-        checksum = 0
-        for piece in pieces:
-            checksum = checksum_of(piece, checksum)
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                return await hand_over(
-                    self,
-                    origin,
-                    meta,
-                    pieces,
-                    parcel.places(offset),
-                    checksum=checksum,
-                    received_at=self._clock.now(),
-                    limits=self._settings.header_limits,
-                    held=parcel,
-                )
-        except (TimeoutError, TooLong):
-            raise Undelivered from None
+        if isinstance(reply, PacstewardError):
+            raise reply
+        return reply
+
+
+async def _reply(letter: Letter, answer: asyncio.Future[Any]) -> Reply:
+    try:
+        fields = await answer
+    except Undelivered:
+        return None
+    if fields is None:
+        return letter.stored
+    return error_of(fields["error"]) if "error" in fields else result_of(fields["result"])
 
 
 class Couriers(Lines[Courier]):

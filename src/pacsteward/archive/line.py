@@ -15,7 +15,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -90,14 +90,25 @@ class Line(asyncio.Protocol, Generic[MemoryT]):
             The keeper went away, or would not read so long a text; so does the answer, when it
             goes away later.
         """
-        if self._transport is None or self.memory.is_retired or len(text) > TEXT_MAX:
+        return self.ask_all(((text, held),))[0]
+
+    def ask_all(self, messages: Sequence[tuple[bytes, Held]]) -> list[asyncio.Future[Any]]:
+        """Send several messages with one write, which wakes the keeper once; see `ask`."""
+        if self._transport is None or self.memory.is_retired:
             raise Undelivered
-        held.hold()
-        self._number += 1
-        answer: asyncio.Future[Any] = self.loop.create_future()
-        self._waiting[self._number] = answer, held
-        self._transport.write(HEAD.pack(len(text), self._number) + text)
-        return answer
+        if max(len(text) for text, _ in messages) > TEXT_MAX:
+            raise Undelivered
+        answers: list[asyncio.Future[Any]] = []
+        parts: list[bytes] = []
+        for text, held in messages:
+            held.hold()
+            self._number += 1
+            answer = self.loop.create_future()
+            self._waiting[self._number] = answer, held
+            answers.append(answer)
+            parts += HEAD.pack(len(text), self._number), text
+        self._transport.write(b"".join(parts))
+        return answers
 
     def close(self) -> None:
         """End the connection."""

@@ -53,6 +53,65 @@ def test_a_full_arena_takes_what_it_can() -> None:
     assert parcel.write(memoryview(b"x")) == 0
 
 
+def test_what_is_received_on_a_shelf_is_not_copied() -> None:
+    arena = Arena(3 * BLOCK_BYTES)
+    arena.close_descriptor()
+    shelf = Shelf(arena)
+    parcel = Parcel(shelf)
+    received = []
+    while len(received) < 3:
+        room = shelf.room()
+        assert room is not None
+        count = min(len(room), 300_000)
+        room[:count] = bytes([len(received)]) * count
+        shelf.received(count)
+        received.append(count)
+        assert parcel.write(room[:count]) == count
+    left = BLOCK_BYTES - 300_000
+    assert received == [300_000, left, 300_000]
+    assert parcel.places() == [0, BLOCK_BYTES, BLOCK_BYTES, 300_000]
+    # What lies elsewhere comes behind it.
+    assert parcel.write(memoryview(b"more")) == 4
+    assert parcel.places() == [0, BLOCK_BYTES, BLOCK_BYTES, 300_004]
+    assert bytes(list(parcel.views())[1][-5:]) == b"\2more"
+    shelf.close()
+    parcel.release()
+    assert all(arena.take() is not None for _ in range(3))
+
+
+def test_what_was_received_before_stays_until_the_next_is_there() -> None:
+    """The end of a block may have to be looked at together with the beginning of the next one."""
+    arena = Arena(2 * BLOCK_BYTES)
+    arena.close_descriptor()
+    shelf = Shelf(arena)
+    for _ in range(2):
+        room = shelf.room()
+        assert room is not None
+        assert len(room) == BLOCK_BYTES
+        shelf.received(BLOCK_BYTES)
+    assert arena.take() is None
+    # The first may be written over now, and the second may not.
+    assert shelf.room() is not None
+    assert arena.take() is None
+    shelf.close()
+    assert [arena.take() is not None for _ in range(3)] == [True, True, False]
+
+
+def test_parts_of_a_parcel_that_do_not_touch_are_two() -> None:
+    arena = Arena(BLOCK_BYTES)
+    arena.close_descriptor()
+    shelf = Shelf(arena)
+    parcel = Parcel(shelf)
+    room = shelf.room()
+    assert room is not None
+    room[:6] = b"one--2"
+    shelf.received(6)
+    parcel.write(room[:3])
+    parcel.write(room[5:6])
+    assert parcel.places() == [0, 3, 5, 1]
+    assert b"".join(parcel.views()) == b"one2"
+
+
 def test_memory_is_the_keepers_until_it_has_answered(
     tmp_path: Path, sqlite_database: Database
 ) -> None:

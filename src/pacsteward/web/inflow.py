@@ -3,7 +3,8 @@
 A handler that asks for the next piece of a body, and the next, waits for each of them: the pieces
 of 256 KiB wake a task, pass through every layer and go through the HTTP parser, which copies them.
 A handler that can take a piece in a plain function uses the `Inflow` of the request instead, where
-there is one (`inflow_of`); it wakes up when the body is whole. For bodies of known length only.
+there is one (`inflow_of`); it wakes up when the body is whole. It may also say where the pieces are
+to be received, so that nobody copies them. For bodies of known length only.
 
 References
 ----------
@@ -21,7 +22,19 @@ from starlette.types import Scope
 
 SCOPE_KEY: Final = "pacsteward.inflow"
 
-Take = Callable[[bytes], None]
+Take = Callable[[bytes | memoryview], None]
+
+
+class Room(Protocol):
+    """Memory that the pieces of a body are received into."""
+
+    def room(self) -> memoryview | None:
+        """Give memory for the next piece, or None for one that comes as bytes."""
+        ...
+
+    def received(self, count: int) -> None:
+        """Take note of so many bytes at the beginning of the last `room`."""
+        ...
 
 
 class Connection(Protocol):
@@ -57,6 +70,9 @@ class Inflow:
         self.length = length
         self._loop = asyncio.get_running_loop()
         self._take: Take | None = None
+        self._room: Room | None = None
+        self._given: memoryview | None = None
+        """What was given to receive into last."""
         self._left = 0
         self._end: asyncio.Future[None] = self._loop.create_future()
         self._is_paused = False
@@ -70,10 +86,16 @@ class Inflow:
         self._stall_s = stall_s
         self._tell_stalled = tell
 
-    async def into(self, take: Take) -> None:
+    async def into(self, take: Take, room: Room | None = None) -> None:
         """Give all pieces to `take`; return when the body is whole. To be called once.
 
-        What `take` raises is raised here, and the rest of the body goes nowhere.
+        What `take` raises is raised here, and the rest of the body goes nowhere. What had come
+        before the client went away is given, too.
+
+        Parameters
+        ----------
+        room
+            Where it is to be received; `take` is given views of that.
 
         Raises
         ------
@@ -82,13 +104,15 @@ class Inflow:
         """
         # Not kept: the two would hold each other, and wait for the collector of cycles.
         cycle, self._cycle = self._cycle, None
-        begun, cycle.body = cycle.body, b""
+        begun, cycle.body = bytes(cycle.body), b""
         if not cycle.more_body:
             take(begun)
             return
         if cycle.disconnected:
+            if begun:
+                take(begun)
             raise ClientDisconnect
-        self._take = take
+        self._take, self._room = take, room
         self._left = self._connection.divert(self)
         try:
             if begun:
@@ -98,7 +122,7 @@ class Inflow:
                 self._connection.flow.resume_reading()
             await self._end
         finally:
-            self._take = None
+            self._take = self._room = self._given = None
             self._end.cancel()
             if self._timer is not None:
                 self._timer.cancel()
@@ -117,9 +141,25 @@ class Inflow:
 
     # --- for the connection -----------------------------------------------------------------
 
+    def room(self) -> memoryview | None:
+        """Give memory to receive the next piece into, none of the next request; None for bytes."""
+        given = self._room.room() if self._room is not None else None
+        self._given = given if given is None or len(given) <= self._left else given[: self._left]
+        return self._given
+
+    def received(self, count: int) -> None:
+        """Take so many bytes from the beginning of the last `room`."""
+        if self._given is not None and self._room is not None:
+            self._room.received(count)
+            self._took(self._given[:count])
+
     def receive(self, data: bytes) -> bytes:
         """Take what came; return what belongs to the next request."""
         own = data if len(data) <= self._left else data[: self._left]
+        self._took(own)
+        return data[len(own) :]
+
+    def _took(self, own: bytes | memoryview) -> None:
         self._left -= len(own)
         self._moved_at = self._loop.time()
         if self._take is not None:
@@ -127,19 +167,17 @@ class Inflow:
                 self._take(own)
             except Exception as error:  # noqa: BLE001 — the handler raises it
                 self._give_up(error)
-        if self._left:
-            return b""
-        self._connection.rejoin()
-        if not self._end.done():
-            self._end.set_result(None)
-        return data[len(own) :]
+        if not self._left:
+            self._connection.rejoin()
+            if not self._end.done():
+                self._end.set_result(None)
 
     def lose(self) -> None:
         """Tell that the connection is gone."""
         self._give_up(ClientDisconnect())
 
     def _give_up(self, error: Exception) -> None:
-        self._take = None
+        self._take = self._room = None
         if not self._end.done():
             self._end.set_exception(error)
 

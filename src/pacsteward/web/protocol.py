@@ -8,6 +8,9 @@ has not brought a whole head in time, or whose head gets too large, is closed; b
 
 Before the application is asked at all, the short way is (`short_way.py`).
 
+What comes is received into memory that the process has already: a small piece of it for heads, and
+for the body of a request wherever its handler wants it (`inflow.py`).
+
 References
 ----------
 RFC 9112 2.2 — message parsing; RFC 6585 5 — 431.
@@ -55,6 +58,7 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first head."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        self.transport.set_protocol(_Receiver(self))
         self._head_bytes = 0
         self._is_in_body = False
         self._is_answered = False
@@ -64,6 +68,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._read_at = 0.0
         self._cycles: deque[Any] = deque()
         self._inflow: Inflow | None = None
+        self._is_in_own_room = False
         self._body_bytes = 0
         self._memory = Memory()
         self._wait_for_head()
@@ -85,11 +90,8 @@ class PatientProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, as long as the head stays within its limit."""
         if self._is_in_body:
-            if self._deadline is None and self._is_idle():
-                # What is left of a body that was refused; it must end in time, too.
-                self._wait_for_head()
+            self._watch_rest_of_body()
             if self._inflow is not None:
-                self._unset_keepalive_if_required()
                 rest = self._inflow.receive(data)
                 if rest:
                     self.data_received(rest)
@@ -105,6 +107,30 @@ class PatientProtocol(HttpToolsProtocol):
         if self._is_between_requests():
             # Only now: most heads come in one piece, and a clock for each would be made in vain.
             self._wait_for_head()
+
+    def _watch_rest_of_body(self) -> None:
+        if self._deadline is None and self._is_idle():
+            # What is left of a body that was refused; it must end in time, too.
+            self._wait_for_head()
+        self._unset_keepalive_if_required()
+
+    def room(self) -> memoryview:
+        """Give memory to receive the next piece into."""
+        if self._inflow is not None:
+            own = self._inflow.room()
+            self._is_in_own_room = own is not None
+            if own is not None:
+                return own
+        return _BODY_ROOM if self._is_in_body else _HEAD_ROOM
+
+    def received(self, count: int) -> None:
+        """Take so many bytes from the beginning of the last `room`."""
+        if self._inflow is not None and self._is_in_own_room:
+            self._watch_rest_of_body()
+            self._inflow.received(count)
+        else:
+            room = _BODY_ROOM if self._is_in_body else _HEAD_ROOM
+            self.data_received(bytes(room[:count]))
 
     def on_headers_complete(self) -> None:
         """Stop the clock: the head is in."""
@@ -122,6 +148,9 @@ class PatientProtocol(HttpToolsProtocol):
             length = length_of(scope)
             if length:
                 scope[SCOPE_KEY] = Inflow(self, self.cycle, length)
+                # Nothing more before the handler has said where it wants the body. Nor is it seen
+                # before that the client went away: what it has sent until then counts.
+                self.flow.pause_reading()
         while self._cycles and self._cycles[0].response_complete:
             self._cycles.popleft()
         if self.cycle is not None:
@@ -249,5 +278,40 @@ class PatientProtocol(HttpToolsProtocol):
 _LOOKS = 20
 """How often a client that should read is looked at within the time that it has."""
 
-_ONE_READ_BYTES = 256 * 1024
-"""The event loop reads at most this much at once."""
+_ONE_READ_BYTES = 16 * 1024
+"""Most heads are shorter. What comes with one of its body goes through the parser, which copies."""
+
+# For all connections: what is received is taken at once.
+_HEAD_ROOM = memoryview(bytearray(_ONE_READ_BYTES))
+_BODY_ROOM = memoryview(bytearray(256 * 1024))
+
+
+class _Receiver(asyncio.BufferedProtocol):
+    """Receives for a connection; the event loop copies what it gives to protocols of other kinds.
+
+    Parameters
+    ----------
+    connection
+        Is told everything else, too.
+    """
+
+    def __init__(self, connection: PatientProtocol) -> None:
+        self._connection = connection
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._connection.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._connection.received(nbytes)
+
+    def eof_received(self) -> None:
+        self._connection.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()

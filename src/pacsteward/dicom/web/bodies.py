@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from pacsteward.base.errors import Invalid
 from pacsteward.dicom.web.errors import TooLarge
+from pacsteward.web.inflow import Inflow, Room, Take
 
 IN_MEMORY_BYTES: Final = 8 * 1024 * 1024
 """Up to so much one payload is collected in memory; beyond, in a file."""
@@ -40,7 +41,7 @@ async def chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
         try:
             chunk = await anext(stream, b"")
         except ClientDisconnect as error:
-            raise not_received() from error
+            raise _not_received() from error
         if not chunk:
             return
         size += len(chunk)
@@ -62,8 +63,21 @@ def check_announced(request: Request, *, max_bytes: int) -> None:
         raise _too_large(max_bytes)
 
 
-def not_received() -> Invalid:
-    """Return what is said of a body whose client went away."""
+async def received(inflow: Inflow, take: Take, room: Room | None = None) -> None:
+    """Give the body to `take` as it arrives; see `Inflow.into`.
+
+    Raises
+    ------
+    Invalid
+        The client went away before the end.
+    """
+    try:
+        await inflow.into(take, room)
+    except ClientDisconnect as error:
+        raise _not_received() from error
+
+
+def _not_received() -> Invalid:
     return Invalid("The body was not received.", why="The connection ended before it did.")
 
 

@@ -17,9 +17,12 @@ import os
 import re
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from pacsteward.base.errors import Invalid
+from pacsteward.base.memory import found_in
 from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.dicom.web.negotiation import MULTIPART_RELATED, MediaType
 
@@ -124,7 +127,7 @@ class Reader:
         self._delimiter = b"\r\n--" + boundary.encode("ascii")
         self._max_parts = max_parts
         self._parts = 0
-        self._held = b""
+        self._held: bytes | memoryview = b""
         """What came last and cannot be told yet: the beginning of a delimiter, or of a head."""
         self._state = _PREAMBLE
         self._has_begun = False
@@ -134,8 +137,14 @@ class Reader:
         """Whether the closing boundary was seen."""
         return self._state == _EPILOGUE
 
-    def feed(self, data: bytes) -> Iterator[Event]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Event]:
         """Take the next bytes of the body and give the events that they complete.
+
+        Parameters
+        ----------
+        data
+            Memory must stay unchanged until the next bytes were taken, and where it is given as
+            data of a part for as long as that is needed.
 
         Raises
         ------
@@ -174,13 +183,14 @@ class Reader:
 
     # Each of these begins at a place in `data`, and returns the one at which to go on.
 
-    def _preamble(self, data: bytes) -> int:
+    def _preamble(self, data: bytes | memoryview) -> int:
         """Leave out what stands before the first boundary, as RFC 2046 5.1.1 wants it."""
-        if not self._held and data.startswith(self._delimiter[2:]):
+        first = len(self._delimiter) - 2
+        if not self._held and data[:first] == self._delimiter[2:]:
             self._state = _BOUNDARY
-            return len(self._delimiter) - 2
+            return first
         # The first boundary may stand at the very beginning, where no line ends before it.
-        seen = self._held + data if self._held else b"\r\n" + data
+        seen = b"".join((self._held or b"\r\n", data))
         place = seen.find(self._delimiter)
         if place < 0:
             if len(seen) > MAX_PART_HEADER_BYTES:
@@ -192,9 +202,9 @@ class Reader:
         self._state = _BOUNDARY
         return end - (len(seen) - len(data))
 
-    def _after_delimiter(self, data: bytes, place: int) -> Generator[Event, None, int]:
+    def _after_delimiter(self, data: bytes | memoryview, place: int) -> Generator[Event, None, int]:
         """Tell a part, the end, and data that only began like a delimiter."""
-        mark = self._held + data[place : place + 2 - len(self._held)]
+        mark = b"".join((self._held, data[place : place + 2 - len(self._held)]))
         place += len(mark) - len(self._held)
         if len(mark) < 2:
             self._held = mark
@@ -228,29 +238,33 @@ class Reader:
         self._has_begun = True
         self._state = _HEAD
 
-    def _head(self, data: bytes, place: int) -> Generator[Event, None, int]:
+    def _head(self, data: bytes | memoryview, place: int) -> Generator[Event, None, int]:
         """Read the header lines of a part, up to the empty line."""
         # The line break of the delimiter stands before them, so that no line is an empty head.
         before = self._held or b"\r\n"
-        # So much more than the limit that no head within it is cut here.
-        seen = before + data[place : place + MAX_PART_HEADER_BYTES + _HEAD_ROOM]
+        seen = b"".join((before, data[place : place + _USUAL_HEAD_BYTES]))
         end = seen.find(b"\r\n\r\n")
+        if end < 0:
+            # So much more than the limit that no head within it is cut here.
+            seen = b"".join((before, data[place : place + MAX_PART_HEADER_BYTES + _HEAD_ROOM]))
+            end = seen.find(b"\r\n\r\n")
         if end < 0:
             _check_head(seen)
             self._held = seen
             return place + len(seen) - len(before)
         self._held = b""
         self._state = _DATA
-        yield PartBegin(_headers(seen[2:end]) if end else {})
+        yield PartBegin(_headers(seen[2:end])) if end else _NO_HEAD
         return place + end + 4 - len(before)
 
-    def _data(self, data: bytes, place: int) -> Generator[Event, None, int]:
+    def _data(self, data: bytes | memoryview, place: int) -> Generator[Event, None, int]:
         """Give what belongs to the part, up to the next delimiter."""
+        delimiter = self._delimiter
         if self._held:
             # Looked at together with as much as may complete the delimiter; never with all, since
             # joining would copy it.
-            held, delimiter = self._held, self._delimiter
-            seen = held + data[place : place + len(delimiter) - 1]
+            held = self._held
+            seen = b"".join((held, data[place : place + len(delimiter) - 1]))
             found = seen.find(delimiter)
             if found < 0:
                 begun = _begun(seen, 0, delimiter)
@@ -265,17 +279,18 @@ class Reader:
                 return place
             self._held = b""
             if found:
-                yield PartData(memoryview(seen)[:found])
+                # It ends within what was held: there is less of it than of the delimiter.
+                yield PartData(memoryview(held)[:found])
             self._state = _BOUNDARY
             return place + found + len(delimiter) - len(held)
-        found = data.find(self._delimiter, place)
+        found = found_in(data, delimiter, place)
         if found < 0:
-            found = _begun(data, place, self._delimiter)
+            found = _begun(data, place, delimiter)
             self._held = data[found:]
             end = len(data)
         else:
             self._state = _BOUNDARY
-            end = found + len(self._delimiter)
+            end = found + len(delimiter)
         if found > place:
             yield PartData(memoryview(data)[place:found])
         return end
@@ -287,19 +302,27 @@ _HEAD: Final = "head"
 _DATA: Final = "data"
 _EPILOGUE: Final = "epilogue"
 
+_USUAL_HEAD_BYTES: Final = 256
+"""Most parts have fewer header lines."""
+
 _HEAD_ROOM: Final = 4 * _MAX_HEADERS + 4
 """Colons and line breaks, which do not count as bytes of header lines."""
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-def _begun(data: bytes, start: int, delimiter: bytes) -> int:
+_NO_HEAD: Final = PartBegin()
+
+
+def _begun(data: bytes | memoryview, start: int, delimiter: bytes) -> int:
     """Return where the end of `data` might be the beginning of a delimiter; its length if not."""
-    place = data.find(b"\r", max(start, len(data) - len(delimiter) + 1))
+    begin = max(start, len(data) - len(delimiter) + 1)
+    end = bytes(data[begin:])
+    place = end.find(b"\r")
     while place >= 0:
-        if delimiter.startswith(data[place:]):
-            return place
-        place = data.find(b"\r", place + 1)
+        if delimiter.startswith(end[place:]):
+            return begin + place
+        place = end.find(b"\r", place + 1)
     return len(data)
 
 
@@ -312,7 +335,17 @@ def _check_head(lines: bytes) -> None:
         )
 
 
-def _headers(lines: bytes) -> dict[str, str]:
+def _headers(lines: bytes) -> Mapping[str, str]:
+    # The parts of a request, and mostly those of all requests, have the same ones.
+    return _usual_headers(lines) if len(lines) <= _USUAL_HEAD_BYTES else _parsed_headers(lines)
+
+
+@lru_cache(maxsize=64)
+def _usual_headers(lines: bytes) -> Mapping[str, str]:
+    return MappingProxyType(_parsed_headers(lines))
+
+
+def _parsed_headers(lines: bytes) -> dict[str, str]:
     _check_head(lines)
     found: dict[str, str] = {}
     each = lines.split(b"\r\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import email.parser
 import email.policy
+import itertools
 
 import pytest
 from hypothesis import assume, given
@@ -46,6 +47,25 @@ def read(body: bytes, boundary: str = "b", size: int = 1 << 16) -> list[tuple[di
                 parts[-1] = headers, data + bytes(event.data)
             else:
                 assert isinstance(event, PartEnd | End)
+    reader.close()
+    return parts
+
+
+def read_in_memory(body: bytes, cuts: list[int], boundary: str = "b") -> list[tuple[dict, bytes]]:
+    """Do the same with pieces that lie in memory, which is written over after the next piece."""
+    reader = Reader(boundary)
+    parts: list[tuple[dict, bytes]] = []
+    before = bytearray()
+    for start, end in itertools.pairwise([0, *cuts, len(body)]):
+        piece = bytearray(body[start:end])
+        for event in reader.feed(memoryview(piece)):
+            if isinstance(event, PartBegin):
+                parts.append((dict(event.headers), b""))
+            elif isinstance(event, PartData):
+                headers, data = parts[-1]
+                parts[-1] = headers, data + bytes(event.data)
+        before[:] = b"-" * len(before)
+        before = piece
     reader.close()
     return parts
 
@@ -213,3 +233,17 @@ def test_endless_header_lines_are_refused() -> None:
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     with contextlib.suppress(PacstewardError):
         read(b"--b\r\n" + body, size=50)
+
+
+@given(
+    st.lists(st.text("\r\n-b", max_size=12).map(str.encode), min_size=1, max_size=4),
+    st.lists(st.integers(0, 400), max_size=30),
+)
+def test_parts_in_memory_are_read_wherever_the_memory_ends(
+    payloads: list[bytes], places: list[int]
+) -> None:
+    assume(not any(b"\r\n--b" in b"\r\n" + payload + b"\r\n" for payload in payloads))
+    body = written(payloads)
+    cuts = sorted({place for place in places if 0 < place < len(body)})
+    assert read_in_memory(body, cuts) == read(body)
+    assert read_in_memory(body, list(range(1, len(body)))) == read(body)

@@ -33,23 +33,30 @@ class Payload:
         self._spool = None if self.parcel is not None else self._new_spool()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Take the next bytes, which must stay unchanged.
+        """Take the next bytes, which must stay unchanged unless they lie on the shelf.
 
         Raises
         ------
         TooLarge
             It is longer than it may be.
         """
+        view = memoryview(data)
         if self.parcel is None:
             assert self._spool is not None
-            self._spool.write(data)
+            self._spool.write(_lasting(view))
             return
-        view = memoryview(data)
         taken = 0
         if self.parcel.size + len(view) <= IN_MEMORY_BYTES:
             taken = self.parcel.write(view)
         if taken < len(view):
-            self._move_to_spool(self.parcel).write(view[taken:])
+            self._move_to_spool(self.parcel).write(_lasting(view[taken:]))
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        if self.parcel is not None:
+            return self.parcel.size
+        return 0 if self._spool is None else self._spool.size
 
     def value(self) -> memoryview:
         """Return the whole; valid until `close`."""
@@ -79,3 +86,8 @@ class Payload:
         finally:
             parcel.release()
         return self._spool
+
+
+def _lasting(view: memoryview) -> memoryview:
+    """Return bytes that stay; those that lie on the shelf will be written over."""
+    return view if view.readonly else memoryview(bytes(view))

@@ -19,9 +19,11 @@ from pacsteward.archive import (
     Archive,
     Courier,
     DoesNotMatch,
+    Letter,
     Origin,
     Outcome,
     Parcel,
+    Reply,
     StoreResult,
     Undelivered,
 )
@@ -83,48 +85,76 @@ Verdict = Stored | Failed
 _NOTHING: Final = memoryview(b"")
 
 
-async def store_parcel(
+async def store_parcels(
+    courier: Courier,
+    settings: StorageSettings,
+    origin: Origin,
+    parcels: Sequence[Parcel],
+    *,
+    study_instance_uid: str = "",
+) -> list[Verdict | None]:
+    """Keep instances that lie in shared memory, those about which there is nothing unusual.
+
+    Parameters
+    ----------
+    parcels
+        Each a whole Part 10 file.
+
+    Returns
+    -------
+    list of Verdict or None
+        None where `store_instance` has to look at it: what the file says in front is not what the
+        data set says, it cannot be read, or the keeper went away. That it was sent already does no
+        harm; to store the same again changes nothing.
+    """
+    verdicts: list[Verdict | None] = [None] * len(parcels)
+    letters: list[Letter] = []
+    places: list[int] = []
+    for place, parcel in enumerate(parcels):
+        letter = await _letter(courier, settings, origin, parcel, study_instance_uid)
+        if isinstance(letter, Letter):
+            letters.append(letter)
+            places.append(place)
+        else:
+            verdicts[place] = letter
+    replies = await courier.send(letters) if letters else []
+    for place, letter, reply in zip(places, letters, replies, strict=True):
+        verdicts[place] = _verdict(letter, reply, settings)
+    return verdicts
+
+
+async def _letter(
     courier: Courier,
     settings: StorageSettings,
     origin: Origin,
     parcel: Parcel,
-    *,
-    study_instance_uid: str = "",
-) -> Verdict | None:
-    """Keep one instance that lies in shared memory, if there is nothing unusual about it.
-
-    Parameters
-    ----------
-    parcel
-        A whole Part 10 file.
-
-    Returns
-    -------
-    Verdict or None
-        None when `store_instance` has to look at it: what the file says in front is not what the
-        data set says, it cannot be read, or the keeper went away. That it was sent already does no
-        harm; to store the same again changes nothing.
-    """
+    study_instance_uid: str,
+) -> Letter | Failed | None:
     head = next(parcel.views(), _NOTHING)
     try:
         meta, offset = split_part10(head)
         # Where the first piece ends, the file meta information may go on in the next one.
         if offset + 2 > len(head) or not _is_plain(settings, meta):
             return None
-        if study_instance_uid:
-            data_set = Fragments(tuple(parcel.views(offset)))
-            _check_study(read_header(data_set, meta.transfer_syntax_uid), study_instance_uid)
-        result = await courier.store(origin, meta, parcel, offset)
+        letter = await courier.letter(origin, meta, parcel, offset)
     except (Invalid, Undelivered):
         return None
     except PacstewardError as error:
-        return Failed(
-            failure_reason(error),
-            error,
-            meta.media_storage_sop_class_uid,
-            meta.media_storage_sop_instance_uid,
-        )
-    return Stored(result, _warning_reason(result, settings))
+        return _failed(error, meta.media_storage_sop_class_uid, meta.media_storage_sop_instance_uid)
+    is_of_study = letter.stored.study_instance_uid == study_instance_uid or not study_instance_uid
+    return letter if is_of_study else None
+
+
+def _verdict(letter: Letter, reply: Reply, settings: StorageSettings) -> Verdict | None:
+    if reply is None or isinstance(reply, Invalid):
+        return None
+    if isinstance(reply, PacstewardError):
+        return _failed(reply, letter.stored.sop_class_uid, letter.stored.sop_instance_uid)
+    return Stored(reply, _warning_reason(reply, settings))
+
+
+def _failed(error: PacstewardError, sop_class_uid: str, sop_instance_uid: str) -> Failed:
+    return Failed(failure_reason(error), error, sop_class_uid, sop_instance_uid)
 
 
 def _is_plain(settings: StorageSettings, meta: FileMeta) -> bool:
@@ -171,7 +201,7 @@ def store_instance(
     except _Refused as error:
         return Failed(error.reason, error, *named)
     except PacstewardError as error:
-        return Failed(failure_reason(error), error, *named)
+        return _failed(error, *named)
     return Stored(result, _warning_reason(result, settings))
 
 

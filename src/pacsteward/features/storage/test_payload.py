@@ -30,7 +30,7 @@ from pacsteward.features.storage.stow import (
     Stored,
     Verdict,
     store_instance,
-    store_parcel,
+    store_parcels,
 )
 
 SETTINGS = StorageSettings()
@@ -109,7 +109,10 @@ async def by_memory(
 
 async def _at_once(courier: Courier, payload: Payload, study: str) -> Verdict | None:
     assert payload.parcel is not None
-    return await store_parcel(courier, SETTINGS, ORIGIN, payload.parcel, study_instance_uid=study)
+    (verdict,) = await store_parcels(
+        courier, SETTINGS, ORIGIN, [payload.parcel], study_instance_uid=study
+    )
+    return verdict
 
 
 def payload_on(shelf: Shelf | None, data: bytes, folder: Path = Path("nowhere")) -> Payload:
