@@ -191,7 +191,9 @@ def _user_of(house: House, caller: Caller) -> Actor | None:
 def _limits(place: Place) -> Limits:
     settings = place.settings.of(DicomSettings)
     return Limits(
-        instance_size_bytes_max=place.settings.of(ArchiveSettings).largest_object_bytes,
+        # The archive refuses what is larger than its limit, with a status and the reason, once it
+        # is over. Only a sender that goes on and on is cut.
+        instance_size_bytes_max=2 * place.settings.of(ArchiveSettings).largest_object_bytes,
         received_pdu_size_bytes_max=settings.pdu_bytes_max,
         associate_pdu_size_bytes_max=settings.associate_pdu_bytes_max,
         command_set_size_bytes_max=settings.command_set_bytes_max,

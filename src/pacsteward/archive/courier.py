@@ -63,6 +63,8 @@ class Courier(Line[Arena]):
         super().__init__(Arena())
         self._settings = settings
         self._clock = clock
+        # One that is too large is refused by the keeper.
+        self._size_bytes_max = min(settings.big_object_bytes, settings.largest_object_bytes)
 
     def shelf(self) -> Shelf:
         """Give room for the instances of one request."""
@@ -83,11 +85,11 @@ class Courier(Line[Arena]):
         Invalid
             The data set is cut short, or names no instance.
         Undelivered
-            It cannot go this way: it is a big one, or too much is to be said of it.
+            It cannot go this way: it is too large for it, or too much is to be said of it.
         """
         size_bytes = parcel.size - offset
         is_ours = self.is_open and parcel.arena is self.memory
-        if not is_ours or size_bytes > self._settings.big_object_bytes:
+        if not is_ours or size_bytes > self._size_bytes_max:
             raise Undelivered
         pieces = tuple(parcel.views(offset))
         checksum = 0

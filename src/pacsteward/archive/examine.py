@@ -6,7 +6,7 @@ kept.
 
 References
 ----------
-PS3.4 B.2.3 (A900: data set does not match SOP Class); PS3.5 9.1 (UIDs); PS3.3 C.12.1.
+PS3.4 B.2.3 (A900: data set does not match SOP Class; A700: out of resources); PS3.5 9.1 (UIDs); PS3.3 C.12.1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pacsteward.archive.digest import identity_doubt
 from pacsteward.archive.model import DoesNotMatch, Origin
 from pacsteward.archive.record import Description
 from pacsteward.archive.shortage import pixel_shortage
-from pacsteward.base.errors import Exhausted, Invalid
+from pacsteward.base.errors import Invalid
 from pacsteward.dicom.header import Header
 from pacsteward.dicom.part10 import FileMeta, encode_file_meta
 from pacsteward.dicom.uids import (
@@ -151,9 +151,13 @@ def not_stored(meta: FileMeta) -> str:
     return f"Instance {uid} was not stored." if is_valid_uid(uid) else "It was not stored."
 
 
-def too_large(meta: FileMeta, largest_object_bytes: int) -> Exhausted:
-    """Return what is said of an object that is too large."""
-    return Exhausted(
+def too_large(meta: FileMeta, largest_object_bytes: int) -> Invalid:
+    """Return what is said of an object that is too large.
+
+    Not that something is exhausted (A700, HTTP 507): a sender takes that for "try again", and the
+    same object will never be taken.
+    """
+    return Invalid(
         not_stored(meta),
         why=f"It is larger than {largest_object_bytes} bytes.",
         remedy="Raise `archive.largest_object_bytes` if such objects are wanted.",

@@ -32,7 +32,7 @@ from pacsteward.archive.model import Incoming, Outcome, StoreResult
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Broken, Exhausted, PacstewardError, Unavailable
+from pacsteward.base.errors import Broken, Exhausted, Invalid, PacstewardError, Unavailable
 
 CHUNK = 2 * MIB
 
@@ -225,7 +225,7 @@ def test_an_object_that_is_too_large_is_refused_before_all_of_it_is_here(
         async with arrivals(tmp_path, settings) as door:
             wire = Wire(door)
             fragments = wire.fragments(data_set("1.1", pixels=bytes(5 * MIB)), 130_000)
-            with pytest.raises(Exhausted, match="largest_object_bytes"):
+            with pytest.raises(Invalid, match="largest_object_bytes"):
                 await send(door.receive(ORIGIN, meta("1.1")), fragments)
 
     with running(tmp_path, sqlite_database, settings) as house, serving(house):

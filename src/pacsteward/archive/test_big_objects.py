@@ -91,7 +91,7 @@ def test_an_object_beyond_the_limit_is_refused_and_not_kept(
     tmp_path: Path, database: Database
 ) -> None:
     settings = SMALL.model_copy(update={"largest_object_bytes": 4 * MIB})
-    with running(tmp_path, database, settings) as house, pytest.raises(Exhausted):
+    with running(tmp_path, database, settings) as house, pytest.raises(Invalid):
         asyncio.run(send_in_pieces(house, data_set("1.1", pixels=bytes(8 * MIB))))
     assert list((tmp_path / "objects").glob("*/*")) == []
 

@@ -110,8 +110,9 @@ class _Refusal:
 def refusal(error: PacstewardError) -> Answer:
     """Choose the status for an object that was not kept, and give the reason as its comment.
 
-    An object that is not the announced one is A900; one that cannot be read is C000, which tells a
-    sender not to try the same bytes again (PS3.4 B.2.3).
+    An object that is not the announced one is A900; one that cannot be read, or is larger than
+    anything that is taken, is C000, which tells a sender not to try the same bytes again (PS3.4
+    B.2.3: A7xx is for resources, which may be there later).
     """
     is_unreadable = isinstance(error, Invalid) and not isinstance(error, DoesNotMatch)
     status = CANNOT_UNDERSTAND if is_unreadable else store_status(error)

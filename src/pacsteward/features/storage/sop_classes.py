@@ -21,8 +21,8 @@ DICOM_ROOT: Final = "1.2.840.10008."
 
 
 def is_accepted(settings: StorageSettings, sop_class_uid: str) -> bool:
-    """Say whether objects of this SOP class are taken."""
-    if sop_class_uid in settings.refuse_sop_classes:
+    """Say whether objects of this SOP class are taken; an object without one is of none."""
+    if not sop_class_uid or sop_class_uid in settings.refuse_sop_classes:
         return False
     if is_storage_sop_class(sop_class_uid) or sop_class_uid in settings.accept_sop_classes:
         return True

@@ -206,7 +206,12 @@ def store_instance(
 
 
 def failure_reason(error: PacstewardError) -> int:
-    """Choose the Failure Reason as C-STORE chooses its status: what cannot be read is C000."""
+    """Choose the Failure Reason as C-STORE chooses its status.
+
+    What cannot be read, or is larger than anything that is taken, is C000 (PS3.18 Annex I, table
+    I.2-2). Where nothing else was kept, HTTP then says 409, not 507: the same request would fail
+    again.
+    """
     is_unreadable = isinstance(error, Invalid) and not isinstance(error, DoesNotMatch)
     return CANNOT_UNDERSTAND if is_unreadable else store_status(error)
 

@@ -29,6 +29,7 @@ from pacsteward.features.storage.stow import (
     Failed,
     Stored,
     Verdict,
+    http_status,
     store_instance,
     store_parcels,
 )
@@ -84,10 +85,13 @@ def by_socket(folder: Path, given: bytes | memoryview, study: str) -> Verdict:
 
 
 async def by_memory(
-    folder: Path, given: Sequence[tuple[bytes, str]], before: int = 0
+    folder: Path,
+    given: Sequence[tuple[bytes, str]],
+    before: int = 0,
+    settings: ArchiveSettings | None = None,
 ) -> tuple[list[Verdict], int]:
     """Return the verdicts, and how many needed no second look."""
-    couriers = Couriers(folder / "run", ArchiveSettings(), SystemClock())
+    couriers = Couriers(folder / "run", settings or ArchiveSettings(), SystemClock())
     courier = await couriers.get()
     assert courier is not None
     verdicts, at_once = [], 0
@@ -164,6 +168,20 @@ def test_the_reserve_of_the_disk_is_told_as_such(tmp_path: Path, sqlite_database
     assert free.sub("", words(verdict)) == free.sub("", words(expected))
     assert isinstance(verdict, Failed)
     assert at_once == 1
+
+
+def test_an_object_that_is_too_large_is_not_to_be_sent_again(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    # Also where the limit is below that of those that get a file of their own.
+    settings = ArchiveSettings(largest_object_bytes=4 * MIB)
+    data = file_of("1.2.7", 1, pixels=bytes(5 * MIB))
+    with running(tmp_path, sqlite_database, settings) as house, serving(house):
+        expected = by_socket(tmp_path, data, "")
+        (verdict,), _ = asyncio.run(by_memory(tmp_path, [(data, "")], 0, settings))
+    assert words(verdict) == words(expected)
+    assert isinstance(verdict, Failed)
+    assert (verdict.reason, http_status([verdict])) == (0xC000, 409)
 
 
 def test_when_the_keeper_goes_away_the_other_way_is_taken(
