@@ -13,7 +13,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, cast
@@ -253,10 +253,11 @@ def run_web(place: Place, tell_ready: Tell, *, company: WebCompany, number: int)
     house = build_house(place, database, process_name=web_name(number))
     house.access.guard.wait_together(WaitingQueue(company.waiting, number))
     house.snapshots.start()
+    application = build_application(place, house)
     try:
-        server = _WebServer(
+        server = WebServer(
             uvicorn.Config(
-                build_application(place, house),
+                application,
                 loop="uvloop",
                 http=build_protocol(place, house, seat),
                 access_log=False,
@@ -271,6 +272,7 @@ def run_web(place: Place, tell_ready: Tell, *, company: WebCompany, number: int)
             ),
             seat,
             tell_ready,
+            application.state.prepare,
         )
         server.run()
     finally:
@@ -278,13 +280,22 @@ def run_web(place: Place, tell_ready: Tell, *, company: WebCompany, number: int)
         database.close()
 
 
-class _WebServer(uvicorn.Server):
-    """Uvicorn that takes its callers in turn with others, and says when it listens."""
+class WebServer(uvicorn.Server):
+    """Uvicorn that takes its callers in turn with others, and says when it listens.
 
-    def __init__(self, config: uvicorn.Config, seat: Seat, tell_ready: Tell) -> None:
+    Parameters
+    ----------
+    prepare
+        Called in a thread then: does what some request needs, and nobody should have to wait for.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, seat: Seat, tell_ready: Tell, prepare: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._seat = seat
         self._tell_ready = tell_ready
+        self._prepare = prepare
 
     async def startup(self, sockets: Any = None) -> None:
         """Listen, then say so."""
@@ -292,7 +303,17 @@ class _WebServer(uvicorn.Server):
         await super().startup([])
         self.servers.append(cast(Any, Acceptor(self._seat, self._protocol)))
         self._tell_ready()
-        threading.Thread(target=_warm_up, name="warm-up", daemon=True).start()
+        threading.Thread(target=self._warm_up, name="warm-up", daemon=True).start()
+
+    def _warm_up(self) -> None:
+        """Import what is too slow to import before the first request, and what some request needs.
+
+        Whoever asked first for metadata, a picture or the JSON API would wait for it, up to a
+        second; and so would all others, since it is the interpreter that is busy.
+        """
+        for name in _NEEDED_SOON:
+            importlib.import_module(name)
+        self._prepare()
 
     async def shutdown(self, sockets: Any = None) -> None:
         """End, and let whoever runs this tidy up: uvicorn would end the process by the signal."""
@@ -305,15 +326,6 @@ class _WebServer(uvicorn.Server):
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         return made
-
-
-def _warm_up() -> None:
-    """Import what is too slow to import before the first request, and what some request needs.
-
-    Whoever asked first for metadata or a picture would wait for it, up to a second.
-    """
-    for name in _NEEDED_SOON:
-        importlib.import_module(name)
 
 
 _NEEDED_SOON: Final = (

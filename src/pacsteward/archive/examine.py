@@ -6,7 +6,8 @@ kept.
 
 References
 ----------
-PS3.4 B.2.3 (A900: data set does not match SOP Class; A700: out of resources); PS3.5 9.1 (UIDs); PS3.3 C.12.1.
+PS3.4 B.2.3 (A900: data set does not match SOP Class; A700: out of resources); PS3.5 9.1 (UIDs);
+PS3.3 C.12.1.
 """
 
 from __future__ import annotations

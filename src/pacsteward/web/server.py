@@ -133,7 +133,7 @@ def build_short_way(parts: Parts) -> ShortWay:
 
 
 def build_server(parts: Parts) -> Starlette:
-    """Make the application.
+    """Make the application; ``state.prepare`` makes what it needs later, and is for a thread.
 
     Raises
     ------
@@ -165,6 +165,7 @@ def build_server(parts: Parts) -> Starlette:
         exception_handlers={HTTPException: answer_http, PacstewardError: _answer_error},
     )
     application.router.redirect_slashes = False
+    application.state.prepare = interface.prepare
     for name, value in parts.state.items():
         setattr(application.state, name, value)
     return application

@@ -1,0 +1,42 @@
+"""The processes of the product, each by itself."""
+
+from __future__ import annotations
+
+import threading
+import urllib.request
+
+import uvicorn
+from starlette.responses import PlainTextResponse
+
+from pacsteward.processes import WebServer
+from pacsteward.web.listening import Listener
+
+
+def test_what_some_request_needs_is_made_when_the_web_process_answers_already() -> None:
+    """Nobody waits for it: neither for the start, nor whoever asks first."""
+    listener = Listener("127.0.0.1", 0, 1)
+    port = listener.sockets[0].getsockname()[1]
+    ready, prepared, answered = threading.Event(), threading.Event(), threading.Event()
+
+    def prepare() -> None:
+        assert ready.is_set()
+        # Longer than anybody waits for a start.
+        assert answered.wait(20)
+        prepared.set()
+
+    config = uvicorn.Config(
+        PlainTextResponse("hello"), lifespan="off", log_config=None, access_log=False
+    )
+    server = WebServer(config, listener.seat(0), ready.set, prepare)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert ready.wait(20)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+            assert answer.read() == b"hello"
+        answered.set()
+        assert prepared.wait(20)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()
