@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -37,6 +38,9 @@ TOO_MANY = 10
 
 WAITING_MAX = 32
 WAITING_FOR_ONE_ADDRESS_MAX = 4
+WAITING_S_MAX = 60.0
+"""Nobody waits so long: the longest wait, and those of all others whose passwords are looked at
+before. Who seems to is in a process that was stopped, or has died and was not started again yet."""
 
 
 class SignInFailed(Forbidden):
@@ -82,14 +86,15 @@ class TooManyTries(Exhausted):
 
 def waiting_places(processes: int) -> memoryview:
     """Return the places of those who wait, for so many processes; make them before the fork."""
-    return shared_numbers(processes * WAITING_MAX)
+    return shared_numbers(2 * processes * WAITING_MAX)
 
 
 class WaitingQueue:
     """Who waits in all processes together.
 
     Each process has places that it alone writes to; in each stands whose it is, as a number made of
-    the address, or 0. A process that died is gone from the queue when it begins anew.
+    the address, or 0; and since when, in milliseconds. A process that died is gone from the queue
+    when it begins anew, and one that does not go on after a minute.
 
     Parameters
     ----------
@@ -97,14 +102,23 @@ class WaitingQueue:
         Of all processes, made by `waiting_places`.
     process
         The number of this one.
+    monotonic
+        Gives the time, in seconds; it must be the same for all processes.
     """
 
-    def __init__(self, places: memoryview, process: int = 0) -> None:
-        self._places = places
+    def __init__(
+        self,
+        places: memoryview,
+        process: int = 0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        middle = len(places) // 2
+        self._places, self._since_ms = places[:middle], places[middle:]
         self._mine = range(process * WAITING_MAX, (process + 1) * WAITING_MAX)
+        self._monotonic = monotonic
         self._lock = threading.Lock()
         for place in self._mine:
-            places[place] = 0
+            self._places[place] = 0
 
     def enter(self, address: str) -> int:
         """Return the place that was taken.
@@ -121,12 +135,11 @@ class WaitingQueue:
                 raise TooManyTries
             # Taken first and counted then: of two processes that do so in the same moment both may
             # be refused, but never one too many let in.
+            now_ms = int(self._monotonic() * 1000)
+            self._since_ms[place] = now_ms
             self._places[place] = mark
-            all_places = self._places.tolist()
-            if (
-                all_places.count(mark) > WAITING_FOR_ONE_ADDRESS_MAX
-                or len(all_places) - all_places.count(0) > WAITING_MAX
-            ):
+            waiting = self._waiting(now_ms)
+            if waiting.count(mark) > WAITING_FOR_ONE_ADDRESS_MAX or len(waiting) > WAITING_MAX:
                 self._places[place] = 0
                 raise TooManyTries
         return place
@@ -134,6 +147,14 @@ class WaitingQueue:
     def leave(self, place: int) -> None:
         """Give a place back."""
         self._places[place] = 0
+
+    def _waiting(self, now_ms: int) -> list[int]:
+        since_ms = now_ms - int(WAITING_S_MAX * 1000)
+        return [
+            mark
+            for mark, entered_ms in zip(self._places, self._since_ms, strict=True)
+            if mark and entered_ms >= since_ms
+        ]
 
 
 def _mark(address: str) -> int:

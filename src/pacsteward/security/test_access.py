@@ -364,8 +364,26 @@ def test_those_who_wait_are_counted_in_all_processes_together() -> None:
     one.enter(HERE)
     # One that begins anew after a crash leaves nobody in the queue.
     WaitingQueue(places, 0)
-    assert list(places).count(0) == 2 * WAITING_MAX - 1
+    assert list(places[: 2 * WAITING_MAX]).count(0) == 2 * WAITING_MAX - 1
     assert elsewhere != taken[0]
+
+
+@pytest.mark.parametrize("address", [HERE, "192.0.2.9"])
+def test_a_process_that_does_not_go_on_keeps_nobody_waiting(address: str) -> None:
+    """It was stopped, or has died while those who start it again make a pause."""
+    now = [1000.0]
+    places = waiting_places(2)
+    stopped, other = (WaitingQueue(places, number, lambda: now[0]) for number in range(2))
+    for number in range(WAITING_MAX):
+        stopped.enter(HERE if number < 4 else f"198.51.100.{number}")
+    now[0] += 59.0
+    with pytest.raises(TooManyTries):
+        other.enter(address)
+    now[0] += 2.0
+    for _ in range(4):
+        other.enter(address)
+    with pytest.raises(TooManyTries):
+        other.enter(address)
 
 
 def test_the_queue_has_an_end_for_all_processes_together() -> None:
