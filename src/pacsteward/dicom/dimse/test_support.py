@@ -35,6 +35,8 @@ from pacsteward.dicom.dimse.pdu import (
     ContextProposal,
     ControlPdu,
     PduType,
+    ReleaseReply,
+    ReleaseRequest,
     decode_pdu,
     encode_pdu,
     presentation_data_values,
@@ -59,6 +61,10 @@ CONTEXTS = (
     ContextProposal(3, STUDY_FIND, (EXPLICIT,)),
     ContextProposal(5, Uid("1.2.840.10008.1.1"), (IMPLICIT,)),
 )
+
+CT_CONTEXT = (ContextProposal(1, CT, (EXPLICIT,)),)
+QUICK = Limits(artim_s=0.3, data_set_idle_s=0.4, association_idle_s=0.8)
+"""Of a door that does not wait long for anybody."""
 
 Scene = Callable[[], Awaitable[None]]
 
@@ -393,3 +399,13 @@ def get_service(objects: list[bytes], log: list[tuple[int, str]]) -> Service:
         yield Answer(0, sub_operations=SubOperations(None, completed, failed, 0))
 
     return service_of(retrieve, CommandField.C_GET, STUDY_GET, "retrieve")
+
+
+async def still_serves(port: int) -> None:
+    """Assert that a door answers, and lets go politely."""
+    peer = await RawPeer.associate(port)
+    peer.say_message(1, echo_command())
+    command, _ = await peer.hear_message()
+    assert command[dimse.STATUS] == 0
+    peer.say(ReleaseRequest())
+    assert await peer.hear() == ReleaseReply()
