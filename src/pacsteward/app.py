@@ -23,7 +23,7 @@ from pacsteward.base.apart import apart
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import CONNECTIONS_MAX, Database, open_database
 from pacsteward.base.db.migrate import migrate
-from pacsteward.base.errors import Invalid
+from pacsteward.base.errors import Invalid, NotFound
 from pacsteward.base.events import FactLog
 from pacsteward.base.jobs import JobQueue
 from pacsteward.base.metrics import Snapshots
@@ -101,6 +101,11 @@ class Place:
     def data(self) -> Path:
         """Return the folder that holds everything."""
         return self.server.data
+
+    @property
+    def holds_archive(self) -> bool:
+        """Whether an archive was made here: its index, its format or its log is there."""
+        return any((self.data / name).exists() for name in ("index.db", "format.json", "landing"))
 
     @classmethod
     def found(
@@ -214,7 +219,20 @@ def opened_house(place: Place) -> Iterator[House]:
     """Give the house over `place` for a command or a process that only reads the archive itself.
 
     What changes the archive is handed to the keeper, when one runs.
+
+    Raises
+    ------
+    NotFound
+        No archive is there. To make one would turn a mistyped path into an archive in which
+        nothing is amiss.
     """
+    if not place.holds_archive:
+        raise NotFound(
+            f"There is no archive in {place.data}.",
+            why="Neither index nor log is in that folder.",
+            remedy="Name the right one with --data or PACSTEWARD_DATA; "
+            "`pacsteward serve` makes a new archive.",
+        )
     make_folder(place.data)
     database = open_place_database(place)
     try:

@@ -80,14 +80,9 @@ def _with_house(run: Callable[..., Any]) -> Callable[..., int]:
 
     def command(*args: Any, data: Path | None = None, json: bool = False, **options: Any) -> int:
         try:
-            place = Place.found(data)
-            is_new = not place.data.exists()
-            with opened_house(place) as house:
+            with opened_house(Place.found(data)) as house:
                 result = run(house, *args, **options)
                 show(result, as_json=json)
-            if is_new:
-                # Else a wrong path would look like an archive in which nothing is amiss.
-                print(f"There was no archive in {place.data}; a new one was made.", file=sys.stderr)
         except PacstewardError as error:
             return complain(error, as_json=json)
         return exit_code_of(result)
