@@ -20,7 +20,7 @@ setup: $(STAMPS)/bytecode $(STAMPS)/assets ## Environment, front-end assets and 
 serve: setup ## Run the archive; DATA=folder, ARGS="--http-port 8081 …"
 	@exec $(BIN)/pacsteward serve --data $(DATA) $(ARGS)
 
-test: setup $(STAMPS)/peers ## All tests; ROOM=worklist only those of a room
+test: setup $(STAMPS)/peers ## All tests; ROOM=query only those of a room
 	@tests/run $(ROOM)
 
 sim: $(STAMPS)/package ## A hospital's day in a faulty world, told line by line; SEED=7

@@ -1,7 +1,7 @@
 """Random secrets that the house makes for itself and keeps in files nobody else can read.
 
-The key that seals the audit book, the key of form tokens: made on first use, kept in
-``DIR/secrets``, never in the database, so that a copy of the database does not give them away.
+The key that seals the audit book is one: made on first use, kept in ``DIR/secrets``, never in the
+database, so that a copy of the database does not give it away.
 """
 
 from __future__ import annotations
