@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from pacsteward.base.apart import apart
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import CONNECTIONS_MAX, Database, open_database
 from pacsteward.base.db.migrate import migrate
-from pacsteward.base.errors import Invalid, NotFound
+from pacsteward.base.errors import Forbidden, Invalid, NotFound
 from pacsteward.base.events import FactLog
 from pacsteward.base.jobs import JobQueue
 from pacsteward.base.metrics import Snapshots
@@ -128,6 +128,8 @@ class Place:
         ------
         Invalid
             The settings have faults, or `config` is not there.
+        Forbidden
+            This account may not look into the data folder.
         """
         if config is not None and not config.is_file():
             # Starting with the defaults instead would open another, empty archive.
@@ -138,16 +140,27 @@ class Place:
         rooms = tuple(find_all_rooms())
         sections = [*FLOOR_SETTINGS, *(section for room in rooms for section in room.settings)]
         folder = data or Path(os.environ.get("PACSTEWARD_DATA", DEFAULT_DATA))
-        file = config or next(
-            (
-                candidate
-                for candidate in (Path("pacsteward.toml"), folder / "pacsteward.toml")
-                if candidate.is_file()
-            ),
-            None,
-        )
+        file = config or _settings_file(folder)
         given = {"data": data, **(overrides or {})}
         return cls(load(sections, file=file, overrides=given), rooms)
+
+
+def _settings_file(folder: Path) -> Path | None:
+    """Return the settings file of the current folder, else of the data folder; None without."""
+    here, of_data = Path("pacsteward.toml"), folder / "pacsteward.toml"
+    # sudo leaves the caller's folder the current one, and the other account may not enter it.
+    with suppress(PermissionError):
+        if here.is_file():
+            return here
+    try:
+        return of_data if of_data.is_file() else None
+    except PermissionError as error:
+        raise Forbidden(
+            f"The data folder {folder} cannot be looked into.",
+            why=f"The system says: {error.strerror}.",
+            remedy="Run the command under the account that runs the archive: "
+            "`sudo -u ACCOUNT pacsteward …`.",
+        ) from error
 
 
 def first_steps(place: Place) -> str | None:

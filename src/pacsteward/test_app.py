@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from pacsteward.app import Place, first_steps
-from pacsteward.base.errors import Invalid
+from pacsteward.base.errors import Forbidden, Invalid
 from pacsteward.cli import main
+
+NOBODY = 65534
+"""An account that owns nothing."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +40,53 @@ def test_settings_file_in_the_data_folder_is_found(
     data.mkdir()
     (data / "pacsteward.toml").write_text("http_port = 8181\n", encoding="utf-8")
     assert Place.found(data).server.http_port == 8181
+
+
+@contextmanager
+def closed(path: Path) -> Iterator[None]:
+    """Close `path`, and be an account that this keeps out: root it would not."""
+    mode = path.stat().st_mode
+    path.chmod(0)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        path.chmod(mode)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Give a folder that every account may read, with settings in it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "pacsteward.toml").write_text("http_port = 8181\n", encoding="utf-8")
+        Place.found(folder)  # what is imported only now might be closed to another account
+        yield folder
+
+
+def test_current_folder_may_be_one_that_the_account_cannot_enter(
+    open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``sudo -u pacsteward`` of somebody who stands in a home of his own."""
+    monkeypatch.chdir(tmp_path)
+    with closed(tmp_path):
+        assert Place.found(open_folder).server.http_port == 8181
+
+
+def test_data_folder_of_another_account_is_no_empty_one(open_folder: Path) -> None:
+    with closed(open_folder), pytest.raises(Forbidden, match="cannot be looked into"):
+        Place.found(open_folder)
+
+
+def test_settings_file_that_may_not_be_read_is_not_passed_over(open_folder: Path) -> None:
+    file = open_folder / "pacsteward.toml"
+    with closed(file), pytest.raises(Invalid, match=r"pacsteward\.toml could not be read"):
+        Place.found(open_folder)
 
 
 def test_command_on_a_wrong_path_says_that_there_is_no_archive_and_makes_none(

@@ -164,6 +164,12 @@ def _read_file(file: Path | None) -> dict[str, Any]:
         raise Invalid(
             f"{file} could not be read.", why=f"{error}.", remedy="Correct it and start again."
         ) from error
+    except OSError as error:
+        raise Invalid(
+            f"{file} could not be read.",
+            why=f"The system says: {error.strerror or error}.",
+            remedy="Give it to the account that runs the archive, and to no other: mode 0600.",
+        ) from error
 
 
 def _variable(kind: type[Section], field: str) -> str:
