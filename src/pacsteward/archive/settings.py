@@ -98,8 +98,8 @@ class ArchiveSettings(Section):
         60.0,
         gt=0,
         description=(
-            "A study to which nothing was added for so long is complete: routing and reading may "
-            "begin. In seconds."
+            "A study to which nothing was added for so long is complete: its metadata are prepared "
+            "for those who will read it. In seconds."
         ),
     )
     watermark_wait_s: float = Field(

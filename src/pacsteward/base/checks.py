@@ -80,7 +80,7 @@ def answer(check: Check, ask: Callable[[], Finding]) -> Finding:
         logger.exception("A check could not be answered.", extra={"check": check.name})
         return Finding(
             "unknown",
-            f"{check.title} could not be answered.",
+            f"Nobody could answer: {check.title}",
             f"{type(error).__name__} was raised while asking.",
             "See the log for the cause.",
         )

@@ -150,7 +150,7 @@ def load(
     if faults:
         raise Invalid(
             f"The settings have {len(faults)} fault(s): " + " ".join(faults),
-            remedy="Correct them; `pacsteward settings explain` lists every setting.",
+            remedy="Correct them; docs/reference/settings.md lists every setting.",
         )
     return Settings(sections, sources)
 

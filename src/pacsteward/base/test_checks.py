@@ -30,6 +30,7 @@ def test_question_that_cannot_be_answered_is_a_finding_and_quotes_nothing(
         finding = answer(CHECK, ask)
     assert [vars(one)["check"] for one in caplog.records] == ["is_disk_roomy"]
     assert finding.status == "unknown"
+    assert finding.what == "Nobody could answer: Is there room on the disk?"
     assert "DOE" not in f"{finding}"
     assert "KeyError" in finding.why
 
