@@ -160,14 +160,6 @@ def pdus() -> Sequence[bytes]:
     return [*map(encode_pdu, control), *data]
 
 
-def conversations() -> Sequence[bytes]:
-    """Return what a caller says after its association was accepted."""
-    echo, store = (p_data_header(1, 3, len(part)) + part for part in (ECHO, STORE))
-    pixels = p_data_header(1, 0, 2000) + bytes(2000) + p_data_header(1, 2, 100) + bytes(100)
-    leave = encode_pdu(ReleaseRequest())
-    return [echo + leave, store + pixels + echo + leave, store + echo, echo * 20, leave]
-
-
 def commands() -> Sequence[bytes]:
     return [ECHO, STORE]
 

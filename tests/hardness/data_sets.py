@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
 
 import pydicom
 from pydicom import Dataset, FileDataset
@@ -365,10 +364,3 @@ PREAMBLES = {
     "ZIP": b"PK\x03\x04".ljust(128, b"\0"),
     "PDF": b"%PDF-1.7\n".ljust(128, b" "),
 }
-
-
-def part10_of(data: FileDataset) -> bytes:
-    """Return a data set as a file."""
-    buffer = BytesIO()
-    pydicom.dcmwrite(buffer, data, enforce_file_format=True)
-    return buffer.getvalue()

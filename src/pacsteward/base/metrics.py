@@ -24,7 +24,6 @@ from typing import Final
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    Gauge,
     Histogram,
     ProcessCollector,
     generate_latest,
@@ -55,11 +54,6 @@ SECONDS_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30
 def counter(name: str, prose: str, labels: Sequence[str] = ()) -> Counter:
     """Make a figure that only rises; `name` without prefix and unit suffix ``_total``."""
     return Counter(PREFIX + name, prose, labels, registry=REGISTRY)
-
-
-def gauge(name: str, prose: str, labels: Sequence[str] = ()) -> Gauge:
-    """Make a figure that rises and falls; its unit stands last in `name`."""
-    return Gauge(PREFIX + name, prose, labels, registry=REGISTRY)
 
 
 def histogram(

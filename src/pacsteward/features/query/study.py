@@ -29,7 +29,6 @@ _SERIES: Final = (
     0x00080031,
     0x00180015,
     0x00201209,
-    0x00080080,
     0x00081010,
     0x00080070,
     0x00081090,
@@ -81,7 +80,6 @@ class SeriesRow:
     time: str
     body_part: str
     number_of_instances: str
-    institution: str
     station: str
     device: str
 
@@ -183,7 +181,6 @@ def _series(match: Match) -> SeriesRow:
         time=time_of_day(text(0x00080031)),
         body_part=text(0x00180015),
         number_of_instances=text(0x00201209),
-        institution=text(0x00080080),
         station=text(0x00081010),
         device=" ".join(part for part in (text(0x00080070), text(0x00081090)) if part),
     )
