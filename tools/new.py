@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -42,15 +41,13 @@ def test_the_room_says_in_one_sentence_what_it_is_for() -> None:
 
 DECISION = """# {title}
 
-{day}
+**Context.**
 
-## Context
+**Choice.**
 
-## Choice
+**What we gave up.**
 
-## What we gave up
-
-## When to look again
+**When to revisit.**
 """
 
 
@@ -84,8 +81,7 @@ def change(name: str) -> list[Path]:
 
 def _write(path: Path, text: str, name: str, title: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    day = datetime.now(UTC).date().isoformat()
-    path.write_text(text.format(name=name, title=title, day=day), encoding="utf-8")
+    path.write_text(text.format(name=name, title=title), encoding="utf-8")
     return path
 
 
