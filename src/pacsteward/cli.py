@@ -26,7 +26,7 @@ DataOption = Annotated[
     Parameter(name="--data", help="The archive's data folder; also PACSTEWARD_DATA."),
 ]
 JsonOption = Annotated[
-    bool, Parameter(name="--json", negative="", help="Print the result as JSON, for scripts.")
+    bool, Parameter(name="--json", help="Print the result as JSON, for scripts.")
 ]
 
 
@@ -51,6 +51,8 @@ def build(rooms: Iterable[Feature]) -> App:
         help="The imaging archive and everything its administrator needs around it.",
         version=__version__,
         result_action="return_value",
+        # A switch is off until it is named: nobody needs `--no-…`, or `--empty-…` of a list.
+        default_parameter=Parameter(negative=""),
     )
     app.command(commands.serve, name="serve")
     app.command(commands.repl, name="repl")

@@ -175,7 +175,7 @@ def reject(house: House, *study_instance_uids: str, code: str = "113001^DCM") ->
     Parameters
     ----------
     study_instance_uids
-        The studies.
+        Study Instance UID of each; several after each other.
     code
         Why, of PS3.16 CID 7011: 113001^DCM quality, 113037^DCM patient safety, 113038^DCM wrong
         worklist entry, 113039^DCM retention period over.
@@ -190,7 +190,7 @@ def restore(house: House, *study_instance_uids: str) -> str:
     Parameters
     ----------
     study_instance_uids
-        The studies.
+        Study Instance UID of each; several after each other.
     """
     count = house.archive.restore(_these(study_instance_uids), actor=at_command_line())
     return f"{count} instances are shown again."
@@ -202,7 +202,7 @@ def delete(house: House, *study_instance_uids: str, dry_run: bool = False) -> st
     Parameters
     ----------
     study_instance_uids
-        The studies.
+        Study Instance UID of each; several after each other.
     dry_run
         Only count what would be removed.
     """

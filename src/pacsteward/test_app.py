@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,3 +124,12 @@ def test_command_opens_an_archive_that_was_made(
     with pytest.raises(SystemExit, match="0"):
         main(["archive", "conflicts", "--data", str(tmp_path / "data"), "--json"])
     assert capsys.readouterr().out == "[]\n"
+
+
+def test_help_offers_no_negation_of_what_is_off_anyway(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["archive", "delete"], ["peers", "add"], ["access", "audit"], ["repl"]):
+        with pytest.raises(SystemExit, match="0"):
+            main([*words, "--help"])
+        told = capsys.readouterr().out
+        assert "--json" in told or words == ["repl"]
+        assert re.findall("--(?:no|empty)-", told) == []

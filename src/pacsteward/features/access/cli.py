@@ -32,7 +32,7 @@ def token(house: House, name: str, *, roles: Roles, expires: str = "") -> str:
     name
         What it is for, e.g. the system that will use it.
     roles
-        Roles that it has.
+        What it may do: machine, or a role of people, e.g. auditor; several are joined.
     expires
         Last day on which it is good, like 2027-12-31; by default it has none.
     """
@@ -69,7 +69,7 @@ def add_person(house: House, name: str, *, roles: Roles, password_stdin: bool = 
     name
         Name to sign in with.
     roles
-        Roles of that person.
+        What they may do: administrator, radiologist, technologist, auditor; several are joined.
     password_stdin
         Read the password from standard input. By default a random one is made and printed once.
     """
