@@ -214,7 +214,9 @@ def test_c37_an_unchanged_version_is_recognised(header: str, same: bool) -> None
         ("bytes=" + "9" * 40 + "-", None),
     ],
 )
-def test_c45_ranges(header: str | None, expected: tuple[int, int] | None) -> None:
+def test_c45_one_range_of_bytes_is_read_and_whatever_else_is_no_range(
+    header: str | None, expected: tuple[int, int] | None
+) -> None:
     assert byte_range(header, 100) == expected
 
 

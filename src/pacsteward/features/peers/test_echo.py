@@ -53,7 +53,7 @@ def everybody(_caller: Caller) -> Admitted:
     return Admitted(frozenset({"dimse.echo"}), is_registered=True)
 
 
-def test_peer_that_answers(house: House) -> None:
+def test_peer_that_answers_knows_us_by_our_title(house: House) -> None:
     async def run() -> EchoResult:
         async with archive(house, everybody) as port:
             return await echo_peer(peer_at(port), "PACSTEWARD")
@@ -64,7 +64,7 @@ def test_peer_that_answers(house: House) -> None:
     assert result.took_ms > 0
 
 
-def test_peer_that_does_not_know_us(house: House) -> None:
+def test_peer_that_does_not_know_us_says_so_with_what_to_do(house: House) -> None:
     def nobody(_caller: Caller) -> Refused:
         return Refused(1, 1, 3, why="unknown")
 
