@@ -8,7 +8,7 @@ Format 1. The files ``ledger/000000000001.jsonl`` hold one JSON object a line. T
 each says ``format``, ``version`` and ``first_sequence``; each further line is one entry. The last
 member of every line is ``checksum``: crc32, in hexadecimal, of the line's text without that member.
 Entries count up by one through all files. An entry belongs to the ledger only when its sequence is
-less than the first sequence of the next file; another file is begun after a failed write, which
+less than the first sequence of every later file; another file is begun after a failed write, which
 cuts off whatever the failure left behind (`Ledger.settle`).
 
 ``landed_sequence`` ties the ledger to the landing log: an entry is about what had landed until
@@ -39,6 +39,7 @@ VERSION: Final = 1
 
 _NAME: Final = re.compile(r"([0-9]{12})\.jsonl")
 _CHECKSUM: Final = re.compile(rb',"checksum":"([0-9a-f]{8})"\}\Z')
+_ENDLESS: Final = 1 << 63
 _NOT_KEPT: Final = "The change was not made, because the ledger could not be written."
 
 
@@ -227,13 +228,15 @@ def _files(folder: Path) -> list[Path]:
 
 def _entries(files: Sequence[Path]) -> Iterator[LedgerEntry]:
     texts = [path.read_bytes() for path in files]
+    # The next file may be one that was never whole, so each of the later ones cuts off.
+    firsts = [_first_sequence(text) for text in texts]
     for index, path in enumerate(files):
-        before = _first_sequence(texts[index + 1]) if index + 1 < len(files) else None
+        before = min(firsts[index + 1 :], default=_ENDLESS)
         for number, fields in _lines(path, texts[index]):
             if number == 1:
                 continue
             entry = _entry(fields)
-            if before is None or entry.sequence < before:
+            if entry.sequence < before:
                 yield entry
 
 
@@ -267,7 +270,7 @@ def _first_sequence(text: bytes) -> int:
     head, newline, _ = text.partition(b"\n")
     match = _CHECKSUM.search(head)
     if not newline or match is None:
-        return 1 << 63
+        return _ENDLESS
     return int(json.loads(head)["first_sequence"])
 
 

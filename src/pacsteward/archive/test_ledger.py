@@ -89,6 +89,30 @@ def test_what_could_not_be_kept_is_cut_off(tmp_path: Path) -> None:
     assert uids(tmp_path) == ["1.1", "1.3"]
 
 
+@pytest.mark.parametrize("point", ["after-open", "before-fsync"])
+def test_what_could_not_be_kept_is_cut_off_although_the_next_file_failed_too(
+    tmp_path: Path, point: str
+) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open()
+    append(ledger, "1.1")
+    with faults.armed("before-fsync:eio@1"), pytest.raises(Unavailable):
+        append(ledger, "1.2")
+    with faults.armed(f"{point}:eio@1"), pytest.raises(Unavailable):
+        append(ledger, "1.3")
+    assert (tmp_path / "000000000002.jsonl").exists()
+    append(ledger, "1.4")
+    assert uids(tmp_path) == ["1.1", "1.4"]
+    ledger.close()
+    assert append(_opened(tmp_path), "1.5").sequence == 3
+
+
+def _opened(folder: Path) -> Ledger:
+    ledger = Ledger(folder)
+    ledger.open()
+    return ledger
+
+
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
     from isal.isal_zlib import crc32
 
