@@ -197,7 +197,10 @@ def conflicting_instance(database: Database, conflict_key: int) -> Instance:
 
 def source_of(database: Database, instance: Instance) -> str:
     """Return who sent an instance; empty where it is not known."""
-    query = select(INSTANCE.c.source_name).where(INSTANCE.c.instance_key == instance.instance_key)
+    query = select(INSTANCE.c.source_name).where(
+        INSTANCE.c.instance_key == instance.instance_key,
+        INSTANCE.c.sop_instance_uid == instance.sop_instance_uid,
+    )
     with database.read() as connection:
         return connection.execute(query).scalar() or ""
 

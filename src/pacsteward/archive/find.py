@@ -99,11 +99,12 @@ class Finder:
             The database worked too long on it; the query should be narrower.
         """
         columns = _columns(query.level, query.returns)
-        rows, others = self._begin(query, columns)
+        condition = self._where(query)
+        rows, others = self._begin(query, condition, columns)
         yield from (_found(columns, row) for row in rows)
         for start in range(0, len(others), CHUNK):
             keys = others[start : start + CHUNK]
-            by_key = {row[-1]: row for row in self._rows(query, columns, keys)}
+            by_key = {row[-1]: row for row in self._rows(query, condition, columns, keys)}
             # What was removed since the keys were read is no longer there.
             yield from (_found(columns, by_key[key]) for key in keys if key in by_key)
 
@@ -155,13 +156,14 @@ class Finder:
             plan = Sql(f"{word} {statement.text}", statement.parameters)
             return "\n".join(str(row[-1]) for row in self._rows_of(look, plan))
 
-    def _begin(self, query: Query, columns: _Columns) -> tuple[Sequence[Any], array[int]]:
+    def _begin(
+        self, query: Query, condition: Sql, columns: _Columns
+    ) -> tuple[Sequence[Any], array[int]]:
         """Read the first answers, and the keys of those behind them, at one moment."""
         wanted = query.limit
         if wanted is not None and wanted <= 0:
             return [], array("q")
         first = CHUNK if wanted is None else min(wanted, CHUNK)
-        condition = self._where(query)
         statement = self._statement(query, condition, columns.sql, first, query.offset)
         others = array("q")
         if wanted == first or condition.is_selective:
@@ -178,11 +180,15 @@ class Finder:
                 others.extend(row[0] for row in self._rows_of(look, behind))
         return rows, others
 
-    def _rows(self, query: Query, columns: _Columns, keys: Sequence[int]) -> Sequence[Any]:
+    def _rows(
+        self, query: Query, condition: Sql, columns: _Columns, keys: Sequence[int]
+    ) -> Sequence[Any]:
         marks = ", ".join(str(int(key)) for key in keys)
+        # The condition again: the key of what was removed since may be another row's by now.
         statement = Sql(
             f"SELECT {columns.sql} FROM {FROM[query.level]} "  # noqa: S608
-            f"WHERE {VISIBLE[query.level]} AND {KEY_COLUMNS[query.level]} IN ({marks})"
+            f"WHERE {KEY_COLUMNS[query.level]} IN ({marks}) AND {condition.text}",
+            condition.parameters,
         )
         return self._at_a_glance(statement)
 

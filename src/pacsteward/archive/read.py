@@ -225,7 +225,11 @@ class Reader:
             return lease.enter_context(opened(self._data_folder, current.location)), current
 
     def _again(self, instance: Instance) -> Instance:
-        condition = Sql("instance.instance_key = ?", (instance.instance_key,))
+        # By what it is, not by its key alone: SQLite gives the key of what was deleted to the next.
+        condition = Sql(
+            "instance.instance_key = ? AND instance.sop_instance_uid = ? AND instance.checksum = ?",
+            (instance.instance_key, instance.sop_instance_uid, instance.checksum),
+        )
         found = self._select(condition)
         if not found:
             raise NotFound(

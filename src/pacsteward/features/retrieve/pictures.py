@@ -107,10 +107,13 @@ def picture(
     Unsupported, Invalid, Exhausted
         It cannot be decoded, is damaged, or is too large.
     """
-    # The series version changes whenever something that a reader could see does (C38).
-    key = (subject.instance.instance_key, subject.instance.series_version, request)
+    instance = subject.instance
+    # The series version changes whenever something that a reader could see does (C38), but one that
+    # was deleted and stored anew may come to the same within a second.
+    identity = (instance.sop_instance_uid, instance.checksum, instance.size_bytes)
+    key = (*identity, instance.series_version, request)
     known = _CACHE.get(key)
     if known is None:
-        known = draw(archive, settings, subject.instance, request)
+        known = draw(archive, settings, instance, request)
         _CACHE.put(key, known)
     return known

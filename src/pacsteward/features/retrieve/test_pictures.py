@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from pacsteward.archive import Instance
 from pacsteward.base.errors import NotFound
+from pacsteward.dicom.render import RenderRequest
+from pacsteward.features.retrieve import pictures
 from pacsteward.features.retrieve.pictures import (
     PictureCache,
     Subject,
@@ -12,6 +18,7 @@ from pacsteward.features.retrieve.pictures import (
     number_of_frames,
     representative,
 )
+from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.test_representations import EXPLICIT, instance
 
 
@@ -53,3 +60,24 @@ def test_the_least_recently_used_picture_goes_first() -> None:
     cache.put("a", b"12")
     cache.put("d", b"1234")
     assert cache.get("c") == b"1234"
+
+
+def test_a_picture_is_kept_for_the_object_and_not_for_its_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The key of what was deleted may be the next one's within a second, in the same version."""
+    drawn = []
+
+    def draw(_archive: Any, _settings: Any, one: Instance, _request: RenderRequest) -> bytes:
+        drawn.append(one.sop_instance_uid)
+        return one.sop_instance_uid.encode()
+
+    monkeypatch.setattr(pictures, "draw", draw)
+    monkeypatch.setattr(pictures, "_CACHE", PictureCache())
+    first = instance(EXPLICIT, sop_instance_uid="1.1")
+    others = [replace(first, sop_instance_uid="1.2"), replace(first, checksum=first.checksum + 1)]
+    archive: Any = None
+    for one in (first, *others, first):
+        text = pictures.picture(archive, RetrieveSettings(), Subject(one), RenderRequest())
+        assert text == one.sop_instance_uid.encode()
+    assert drawn == ["1.1", "1.2", "1.1"]
