@@ -75,7 +75,7 @@ def add_person(house: House, name: str, *, roles: Roles, password_stdin: bool = 
     """
     if password_stdin:
         person = house.access.people.add(
-            name, _read_password(), accounts.read_roles(roles), by=at_command_line()
+            name, _read_password(), accounts.read_roles(roles), by=at_command_line(), is_given=True
         )
         return f"{person.name} was added."
     person, password = house.access.people.add_with_random_password(

@@ -41,7 +41,8 @@ def test_person_is_added_with_a_password_from_standard_input(
 ) -> None:
     give(monkeypatch, "a long password\nmore\n")
     cli.add_person(house, "eve", roles=("radiologist",), password_stdin=True)
-    house.access.sign_in("eve", "a long password", "")
+    session = house.access.sign_in("eve", "a long password", "")
+    assert session.has_given_password
 
 
 def test_no_password_on_standard_input_is_a_fault(
