@@ -51,8 +51,9 @@ def build(rooms: Iterable[Feature]) -> App:
         help="The imaging archive and everything its administrator needs around it.",
         version=__version__,
         result_action="return_value",
-        # A switch is off until it is named: nobody needs `--no-…`, or `--empty-…` of a list.
-        default_parameter=Parameter(negative=""),
+        # A switch is off until it is named: nobody needs `--no-…`, or `--empty-…` of a list. One
+        # that is neither on nor off until it is named asks for its own.
+        default_parameter=Parameter(negative_bool=(), negative_iterable=()),
     )
     app.command(commands.serve, name="serve")
     app.command(commands.repl, name="repl")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pacsteward.app import Place, first_steps
+from pacsteward.app import Place, first_steps, opened_house
 from pacsteward.base.errors import Forbidden, Invalid
 from pacsteward.cli import main
 
@@ -133,3 +133,22 @@ def test_help_offers_no_negation_of_what_is_off_anyway(capsys: pytest.CaptureFix
         told = capsys.readouterr().out
         assert "--json" in told or words == ["repl"]
         assert re.findall("--(?:no|empty)-", told) == []
+
+
+def test_peer_is_made_strict_again_by_the_negation_of_its_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    first_steps(Place.found(data))
+
+    def levels_of_ct1(*words: str) -> bool:
+        with pytest.raises(SystemExit, match="0"):
+            main(["peers", *words, "--data", str(data), "--json"])
+        with opened_house(Place.found(data)) as house:
+            return house.peers.need("CT1").is_lenient_in_levels
+
+    assert not levels_of_ct1("add", "CT1", "10.1.2.3", "104")
+    assert levels_of_ct1("change", "CT1", "--lenient-in-levels")
+    assert levels_of_ct1("change", "CT1", "--port", "105")
+    assert not levels_of_ct1("change", "CT1", "--no-lenient-in-levels")

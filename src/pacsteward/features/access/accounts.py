@@ -13,7 +13,7 @@ ROLE_WORDS = {
     "administrator": "May do everything, also change people and peers.",
     "radiologist": "Searches, looks at and downloads studies.",
     "technologist": "Searches, looks at and sends studies; sees and echoes peers.",
-    "auditor": "Reads the audit book; sees people, peers and settings.",
+    "auditor": "Reads the audit book; sees people, tokens and peers.",
     "machine": "For scripts and systems: searches, reads and stores studies, reads figures.",
 }
 """A sentence for each of `permissions.ROLES`."""

@@ -17,6 +17,8 @@ from pacsteward.features.peers.registration import PeerRow
 from pacsteward.security import ITS_HOST, Peer, UnknownCaller, at_command_line
 
 Services = Annotated[tuple[str, ...], Parameter(consume_multiple=True)]
+Switch = Annotated[bool | None, Parameter(negative_bool="no-")]
+"""On, off, or left as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,8 @@ def change(
     accepts_from: str | None = None,
     description: str | None = None,
     issuer: str | None = None,
-    lenient_in_roles: bool | None = None,
-    lenient_in_levels: bool | None = None,
+    lenient_in_roles: Switch = None,
+    lenient_in_levels: Switch = None,
     max_parallel: int | None = None,
 ) -> Registered:
     """Change a peer; what is not named stays.
