@@ -1,3 +1,5 @@
+"""One frame, compressed and decoded: no pixel may change, and who cannot keep that refuses."""
+
 import io
 from dataclasses import replace
 

@@ -1,3 +1,5 @@
+"""Decoders in processes of their own: what they give, and what becomes of one that goes wrong."""
+
 import io
 import os
 import signal

@@ -1,3 +1,5 @@
+"""Walking a data set by range reads: every encoding, and lengths that lie."""
+
 import struct
 
 import pytest

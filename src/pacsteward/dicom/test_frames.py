@@ -1,3 +1,5 @@
+"""Where the frames of a stored object lie, native or encapsulated, and how they are delivered."""
+
 import pickle
 import struct
 import zlib

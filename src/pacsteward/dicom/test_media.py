@@ -1,3 +1,5 @@
+"""Transfer syntaxes and the media types under which frames travel (PS3.18 8.7.3)."""
+
 import pytest
 
 from pacsteward.base.errors import Unsupported

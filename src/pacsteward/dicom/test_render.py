@@ -1,3 +1,5 @@
+"""From stored pixels to a picture: the formulas of PS3.3 and PS3.4, and what cannot be drawn."""
+
 import io
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The parameters of a picture, as a client writes them into its address (PS3.18 8.3.5)."""
+
 import pytest
 
 from pacsteward.base.errors import Invalid, Unsupported

@@ -1,3 +1,5 @@
+"""An object in another transfer syntax: pixels and attributes stay what they were."""
+
 import io
 import random
 import struct

@@ -1,3 +1,5 @@
+"""Who is let in by a token, a session or a password, and when no longer."""
+
 from __future__ import annotations
 
 from datetime import timedelta

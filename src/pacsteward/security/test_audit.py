@@ -1,3 +1,5 @@
+"""The audit book: what is in it, and that nobody can change it unseen."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""Peers: which are registered, who is let in from where, and who knocked in vain."""
+
 from __future__ import annotations
 
 from dataclasses import replace

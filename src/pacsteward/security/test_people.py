@@ -1,3 +1,5 @@
+"""People: the first administrator, names and passwords that are taken, and who may not go."""
+
 from __future__ import annotations
 
 import pytest

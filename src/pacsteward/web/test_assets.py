@@ -1,3 +1,5 @@
+"""Fetching what is pinned: the right content, whole, and nowhere else."""
+
 from __future__ import annotations
 
 import base64

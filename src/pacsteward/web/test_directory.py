@@ -1,3 +1,5 @@
+"""The directory finds the route that trying one after the other would find."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Signing in and out by the browser, and what guessing costs."""
+
 from __future__ import annotations
 
 import time

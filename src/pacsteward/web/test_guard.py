@@ -1,3 +1,5 @@
+"""The guard before every address: who is asked for credentials, who is refused, and how."""
+
 from __future__ import annotations
 
 import base64

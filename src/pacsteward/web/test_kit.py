@@ -1,3 +1,5 @@
+"""The console kit: lists, forms, and how values are written for people."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+"""The HTTP door as a whole: errors, limits, headers, and what the log says of a request."""
+
 from __future__ import annotations
 
 import asyncio

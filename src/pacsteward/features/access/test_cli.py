@@ -1,3 +1,5 @@
+"""People, tokens and the audit book from the command line."""
+
 from __future__ import annotations
 
 import io

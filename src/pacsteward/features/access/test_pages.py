@@ -1,3 +1,5 @@
+"""People, tokens and the own account in the console, as a visitor meets them."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""People, tokens and the audit book by the JSON API."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Peers and unknown callers from the command line."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Connections in the console: forms, unknown callers, and the echo that explains itself."""
+
 from __future__ import annotations
 
 import pytest

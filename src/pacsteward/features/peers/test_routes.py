@@ -1,3 +1,5 @@
+"""Peers and unknown callers by the JSON API."""
+
 from __future__ import annotations
 
 import pytest
