@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from pacsteward.feature import House
-from pacsteward.security.audit_chain import ChainReport
+from pacsteward.security import ChainReport
 
 SEAL_EVERY_S: Final = 3600.0
 _KEY: Final = "audit-seal"

@@ -6,7 +6,7 @@ from functools import partial
 
 from pacsteward.archive import ArchiveSettings
 from pacsteward.base.checks import Check, Finding
-from pacsteward.base.events.dispatch import Subscriber, cursors
+from pacsteward.base.events import Subscriber, cursors
 from pacsteward.feature import House, HouseCheck
 from pacsteward.features.monitoring.attention import page_of
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pacsteward.dicom.uids import TRANSFER_SYNTAXES, check_uid
-from pacsteward.dicom.web.answers import Request, Response
 from pacsteward.feature import House, Page
 from pacsteward.features.query import browse, study
-from pacsteward.web.forms import is_inline, query_text
-from pacsteward.web.grid import Column, Grid, wishes_of
-from pacsteward.web.page import render
+from pacsteward.web import (
+    Column,
+    Grid,
+    Request,
+    Response,
+    is_inline,
+    query_text,
+    render,
+    wishes_of,
+)
 
 COLUMNS = (
     Column("Patient", "patient"),
