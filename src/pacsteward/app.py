@@ -198,6 +198,11 @@ def make_folder(data: Path) -> None:
 
     Everything that this process makes from now on is for its own account alone: index, images and
     logs hold patients' data.
+
+    Raises
+    ------
+    Invalid
+        The folder cannot be made, or not be written to.
     """
     os.umask(0o077)
     try:

@@ -162,6 +162,13 @@ class DataSetReader:
 
         An item delimiter ends the walk, so ``end`` may be the end of the data set where the
         length of an item is undefined. Group lengths and paddings are yielded like the rest.
+
+        Raises
+        ------
+        Exhausted
+            Sequences are nested too deep, or there are too many elements.
+        Invalid
+            A length leads beyond the end.
         """
         if depth > MAX_DEPTH:
             raise Exhausted(
@@ -177,7 +184,13 @@ class DataSetReader:
             position = element.end
 
     def items(self, element: Element, encoding: Encoding, *, depth: int = 0) -> Iterator[Item]:
-        """Yield the items of a sequence, or the fragments of encapsulated pixel data."""
+        """Yield the items of a sequence, or the fragments of encapsulated pixel data.
+
+        Raises
+        ------
+        Invalid
+            Something else lies where an item should begin, or the end is missing.
+        """
         inner = item_encoding(element, encoding)
         position = element.value
         end = self.size if element.length == UNDEFINED_LENGTH else element.end
@@ -220,7 +233,13 @@ class DataSetReader:
         return self._element(position, self.size, encoding, 0, open_ended)
 
     def item_at(self, position: int, encoding: Encoding) -> tuple[int, int] | None:
-        """Return where the content of a fragment item lies, None at the sequence delimiter."""
+        """Return where the content of a fragment item lies, None at the sequence delimiter.
+
+        Raises
+        ------
+        Invalid
+            No fragment begins there, or it leads beyond the end.
+        """
         tag, length = self._item_header(position, encoding)
         if tag == _SEQUENCE_END:
             return None

@@ -249,6 +249,11 @@ def matches(criterion: Criterion, value: str, vr: str) -> bool:
     vr
         Of the attribute. Person names match without regard to case and accents, and in any of
         their component groups when the query does not name one; all else is matched exactly.
+
+    Raises
+    ------
+    Invalid
+        The criterion is of a sequence, which is matched item by item.
     """
     if isinstance(criterion, Universal):
         return True

@@ -77,7 +77,13 @@ def stored_values(samples: Samples, image: ImagePixel) -> Samples:
 
 
 def container(image: ImagePixel) -> np.dtype[Any]:
-    """Return the array type that holds the samples of an image."""
+    """Return the array type that holds the samples of an image.
+
+    Raises
+    ------
+    Unsupported
+        Samples are of another width than 8, 16, 32 or 64 bits.
+    """
     if image.bits_allocated not in (8, 16, 32, 64):
         raise Unsupported(
             "The image was not decoded.",
