@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
@@ -152,3 +153,14 @@ def test_peer_is_made_strict_again_by_the_negation_of_its_switch(
     assert levels_of_ct1("change", "CT1", "--lenient-in-levels")
     assert levels_of_ct1("change", "CT1", "--port", "105")
     assert not levels_of_ct1("change", "CT1", "--no-lenient-in-levels")
+
+
+def test_check_of_an_archive_that_nobody_keeps_ends_with_9(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first_steps(Place.found(tmp_path / "data"))
+    with pytest.raises(SystemExit, match="9"):
+        main(["monitoring", "check", "--data", str(tmp_path / "data"), "--json"])
+    findings = {one["name"]: one["status"] for one in json.loads(capsys.readouterr().out)}
+    assert findings["is_archive_open"] == "critical"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 from tests.support.console import small_house
 
+from pacsteward.base.checks import Check, Finding, Status
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Unavailable
@@ -14,8 +15,9 @@ from pacsteward.base.events import Dispatcher, Fact, FactLog
 from pacsteward.base.events.dispatch import Subscriber
 from pacsteward.base.jobs import JobKind, JobQueue, Retry
 from pacsteward.base.jobs.engine import JobEngine, Work
-from pacsteward.feature import Feature, House, Subscription
+from pacsteward.feature import Feature, House, HouseCheck, Subscription
 from pacsteward.features.monitoring.checks import are_facts_told, do_jobs_succeed
+from pacsteward.features.monitoring.cli import check
 from pacsteward.features.monitoring.feature import FEATURE
 from pacsteward.features.monitoring.health import ask_all
 
@@ -75,6 +77,20 @@ def test_job_that_was_given_up_is_counted(
     finding = do_jobs_succeed(house)
     assert finding.status == "warning"
     assert "1 of forward" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("status", "is_sound"),
+    [("ok", True), ("warning", True), ("unknown", False), ("critical", False)],
+)
+def test_command_tells_what_cannot_wait_from_what_can(
+    house: House, status: Status, is_sound: bool
+) -> None:
+    one = HouseCheck(Check("is_it", "Is it?", "See."), lambda _house: Finding(status, "So it is."))
+    room = replace(ROOM, checks=(one,))
+    answers = check(replace(house, rooms=(room,)))
+    assert [answered.what for answered in answers] == ["So it is."]
+    assert answers.is_sound is is_sound
 
 
 def test_check_that_breaks_does_not_hide_the_others(house: House) -> None:
