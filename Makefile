@@ -45,7 +45,7 @@ soak: setup ## Load for MINUTES=30: memory and open files must stay flat
 repl: $(STAMPS)/package ## Python with the house of DATA open, read-only
 	@$(BIN)/pacsteward repl --data $(DATA)
 
-house: $(STAMPS)/package ## Floors, rooms, services, pages, permissions, with file and line
+house: $(STAMPS)/package ## Rooms, services, routes, pages, jobs, permissions, with file and line
 	@$(BIN)/pacsteward house
 
 new: $(STAMPS)/package ## Scaffold: KIND=feature|decision|change NAME=…

@@ -99,7 +99,7 @@ class Piece:
 
 
 def show_house() -> list[Piece]:
-    """Print every service, route, page, operation, job and command, with file and line."""
+    """Print every service, route, page, operation, job, listener and command, with its place."""
     pieces = []
     for room in find_all_rooms():
         for service in room.dimse:
