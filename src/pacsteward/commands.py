@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from pacsteward.app import Place, find_all_rooms, opened_house
 from pacsteward.archive import Conflict, Selection, SetAside, VerifyReport
-from pacsteward.base.errors import Invalid, PacstewardError
+from pacsteward.base.errors import Invalid, NotFound, PacstewardError
 from pacsteward.base.settings import Explained
 from pacsteward.feature import Command, House
 from pacsteward.output import complain
@@ -180,7 +180,8 @@ def reject(house: House, *study_instance_uids: str, code: str = "113001^DCM") ->
         Why, of PS3.16 CID 7011: 113001^DCM quality, 113037^DCM patient safety, 113038^DCM wrong
         worklist entry, 113039^DCM retention period over.
     """
-    count = house.archive.reject(_these(study_instance_uids), code=code, actor=at_command_line())
+    studies = _these(house, study_instance_uids)
+    count = house.archive.reject(studies, code=code, actor=at_command_line())
     return f"{count} instances are hidden."
 
 
@@ -192,7 +193,7 @@ def restore(house: House, *study_instance_uids: str) -> str:
     study_instance_uids
         Study Instance UID of each; several after each other.
     """
-    count = house.archive.restore(_these(study_instance_uids), actor=at_command_line())
+    count = house.archive.restore(_these(house, study_instance_uids), actor=at_command_line())
     return f"{count} instances are shown again."
 
 
@@ -206,17 +207,27 @@ def delete(house: House, *study_instance_uids: str, dry_run: bool = False) -> st
     dry_run
         Only count what would be removed.
     """
-    selection = _these(study_instance_uids)
+    selection = _these(house, study_instance_uids)
     if dry_run:
         count = len(house.archive.instances(selection, with_rejected=True))
         return f"{count} instances would be removed."
     return f"{house.archive.delete(selection, actor=at_command_line())} instances were removed."
 
 
-def _these(study_instance_uids: tuple[str, ...]) -> Selection:
+def _these(house: House, study_instance_uids: tuple[str, ...]) -> Selection:
+    """Return the studies that were named, if all of them are here: one may be mistyped."""
     if not study_instance_uids:
         raise Invalid("No study was named.", remedy="Give one Study Instance UID or several.")
-    return Selection(study_instance_uids=study_instance_uids)
+    selection = Selection(study_instance_uids=study_instance_uids)
+    found = house.archive.instances(selection, with_rejected=True)
+    here = {instance.study_instance_uid for instance in found}
+    if missing := [uid for uid in study_instance_uids if uid not in here]:
+        raise NotFound(
+            "Nothing was changed.",
+            why=f"Not in the archive: {', '.join(missing)}.",
+            remedy="Copy the Study Instance UID from the study's page, or leave it out.",
+        )
+    return selection
 
 
 def show_space(house: House) -> Any:

@@ -164,3 +164,18 @@ def test_check_of_an_archive_that_nobody_keeps_ends_with_9(
         main(["monitoring", "check", "--data", str(tmp_path / "data"), "--json"])
     findings = {one["name"]: one["status"] for one in json.loads(capsys.readouterr().out)}
     assert findings["is_archive_open"] == "critical"
+
+
+@pytest.mark.parametrize("verb", [["reject"], ["restore"], ["delete"], ["delete", "--dry-run"]])
+def test_study_that_is_not_here_is_neither_hidden_nor_shown_nor_removed(
+    verb: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It was mistyped; "0 instances" would be taken for done."""
+    monkeypatch.chdir(tmp_path)
+    first_steps(Place.found(tmp_path / "data"))
+    with pytest.raises(SystemExit, match="4"):
+        main(["archive", *verb, "1.2.3", "1.2.4", "--data", str(tmp_path / "data")])
+    assert "Not in the archive: 1.2.3, 1.2.4." in capsys.readouterr().err
