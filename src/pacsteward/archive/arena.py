@@ -254,9 +254,12 @@ class Shelf:
         self._before = self._block = None
 
     def _begin_block(self) -> None:
-        if self._before is not None:
-            self._before.let_go()
-        self._before, self._block = self._block, self.arena.take()
+        if self._block is not None:
+            # Only now: as long as there is no other block, what was received last is in this one.
+            if self._before is not None:
+                self._before.let_go()
+            self._before = self._block
+        self._block = self.arena.take()
         if self._block is not None:
             self._block.hold()
         self._filled = 0

@@ -29,10 +29,13 @@ class LentMemory:
             return memoryview(bytearray(size))
         tried: list[bytearray] = []
         try:
-            while self._buffers:
+            while True:
                 # The one that came back last is still in the processor's cache. Nobody else can
                 # get it meanwhile: it is out of the list until it has been lent.
-                buffer = self._buffers.pop()
+                try:
+                    buffer = self._buffers.pop()
+                except IndexError:
+                    break
                 tried.append(buffer)
                 if _is_free(buffer):
                     if len(buffer) < size:

@@ -97,6 +97,26 @@ def test_what_was_received_before_stays_until_the_next_is_there() -> None:
     assert [arena.take() is not None for _ in range(3)] == [True, True, False]
 
 
+def test_what_was_received_last_stays_however_often_there_is_no_other_block() -> None:
+    arena = Arena(2 * BLOCK_BYTES)
+    arena.close_descriptor()
+    shelf, other = Shelf(arena), Shelf(arena)
+    room = shelf.room()
+    assert room is not None
+    room[:] = b"a" * BLOCK_BYTES
+    shelf.received(BLOCK_BYTES)
+    assert other.room() is not None
+    for _ in range(3):
+        assert shelf.room() is None
+    other.close()
+    again = shelf.room()
+    assert again is not None
+    again[:] = b"b" * BLOCK_BYTES
+    assert bytes(room) == b"a" * BLOCK_BYTES
+    shelf.close()
+    assert [arena.take() is not None for _ in range(3)] == [True, True, False]
+
+
 def test_parts_of_a_parcel_that_do_not_touch_are_two() -> None:
     arena = Arena(BLOCK_BYTES)
     arena.close_descriptor()

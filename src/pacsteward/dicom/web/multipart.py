@@ -127,7 +127,7 @@ class Reader:
         self._delimiter = b"\r\n--" + boundary.encode("ascii")
         self._max_parts = max_parts
         self._parts = 0
-        self._held: bytes | memoryview = b""
+        self._held = b""
         """What came last and cannot be told yet: the beginning of a delimiter, or of a head."""
         self._state = _PREAMBLE
         self._has_begun = False
@@ -286,7 +286,8 @@ class Reader:
         found = found_in(data, delimiter, place)
         if found < 0:
             found = _begun(data, place, delimiter)
-            self._held = data[found:]
+            # A copy of a few bytes: `data` is memory that is received into again.
+            self._held = bytes(data[found:])
             end = len(data)
         else:
             self._state = _BOUNDARY

@@ -12,7 +12,7 @@ PS3.18 10.5 (Store transaction); RFC 2387 (multipart/related).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -181,7 +181,9 @@ class Intake:
                 await self._store_in_memory(self._courier, group)
             others = [one for one in group if one.verdict is None]
             if others:
-                await asyncio.gather(*(self._store_in_thread(one) for one in others))
+                # To the end of all: a thread must not read on what was given back meanwhile.
+                ends = [self._store_in_thread(one) for one in others]
+                raise_first(await asyncio.gather(*ends, return_exceptions=True))
         finally:
             for one in group:
                 one.payload.close()
@@ -217,6 +219,13 @@ class Intake:
             payload.value(),
             study_instance_uid=self._study,
         )
+
+
+def raise_first(ends: Iterable[object]) -> None:
+    """Raise the first of the exceptions among what things came to."""
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
 
 
 def _check_part(part: PartBegin) -> None:

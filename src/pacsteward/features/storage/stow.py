@@ -11,6 +11,7 @@ Warning and Failure Reasons); PS3.4 B.2.3.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -34,6 +35,8 @@ from pacsteward.dicom.part10 import FileMeta, split_part10
 from pacsteward.dicom.status import WARNING_DATA_SET_DOES_NOT_MATCH, store_status
 from pacsteward.features.storage.settings import StorageSettings
 from pacsteward.features.storage.sop_classes import is_accepted
+
+_log: Final = logging.getLogger(__name__)
 
 RETRIEVE_URL: Final = "00081190"
 FAILED_SOP_SEQUENCE: Final = "00081198"
@@ -141,6 +144,10 @@ async def _letter(
         return None
     except PacstewardError as error:
         return _failed(error, meta.media_storage_sop_class_uid, meta.media_storage_sop_instance_uid)
+    except Exception:  # noqa: BLE001
+        # Of one instance; the others are stored, and of this one the thread says what it is.
+        _log.exception("An instance could not be examined in shared memory.")
+        return None
     is_of_study = letter.stored.study_instance_uid == study_instance_uid or not study_instance_uid
     return letter if is_of_study else None
 
