@@ -369,7 +369,8 @@ def _unavailable(instance: Instance) -> bytes:
 def tidy(folder: Path, size_bytes: int) -> int:
     """Remove the least recently used files of a folder until the others fit; return how many.
 
-    The newest one stays, however large it is: somebody waits for it.
+    The newest one stays, however large it is, since somebody waits for it; unless there is to be
+    no room at all.
     """
     files = []
     with os.scandir(folder) as entries:
@@ -380,7 +381,7 @@ def tidy(folder: Path, size_bytes: int) -> int:
     files.sort()
     surplus = sum(size for _, size, _ in files) - size_bytes
     removed = 0
-    for _, size, path in files[:-1]:
+    for _, size, path in files[:-1] if size_bytes else files:
         if surplus <= 0:
             break
         with suppress(FileNotFoundError):

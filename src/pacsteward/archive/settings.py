@@ -127,8 +127,9 @@ class ArchiveSettings(Section):
         2 * GIB,
         ge=0,
         description=(
-            "Room for prepared metadata in the folder `cache`; the least recently used goes "
-            "first. The folder may be deleted at any time. In bytes."
+            "Room for prepared metadata in the folder `cache`, a 256th of it in each of its "
+            "folders; the least recently used goes first, and the newest of each stays. The "
+            "folder may be deleted at any time. In bytes; 0 keeps none for long."
         ),
     )
 

@@ -236,9 +236,18 @@ def test_the_cache_keeps_to_its_room(tmp_path: Path) -> None:
         os.utime(path, (n, n))
     assert tidy(tmp_path, 450) == 6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["6.gz", "7.gz", "8.gz", "9.gz"]
-    assert tidy(tmp_path, 0) == 3
-    # Somebody waits for the newest.
-    assert [path.name for path in tmp_path.iterdir()] == ["9.gz"]
+    assert tidy(tmp_path, 0) == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_newest_is_kept_although_it_is_too_large(tmp_path: Path) -> None:
+    for n in range(3):
+        path = tmp_path / f"{n}.gz"
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (n, n))
+    assert tidy(tmp_path, 1) == 2
+    # Somebody waits for it.
+    assert [path.name for path in tmp_path.iterdir()] == ["2.gz"]
 
 
 def test_what_is_kept_is_tidied_where_it_is_kept(

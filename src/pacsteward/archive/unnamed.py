@@ -39,7 +39,8 @@ def unnamed_files(data_folder: Path, database: Database) -> list[str]:
     unnamed = [name for page in chunks(containers) for name in _not_in_index(database, page)]
     expected = _not_indexed_yet(data_folder, database) if unnamed else set()
     found = []
-    for container in unnamed:
+    # Once more: the index may have come to some of them between the two questions.
+    for container in [name for page in chunks(unnamed) for name in _not_in_index(database, page)]:
         path = object_path(data_folder, container)
         with suppress(FileNotFoundError):
             if container not in expected and path.stat().st_mtime < quiet_since:
