@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeGuard
 
 from pacsteward.base.errors import Unsupported
 from pacsteward.base.ids import Uid
@@ -51,7 +51,7 @@ class Exchange:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def get(self, timeout_s: float) -> Response | AssociationAborted:
+    async def get(self, patience: Patience) -> Response | AssociationAborted:
         """Wait for the next one.
 
         Raises
@@ -61,15 +61,55 @@ class Exchange:
         """
         # For each object that is sent: a queue and `asyncio.timeout` take five times as long.
         if not self._arrived:
-            loop = asyncio.get_running_loop()
-            self._waiter = loop.create_future()
-            timer = loop.call_later(timeout_s, _expire, self._waiter)
+            self._waiter = patience.waiter()
             try:
                 await self._waiter
             finally:
-                timer.cancel()
+                patience.done(self._waiter)
                 self._waiter = None
         return self._arrived.popleft()
+
+
+class Patience:
+    """Futures that end after a while, with one timer for all that come after each other.
+
+    Objects follow each other by the thousand, and nearly all are answered within a millisecond: a
+    timer for each would be made in vain. This one looks, when it has run out, who waits since when.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._until: dict[asyncio.Future[None], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def waiter(self) -> asyncio.Future[None]:
+        """Return a future that fails with `TimeoutError` unless it is `done` in time."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._until[waiter] = loop.time() + self._timeout_s
+        if self._timer is None:
+            self._timer = loop.call_later(self._timeout_s, self._look, loop)
+        return waiter
+
+    def done(self, waiter: asyncio.Future[None]) -> None:
+        """Forget a future."""
+        self._until.pop(waiter, None)
+
+    def close(self) -> None:
+        """Let nobody wait any more, once all have been told why."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for waiter, until in self._until.items():
+            if until <= now and not waiter.done():
+                waiter.set_exception(TimeoutError())
+        waiting = [until for until in self._until.values() if until > now]
+        if waiting:
+            self._timer = loop.call_later(min(waiting) - now, self._look, loop)
 
 
 class Outgoing:
@@ -100,6 +140,7 @@ class Outgoing:
         self._peer_max = peer_max
         self._is_requestor = is_requestor
         self._exchanges: dict[int, Exchange] = {}
+        self._patience = Patience(limits.response_s)
         self._message_ids = dimse.message_ids()
         self._sending = asyncio.Lock()
         self._turn = asyncio.Lock()
@@ -188,7 +229,7 @@ class Outgoing:
             The association ended, or `Limits.response_s` passed without a response.
         """
         try:
-            response = await exchange.get(self._limits.response_s)
+            response = await exchange.get(self._patience)
         except TimeoutError:
             self._link.abort(f"cut: no response for {self._limits.response_s:g} s")
             raise self._gone() from None
@@ -217,6 +258,7 @@ class Outgoing:
         for exchange in self._exchanges.values():
             exchange.put(self._gone())
         self._exchanges.clear()
+        self._patience.close()
 
     # Answers -------------------------------------------------------------------------------------
 
@@ -278,10 +320,16 @@ class Outgoing:
     async def _send(self, context_id: int, command: bytes, data_set: DataSet | None) -> None:
         """Send one message; never hold more of it in memory than a batch of PDUs."""
         pieces: list[bytes | memoryview] = [*self._pdus(context_id, command, is_command=True)]
+        if _is_short(data_set) and not self._sending.locked():
+            # A whole message with one write, so nobody's is mixed with it.
+            append_data_set(pieces, context_id, memoryview(data_set), self._peer_max)
+            self._link.send(pieces)
+            if self._link.may_write:
+                return
+            pieces, data_set = [], None
         async with self._sending:
             if data_set is None:
-                self._link.send(pieces)
-                await self._link.drain()
+                await self._write(pieces)
                 return
             try:
                 await self._send_data_set(context_id, pieces, data_set)
@@ -294,7 +342,7 @@ class Outgoing:
         self, context_id: int, pieces: list[bytes | memoryview], data_set: DataSet
     ) -> None:
         """Send `pieces`, which hold the command set, and the data set behind it."""
-        if isinstance(data_set, bytes | memoryview) and len(data_set) <= _BATCH_SIZE_BYTES:
+        if _is_short(data_set):
             append_data_set(pieces, context_id, memoryview(data_set), self._peer_max)
             await self._write(pieces)
             return
@@ -317,7 +365,7 @@ class Outgoing:
         """Send what there is with one write, and return a list for what comes next."""
         if pieces:
             self._link.send(pieces)
-            await self._link.drain()
+        await self._link.drain()
         return []
 
     def _pdus(self, context_id: int, payload: bytes, *, is_command: bool) -> list[bytes]:
@@ -344,9 +392,8 @@ def _is_store_of_one(request: CommandSet) -> bool:
     )
 
 
-def _expire(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
+def _is_short(data_set: DataSet | None) -> TypeGuard[bytes | memoryview]:
+    return isinstance(data_set, bytes | memoryview) and len(data_set) <= _BATCH_SIZE_BYTES
 
 
 def _cut(chunk: bytes | memoryview) -> list[memoryview]:

@@ -10,6 +10,7 @@ from pacsteward.base.ids import Uid
 from pacsteward.dicom.dimse import Admitted, Answer, AssociationClosed, CommandField, Limits, Quirk
 from pacsteward.dicom.dimse import message as dimse
 from pacsteward.dicom.dimse.association import Association
+from pacsteward.dicom.dimse.outgoing import Patience
 from pacsteward.dicom.dimse.pdu import Abort, ContextProposal
 from pacsteward.dicom.dimse.test_support import (
     ALL,
@@ -207,3 +208,24 @@ async def test_sub_operations_do_not_outrun_a_slow_peer():
         assert 0 < produced < 40
         peer.hang_up()
         await until(lambda: home.server.associations() == [])
+
+
+@on_both_loops
+async def test_who_waits_for_an_answer_has_the_whole_time_whenever_others_began_to_wait():
+    """One timer serves all; it must neither end a later one early, nor forget it."""
+    loop = asyncio.get_running_loop()
+    patience, shorter = Patience(0.2), Patience(0.05)
+    answered, first = patience.waiter(), patience.waiter()
+    patience.done(answered)
+    async with asyncio.timeout(5):
+        with pytest.raises(TimeoutError):
+            await shorter.waiter()
+        later, until = patience.waiter(), loop.time() + 0.2
+        with pytest.raises(TimeoutError):
+            await first
+        patience.done(first)
+        assert not later.done()
+        with pytest.raises(TimeoutError):
+            await later
+    assert loop.time() >= until - 0.002
+    assert not answered.done()
