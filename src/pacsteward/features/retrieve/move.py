@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pacsteward.archive import Archive, Instance
 from pacsteward.base.errors import PacstewardError
@@ -97,10 +98,15 @@ def _pairs(instance: Instance, prefers: Sequence[str]) -> Iterator[tuple[str, st
     With several in one context the receiver would choose, and many choose the first or the last
     whatever they can (PS3.8 9.3.3.2 lets them).
     """
-    stored = instance.transfer_syntax_uid
-    for syntax in dict.fromkeys((*prefers, stored, *PROPOSED)):
-        if can_transcode(stored, syntax):
-            yield instance.sop_class_uid, syntax
+    for syntax in _syntaxes(instance.transfer_syntax_uid, tuple(prefers)):
+        yield instance.sop_class_uid, syntax
+
+
+# The objects of a study are stored in one or two.
+@lru_cache(maxsize=128)
+def _syntaxes(stored: str, prefers: tuple[str, ...]) -> tuple[str, ...]:
+    wanted = dict.fromkeys((*prefers, stored, *PROPOSED))
+    return tuple(syntax for syntax in wanted if can_transcode(stored, syntax))
 
 
 async def _work(errand: Errand, loads: deque[list[Instance]], tally: Tally) -> None:

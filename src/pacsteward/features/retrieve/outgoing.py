@@ -61,6 +61,19 @@ class Source:
     contexts: Sequence[PresentationContext]
     prefers: Sequence[str] = ()
     is_cancelled: Callable[[], bool] = field(default=lambda: False)
+    _chosen: dict[tuple[str, str], PresentationContext] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """For objects of a class, stored in a syntax: it is the same for hundreds."""
+
+    def context_for(self, instance: Instance) -> PresentationContext:
+        """Do what `choose_context` does."""
+        kind = instance.sop_class_uid, instance.transfer_syntax_uid
+        chosen = self._chosen.get(kind)
+        if chosen is None:
+            chosen = choose_context(instance, self.contexts, self.prefers)
+            self._chosen[kind] = chosen
+        return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +152,7 @@ def _at_once(source: Source, instances: Sequence[Instance]) -> list[Outgoing] | 
     if instances[0].size_bytes > source.settings.whole_bytes:
         return None
     try:
-        contexts = [choose_context(one, source.contexts, source.prefers) for one in instances]
+        contexts = [source.context_for(one) for one in instances]
         for one, context in zip(instances, contexts, strict=True):
             if context.transfer_syntax != one.transfer_syntax_uid:
                 return None
@@ -181,7 +194,7 @@ def load(source: Source, instance: Instance) -> Outgoing:
     PacstewardError
         It cannot be read, or not be decoded.
     """
-    context = choose_context(instance, source.contexts, source.prefers)
+    context = source.context_for(instance)
     with source.archive.open(instance) as stored:
         if context.transfer_syntax != instance.transfer_syntax_uid:
             data = _transcoded(source, stored, context.transfer_syntax)

@@ -105,6 +105,20 @@ def test_c86_a_class_without_a_context_says_so() -> None:
     assert CT in refused.value.why
 
 
+def test_each_class_and_syntax_has_a_context_of_its_own_however_often_it_is_asked_for() -> None:
+    implicit = PresentationContext(9, Uid(MR), Uid(IMPLICIT), as_scu=True, as_scp=True)
+    given = replace(source(Vault()), contexts=[*contexts(EXPLICIT, IMPLICIT), implicit])
+    for _ in range(2):
+        objects = instance(1), instance(2, syntax=IMPLICIT), instance(3, sop_class=MR)
+        assert [given.context_for(one).context_id for one in objects] == [1, 3, 9]
+        with pytest.raises(Unsupported):
+            given.context_for(instance(4, syntax=MPEG))
+    assert replace(given, contexts=contexts(IMPLICIT)).context_for(instance()).context_id == 1
+    only_implicit = replace(given, contexts=[implicit])
+    with pytest.raises(Unsupported):
+        only_implicit.context_for(instance())
+
+
 # --- its bytes -----------------------------------------------------------------------------------
 
 
