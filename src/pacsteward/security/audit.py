@@ -46,7 +46,7 @@ from pacsteward.security.audit_later import Later
 from pacsteward.security.tables import AUDIT_ENTRY, AUDIT_HEAD, AUDIT_OBJECT, AUDIT_SEAL
 
 _CHAIN_LOCK = 0x61756469
-"""PostgreSQL advisory lock: only one transaction at a time may put links to the chain."""
+"""PostgreSQL advisory lock: only one transaction at a time may begin the chain."""
 
 _REMEMBERED_MAX = 50_000
 
@@ -263,10 +263,7 @@ class AuditBook:
             self._recorded.difference_update(keys)
 
     def _append(self, entries: Sequence[AuditEntry], connection: Connection) -> int:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_CHAIN_LOCK})"))
-        # SQLite has one writer at a time by itself.
-        head = connection.execute(select(AUDIT_HEAD)).one_or_none()
+        head = self._end_of_chain(connection)
         sequence, previous = (head.sequence, head.hash) if head else (0, audit_chain.BEGINNING)
         now = self._clock.now()
         rows, objects = [], []
@@ -285,6 +282,18 @@ class AuditBook:
             insert(AUDIT_HEAD).values(end) if head is None else update(AUDIT_HEAD).values(end)
         )
         return sequence
+
+    @staticmethod
+    def _end_of_chain(connection: Connection) -> Row[Any] | None:
+        """Return where the chain ends, which nobody else moves until the transaction ends."""
+        # SQLite has one writer at a time by itself, and leaves the lock out.
+        query = select(AUDIT_HEAD).with_for_update()
+        head = connection.execute(query).one_or_none()
+        if head is None and connection.dialect.name == "postgresql":
+            # There is no row yet to be locked.
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_CHAIN_LOCK})"))
+            head = connection.execute(query).one_or_none()
+        return head
 
     # Reading -----------------------------------------------------------------------------------
 

@@ -15,16 +15,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from pacsteward.base.db.look import Look, Looks
+from pacsteward.base.db.look import Look, Looks, unavailable
 from pacsteward.base.errors import Broken, Forbidden, Unavailable, WouldWait
+from pacsteward.base.late import late
+
+if TYPE_CHECKING:
+    from pacsteward.base.db import wire
+else:
+    wire = late("pacsteward.base.db.wire")
 
 CONNECTIONS_MAX = 32
 """Of one process, at a time."""
@@ -164,7 +170,8 @@ class Database:
                 connection.exec_driver_sql(f"PRAGMA synchronous={level}")
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             elif not durable:
-                connection.execute(text("SET LOCAL synchronous_commit TO off"))
+                # The driver, and with it SQLAlchemy, goes on in a transaction that has begun.
+                wire.begin_unsynced(_driver_of(connection))
             yield connection
             connection.commit()
 
@@ -188,11 +195,9 @@ class Database:
                 remedy="Try again; if it lasts, see what the database is busy with.",
             ) from error
         except OperationalError as error:
-            raise Unavailable(
-                "The database did not answer.",
-                why=f"{type(error.orig).__name__}: {error.orig}".strip()[:300],
-                remedy="Try again; if it lasts, see that the database runs and its disk has space.",
-            ) from error
+            raise unavailable(error.orig or error) from error
+        except self._driver_error as error:
+            raise unavailable(error) from error
         except DBAPIError as error:
             if getattr(error.orig, "sqlite_errorname", "") in _NO_DATABASE:
                 raise Broken(
@@ -207,6 +212,15 @@ class Database:
                     "The connection to the database was lost.", remedy="Try again."
                 ) from error
             raise
+
+    @property
+    def _driver_error(self) -> type[Exception]:
+        error: type[Exception] = self.engine.dialect.loaded_dbapi.OperationalError
+        return error
+
+
+def _driver_of(connection: Connection) -> Any:
+    return connection.connection.driver_connection
 
 
 _NO_DATABASE: Final = frozenset({"SQLITE_NOTADB", "SQLITE_CORRUPT"})
@@ -231,10 +245,17 @@ def open_database(url: str | Path, *, connections_max: int = CONNECTIONS_MAX) ->
         url,
         pool_size=min(_KEPT, connections_max),
         max_overflow=max(0, connections_max - _KEPT),
-        pool_pre_ping=True,
+        # The one that was used last has the statements prepared.
+        pool_use_lifo=True,
         hide_parameters=True,
         connect_args={name: value for name, value in POSTGRES_WIRE.items() if name not in given},
     )
+
+    @event.listens_for(engine, "checkout")
+    def look(connection: Any, _record: Any, _proxy: Any) -> None:
+        if wire.is_lost(connection):
+            raise InvalidatePoolError
+
     return Database(engine)
 
 

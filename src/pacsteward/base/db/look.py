@@ -37,7 +37,7 @@ KEPT_MAX: Final = 8
 PATIENCE_S: Final = 0.02
 """How long an event loop waits for a PostgreSQL server that ought to answer at once."""
 
-_PAUSE_S: Final = 1.0
+_PAUSE_S: Final = 0.25
 """How long no event loop asks it after it kept one waiting."""
 
 _STEPS_BETWEEN_GLANCES: Final = 20_000
@@ -101,7 +101,7 @@ class Looks:
         except (self._error, DBAPIError) as error:
             if look is not None:
                 self._drop(look)
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         except BaseException:
             if look is not None:
                 self._drop(look)
@@ -122,7 +122,7 @@ class Looks:
             except self._error as error:
                 self._drop(look)
                 if _is_answer(error):
-                    raise _unavailable(error) from error
+                    raise unavailable(error) from error
                 # The server may have been restarted since.
             else:
                 self._keep(look)
@@ -134,7 +134,7 @@ class Looks:
         except (self._error, DBAPIError) as error:
             if look is not None:
                 self._drop(look)
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         self._keep(look)
         return found
 
@@ -248,7 +248,8 @@ class Looks:
         return error
 
 
-def _unavailable(error: Exception) -> Unavailable:
+def unavailable(error: BaseException) -> Unavailable:
+    """Say what a driver's error means for whoever asked."""
     return Unavailable(
         "The database did not answer.",
         why=f"{type(error).__name__}: {error}".strip()[:300],

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, insert, select
+from sqlalchemy import Connection, create_engine, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 from tests.support.ports import free_port
@@ -132,3 +132,43 @@ def test_a_moment_without_its_zone_is_refused(database: Database) -> None:
     fast = RowInsert(FACT, ["name", "at", "body"])
     with pytest.raises(ValueError, match="without time zone"), database.write() as writing:
         fast.execute_values(writing, [("B", datetime(2026, 3, 1), "{}")])
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+def test_a_connection_that_the_server_ended_while_it_lay_idle_is_not_used(
+    postgres_database: Database, is_durable: bool
+) -> None:
+    # A glance keeps a connection of its own.
+    postgres_database.glance("SELECT 1")
+    with postgres_database.write(durable=is_durable) as connection:
+        process = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+    ((is_ended,),) = postgres_database.glance(
+        "SELECT pg_terminate_backend(%s::integer, 10000)", (process,)
+    )
+    assert is_ended
+    with postgres_database.write(durable=is_durable) as connection:
+        assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one() != process
+
+
+def test_only_what_may_be_forgotten_does_not_wait_for_the_servers_disk(
+    postgres_database: Database,
+) -> None:
+    source = text("SELECT source FROM pg_settings WHERE name = 'synchronous_commit'")
+    for is_durable in (True, False, True):
+        with postgres_database.write(durable=is_durable) as connection:
+            is_said_so = connection.execute(source).scalar_one() == "session"
+        assert is_said_so is not is_durable
+
+
+def test_an_unsynced_transaction_is_one_as_well(postgres_database: Database) -> None:
+    row = {"name": "A", "at": ManualClock().now(), "body": "{}"}
+    with pytest.raises(ZeroDivisionError), postgres_database.write(durable=False) as connection:
+        _fail_after(connection, row)
+    with postgres_database.write(durable=False) as connection:
+        connection.execute(insert(FACT), row)
+    assert postgres_database.glance("SELECT count(*) FROM fact") == [(1,)]
+
+
+def _fail_after(connection: Connection, row: dict[str, object]) -> None:
+    connection.execute(insert(FACT), row)
+    raise ZeroDivisionError

@@ -32,6 +32,9 @@ PREPARED_MAX: Final = 100
 """Statements that the server keeps for one connection; then all are forgotten and learnt anew."""
 
 _MARKS: Final = re.compile(rb"%[s%]")
+_BEGIN_UNSYNCED: Final = (
+    b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL synchronous_commit TO off"
+)
 _GOOD: Final = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
 
 _Key = tuple[str, tuple[int, ...]]
@@ -154,6 +157,41 @@ class Wire:
         found: list[tuple[Any, ...]] = self._values.load_rows(0, answer.ntuples, tuple)
         self._values.set_pgresult(None)
         return found
+
+
+# --- connections of the pool ----------------------------------------------------------------------
+
+
+def is_lost(connection: psycopg.Connection[Any]) -> bool:
+    """Say whether the server has ended a connection that lay idle.
+
+    A server that ends says so, or closes: either can be read, and then it is asked. Of one that is
+    silent nothing has to be asked, which is a trip saved for every transaction.
+    """
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    if not poll.poll(0):
+        return False
+    try:
+        return connection.pgconn.exec_(b"").status != pq.ExecStatus.EMPTY_QUERY
+    except psycopg.Error:
+        return True
+
+
+def begin_unsynced(connection: psycopg.Connection[Any]) -> None:
+    """Begin a transaction whose commit does not wait for the server's disk, in one trip.
+
+    Raises
+    ------
+    psycopg.Error
+        The server is away.
+    """
+    answer = connection.pgconn.exec_(_BEGIN_UNSYNCED)
+    if answer.status not in _GOOD:
+        raise _error(answer, connection.info.encoding)
+
+
+# --- statements and errors ------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=512)

@@ -342,7 +342,10 @@ def test_dispatcher_comes_back_when_the_database_does(
     other = open_database(postgres_server)
     with other.write() as connection:
         connection.execute(
-            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+            text(
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+                "WHERE datname = :name"
+            ),
             {"name": database.engine.url.database},
         )
     other.close()
