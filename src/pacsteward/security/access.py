@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Forbidden, Invalid
+from pacsteward.base.errors import Forbidden, Invalid, Unavailable
 from pacsteward.base.ids import new_secret
 from pacsteward.security.actor import HOUSE, Actor
 from pacsteward.security.audit import AuditBook
@@ -26,10 +26,12 @@ from pacsteward.security.audit_entry import (
     plain,
 )
 from pacsteward.security.changes import Changes
+from pacsteward.security.noting import noting
 from pacsteward.security.passwords import Passwords
 from pacsteward.security.people import GivenPassword, People, Person
 from pacsteward.security.permissions import ROLES, permissions_of
 from pacsteward.security.sessions import Session, Sessions, form_token_of
+from pacsteward.security.sessions_in_memory import SessionsInMemory, session_places
 from pacsteward.security.settings import SecuritySettings
 from pacsteward.security.sign_in import SignInFailed, SignInGuard
 from pacsteward.security.tables import KNOWN_DEVICE
@@ -89,8 +91,13 @@ class Access:
         self.tokens = Tokens(database, clock, audit, self.changes)
         self.sessions = Sessions(database, clock, self.changes, settings)
         self.guard = SignInGuard(database, clock)
+        self._in_memory = SessionsInMemory(session_places(1), 0, clock.monotonic)
         self._lock = threading.Lock()
         self._memory: dict[tuple[str, str], _Remembered] = {}
+
+    def share_memory(self, places: memoryview, process: int) -> None:
+        """Share the sessions that cannot be written with other processes; see `session_places`."""
+        self._in_memory = SessionsInMemory(places, process, self._clock.monotonic)
 
     # Short cuts to what is used most -------------------------------------------------------------
 
@@ -145,13 +152,20 @@ class Access:
             self._audit.record_refusal(tried, what, event_type=AuditEventType.LOGIN)
             raise SignInFailed(failures)
         device = device if device_hash else new_secret(24)
-        with self._database.write() as connection:
-            cookie = self.sessions.begin(connection, person.name, address)
-            self._note_device(connection, person.name, hash_of(device))
-            actor = Actor("person", person.name, _permissions_of(person.roles), address)
-            what = f"{person.name} signed in."
-            self._audit.record(_authentication(actor, AuditEventType.LOGIN, what), connection)
-        self.guard.note_success(name, address, device_hash)
+        actor = Actor("person", person.name, _permissions_of(person.roles), address)
+        entry = _authentication(actor, AuditEventType.LOGIN, f"{person.name} signed in.")
+        try:
+            with self._database.write() as connection:
+                cookie = self.sessions.begin(connection, person.name, address)
+                self._note_device(connection, person.name, hash_of(device))
+                self._audit.record(entry, connection)
+        except Unavailable:
+            # The disk is full: who could make room must get in.
+            cookie = new_secret(32)
+            self._in_memory.begin(cookie, person.name, self.people.mark_of_password(person.name))
+            self._audit.record_or_keep(entry)
+        with noting("That a sign-in succeeded"):
+            self.guard.note_success(name, address, device_hash)
         return Session(
             cookie=cookie,
             form_token=form_token_of(cookie),
@@ -166,11 +180,11 @@ class Access:
 
     def sign_out(self, cookie: str, address: str = "") -> None:
         """End a session."""
-        name = self.sessions.end(hash_of(cookie))
+        name = self._in_memory.end(cookie) or self.sessions.end(hash_of(cookie))
         if name is not None:
             actor = Actor("person", name, frozenset(), address)
             entry = _authentication(actor, AuditEventType.LOGOUT, f"{name} signed out.")
-            self._audit.record(entry)
+            self._audit.record_or_keep(entry)
 
     def change_own_password(
         self, actor: Actor, present: str, password: str, again: str, *, keep_session: str = ""
@@ -302,8 +316,10 @@ class Access:
         if known is not None:
             return known
         state = self.sessions.state(hash_of(cookie))
-        person = self.people.get(state.person_name) if state else None
-        if state is None or person is None or person.is_disabled:
+        if state is None:
+            return self._visit_in_memory(cookie, address)
+        person = self.people.get(state.person_name)
+        if person is None or person.is_disabled:
             return None
         left_s = (state.ends_at - self.sessions.now()).total_seconds()
         good_for_s = min(self.sessions.noted_every_s, left_s)
@@ -313,6 +329,18 @@ class Access:
             has_given_password=person.has_given_password,
         )
         return self._remember(cookie, address, visit, number, good_for_s)
+
+    def _visit_in_memory(self, cookie: str, address: str) -> Visit | None:
+        """Let in whoever shows a session that could not be written."""
+        session = self._in_memory.find(cookie)
+        person = self.people.get(session.person_name) if session else None
+        if session is None or person is None or person.is_disabled:
+            return None
+        if self.people.mark_of_password(person.name) != session.password:
+            return None
+        # Not remembered: that somebody signs out could not be told the other processes.
+        actor = Actor("person", person.name, _permissions_of(person.roles), address, person.roles)
+        return Visit(actor, has_given_password=person.has_given_password)
 
     def _remember(
         self, secret: str, address: str, visit: Visit, number: int, good_for_s: float

@@ -42,7 +42,7 @@ from pacsteward.security.audit_entry import (
     RecordedEntry,
     plain,
 )
-from pacsteward.security.audit_later import Later
+from pacsteward.security.audit_later import REFUSALS_MAX, WAITING_MAX, Later
 from pacsteward.security.tables import AUDIT_ENTRY, AUDIT_HEAD, AUDIT_OBJECT, AUDIT_SEAL
 
 _CHAIN_LOCK = 0x61756469
@@ -198,15 +198,36 @@ class AuditBook:
             participants=participants,
         )
         try:
-            with self._database.write(durable=False) as connection:
-                self._append([entry], connection)
-        except Unavailable:
-            when = self._clock.now().isoformat(timespec="seconds")
-            said = f"{entry.what} That was at {when}, when the book could not be written."
-            self._later.put(replace(entry, what=said))
+            self.record_or_keep(entry)
         except BaseException:
             self._forget(fresh)
             raise
+
+    def record_or_keep(self, entry: AuditEntry, *, waiting_max: int = WAITING_MAX) -> None:
+        """Put `entry` into the book; while that cannot be written, it waits in memory for it.
+
+        For what must go on while the disk is full. The entry survives the end of this process at
+        once, and a loss of power a moment later; one that waits survives neither.
+
+        Parameters
+        ----------
+        waiting_max
+            With more than so many that wait, it does not.
+
+        Raises
+        ------
+        Unavailable
+            Too many wait.
+        """
+        try:
+            with self._database.write(durable=False) as connection:
+                self._append([entry], connection)
+        except Unavailable:
+            if self._later.waiting > waiting_max:
+                raise
+            when = self._clock.now().isoformat(timespec="seconds")
+            said = f"{entry.what} That was at {when}, when the book could not be written."
+            self._later.put(replace(entry, what=said))
 
     def has_recorded_access(
         self,
@@ -241,8 +262,7 @@ class AuditBook:
             what=what,
         )
         try:
-            with self._database.write(durable=False) as connection:
-                self._append([entry], connection)
+            self.record_or_keep(entry, waiting_max=REFUSALS_MAX)
         except BaseException:
             self._forget(fresh)
             raise

@@ -16,6 +16,8 @@ DELAY_S = 0.1
 BATCH_MAX = 500
 WAITING_MAX = 10_000
 """When the database does not keep up, whoever records waits for it from here on."""
+REFUSALS_MAX = 1_000
+"""With more than this, refusals do not wait: strangers must not take the room of those inside."""
 
 _log = log.named(__name__)
 
@@ -49,6 +51,11 @@ class Later:
                 self._state.notify()
         if is_crowded:
             self.flush()
+
+    @property
+    def waiting(self) -> int:
+        """How many entries wait."""
+        return len(self._waiting)
 
     def flush(self) -> None:
         """Record all that waits, and what another thread is just recording."""

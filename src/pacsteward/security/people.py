@@ -30,8 +30,10 @@ from pacsteward.security.audit_entry import (
     plain,
 )
 from pacsteward.security.changes import Changes
+from pacsteward.security.noting import noting
 from pacsteward.security.passwords import Passwords
 from pacsteward.security.permissions import permissions_of
+from pacsteward.security.sessions_in_memory import mark
 from pacsteward.security.tables import KNOWN_DEVICE, PERSON, SESSION
 
 FIRST_ADMINISTRATOR = "admin"
@@ -268,13 +270,19 @@ class People:
             return None
         if self._passwords.is_outdated(kept):
             renewed = self._passwords.hash(password)
-            with self._database.write() as connection:
+            with noting("A password's new hash"), self._database.write() as connection:
                 connection.execute(
                     update(PERSON)
                     .where(PERSON.c.name == name, PERSON.c.password_hash == kept)
                     .values(password_hash=renewed)
                 )
         return _person(row)
+
+    def mark_of_password(self, name: str) -> bytes:
+        """Return what is another one when the person's password is; b"" of nobody."""
+        with self._database.read() as connection:
+            row = _row(connection, name)
+        return mark(row.password_hash) if row else b""
 
     def _insert(
         self,

@@ -115,7 +115,8 @@ class Sessions:
         ends_at = row.began_at + self._length
         is_of_the_future = row.last_used_at > now + AHEAD_MAX
         if is_of_the_future or now >= min(ends_at, row.last_used_at + self._idle):
-            self.end(session_hash)
+            with noting("The end of a session"):
+                self.end(session_hash)
             return None
         if now - row.last_used_at >= timedelta(seconds=self.noted_every_s):
             self._note_use(session_hash, now)

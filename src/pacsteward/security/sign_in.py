@@ -17,14 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Exhausted, Forbidden
+from pacsteward.base.errors import Exhausted, Forbidden, Unavailable
 from pacsteward.base.shared import shared_numbers
 from pacsteward.security.tables import FAILED_SIGN_IN
 
@@ -38,6 +38,7 @@ TOO_MANY = 10
 
 WAITING_MAX = 32
 WAITING_FOR_ONE_ADDRESS_MAX = 4
+UNWRITTEN_MAX = 10_000
 WAITING_S_MAX = 60.0
 """Nobody waits so long: the longest wait, and those of all others whose passwords are looked at
 before. Who seems to is in a process that was stopped, or has died and was not started again yet."""
@@ -174,6 +175,9 @@ class SignInGuard:
         self._database = database
         self._clock = clock
         self._waiting = WaitingQueue(waiting_places(1))
+        self._unwritten: dict[str, tuple[int, datetime]] = {}
+        """Failures that the database did not take, by subject, and the last one's time."""
+        self._lock = threading.Lock()
 
     def wait_together(self, queue: WaitingQueue) -> None:
         """Have those who wait here wait in a queue with those of other processes."""
@@ -209,6 +213,14 @@ class SignInGuard:
         """Count a wrong password; return how many there were lately."""
         now = self._clock.now()
         subjects = _subjects(name, address, device_hash)
+        try:
+            self._count(subjects, now)
+        except Unavailable:
+            # The disk is full; that must not be a good time to guess.
+            self._count_in_memory(subjects, now)
+        return self._failures(subjects)
+
+    def _count(self, subjects: list[str], now: datetime) -> None:
         with self._database.write(durable=False) as connection:
             old = FAILED_SIGN_IN.c.last_at < now - FORGOTTEN_AFTER
             connection.execute(delete(FAILED_SIGN_IN).where(old))
@@ -224,11 +236,25 @@ class SignInGuard:
                 except IntegrityError:
                     # Another process counted the first one in this very moment.
                     connection.execute(update(FAILED_SIGN_IN).where(mine).values(more))
-        return self._failures(subjects)
+
+    def _count_in_memory(self, subjects: list[str], now: datetime) -> None:
+        with self._lock:
+            if len(self._unwritten) >= UNWRITTEN_MAX:
+                since = now - FORGOTTEN_AFTER
+                kept = {one: seen for one, seen in self._unwritten.items() if seen[1] >= since}
+                self._unwritten = kept
+                if len(kept) >= UNWRITTEN_MAX:
+                    raise TooManyTries
+            for subject in subjects:
+                failures, _ = self._unwritten.get(subject, (0, now))
+                self._unwritten[subject] = failures + 1, now
 
     def note_success(self, name: str, address: str, device_hash: str = "") -> None:
         """Forget the person's own slips; what is counted for the address stays."""
         slips = [_pair(name, address), *([f"device {device_hash}"] if device_hash else [])]
+        with self._lock:
+            for slip in slips:
+                self._unwritten.pop(slip, None)
         with self._database.write(durable=False) as connection:
             connection.execute(delete(FAILED_SIGN_IN).where(FAILED_SIGN_IN.c.subject.in_(slips)))
 
@@ -240,7 +266,13 @@ class SignInGuard:
                     FAILED_SIGN_IN.c.subject.in_(subjects), FAILED_SIGN_IN.c.last_at >= since
                 )
             ).scalars()
-            return max(counts, default=0)
+            written = max(counts, default=0)
+        return max([written, *self._unwritten_failures(subjects, since)])
+
+    def _unwritten_failures(self, subjects: list[str], since: datetime) -> list[int]:
+        with self._lock:
+            seen = [self._unwritten[one] for one in subjects if one in self._unwritten]
+        return [failures for failures, last_at in seen if last_at >= since]
 
 
 def _subjects(name: str, address: str, device_hash: str) -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -21,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from pacsteward.base.errors import Exhausted, Forbidden
+from pacsteward.base.errors import Exhausted, Forbidden, Unavailable
 from pacsteward.security import Access, Session, SignInFailed, TooManyTries
 from pacsteward.web import problem
 from pacsteward.web.authentication import DEVICE_COOKIE, SESSION_COOKIE
@@ -81,7 +82,9 @@ class Entrance:
                 )
         except (SignInFailed, TooManyTries) as error:
             return _form(request, wanted, name=name, error=error)
-        await self._end_present(request, address)
+        # While nothing can be written the session before stays; it ends when it is not used.
+        with suppress(Unavailable):
+            await self._end_present(request, address)
         response = RedirectResponse(wanted, 303)
         _remember(request, response, session)
         return response
