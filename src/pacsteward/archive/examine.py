@@ -26,6 +26,7 @@ from pacsteward.dicom.part10 import FileMeta, encode_file_meta
 from pacsteward.dicom.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    are_valid_uids,
     is_valid_uid,
     transfer_syntax,
 )
@@ -120,6 +121,8 @@ def check_identity(header: Header, meta: FileMeta) -> None:
     Invalid
         It is so.
     """
+    if _is_as_announced(header, meta):
+        return
     for value, name in (
         (header.sop_instance_uid, "SOP Instance UID (0008,0018)"),
         (header.sop_class_uid, "SOP Class UID (0008,0016)"),
@@ -144,6 +147,18 @@ def check_identity(header: Header, meta: FileMeta) -> None:
                 why=f"It was announced with {name} {said}, and its data set has {found}.",
                 remedy="Correct the sender, and send it again.",
             )
+
+
+def _is_as_announced(header: Header, meta: FileMeta) -> bool:
+    """Say whether all is well, as it nearly always is, with one look at all UIDs."""
+    uids = (
+        header.sop_instance_uid,
+        header.sop_class_uid,
+        header.study_instance_uid,
+        header.series_instance_uid,
+    )
+    said = (meta.media_storage_sop_instance_uid, meta.media_storage_sop_class_uid)
+    return said == uids[:2] and are_valid_uids(uids)
 
 
 def not_stored(meta: FileMeta) -> str:

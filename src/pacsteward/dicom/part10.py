@@ -11,6 +11,7 @@ PS3.10 7.1, table 7.1-1; PS3.5 7.1.2 (group 2 is always Explicit VR Little Endia
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -50,6 +51,10 @@ def split_part10(data: bytes | memoryview) -> tuple[FileMeta, int]:
         When it is no DICOM file, or its meta information is damaged or names no transfer syntax.
     """
     view = memoryview(data)
+    return _split_usual(view) or _split(view)
+
+
+def _split(view: memoryview) -> tuple[FileMeta, int]:
     offset = _begin_of_meta(view)
     values: dict[int, str] = {}
     while bytes(view[offset : offset + 2]) == b"\2\0":
@@ -62,6 +67,54 @@ def split_part10(data: bytes | memoryview) -> tuple[FileMeta, int]:
     # (PS3.5 10.1), and the header reader finds out when it is wrong.
     values.setdefault(_TRANSFER_SYNTAX_UID, IMPLICIT_VR_LITTLE_ENDIAN)
     return FileMeta(*(values.get(element, "") for element in _FIELDS)), offset
+
+
+def _split_usual(view: memoryview) -> tuple[FileMeta, int] | None:
+    """Do the same for a file whose elements but for the instance's UID were met before.
+
+    So are those of a series. None for every file about which anything is unusual.
+    """
+    head = bytes(view[:_USUAL_BYTES])
+    if head[128:140] != b"DICM\2\0\0\0UL\4\0":
+        return None
+    end = 144 + int.from_bytes(head[140:144], "little")
+    at = head.find(b"\2\0\3\0UI", 144, end)
+    start = at + 8
+    stop = start + int.from_bytes(head[at + 6 : start], "little")
+    # What follows the group must be here, to see that it has no more elements than it says.
+    if at < 0 or not stop <= end <= len(head) - 2 or head[end : end + 2] == b"\2\0":
+        return None
+    around = _around_instance(head[132:at], head[stop:end])
+    if around is None:
+        return None
+    return around(head[start:stop].decode("latin-1").strip(" \0")), end
+
+
+@lru_cache(maxsize=256)
+def _around_instance(before: bytes, after: bytes) -> Callable[[str], FileMeta] | None:
+    """Return what makes the file meta information of an instance; None where this is no part of it.
+
+    Parameters
+    ----------
+    before, after
+        All elements that stand before its UID, and all that follow.
+    """
+    values: dict[int, str] = {}
+    try:
+        for part in (before, after):
+            view, offset = memoryview(part), 0
+            while offset < len(part):
+                is_meta = part[offset : offset + 2] == b"\2\0"
+                element, value, offset = _read_element(view, offset)
+                if not is_meta or element == _INSTANCE_UID:
+                    return None
+                if element in _FIELDS:
+                    values[element] = bytes(value).decode("latin-1").strip(" \0")
+    except Invalid:
+        return None
+    values.setdefault(_TRANSFER_SYNTAX_UID, IMPLICIT_VR_LITTLE_ENDIAN)
+    sop_class_uid, _, *rest = (values.get(element, "") for element in _FIELDS)
+    return lambda sop_instance_uid: FileMeta(sop_class_uid, sop_instance_uid, *rest)
 
 
 def encode_part10_head(meta: FileMeta) -> bytes:
@@ -99,7 +152,10 @@ def _frame(
 
 
 _PREAMBLE: Final = bytes(128) + b"DICM"
+_INSTANCE_UID: Final = 0x0003
 _TRANSFER_SYNTAX_UID: Final = 0x0010
+_USUAL_BYTES: Final = 1024
+"""Preamble and file meta information seldom take more."""
 _FIELDS: Final = {
     0x0002: (b"UI", b"\0"),
     0x0003: (b"UI", b"\0"),

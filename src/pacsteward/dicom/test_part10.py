@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
+from typing import Any
 
 import pydicom
 import pytest
@@ -15,6 +17,7 @@ from pacsteward.dicom.part10 import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     FileMeta,
+    _split,
     encode_part10_head,
     split_part10,
 )
@@ -31,6 +34,53 @@ def test_a_head_is_read_back_as_it_was_written() -> None:
     head = encode_part10_head(META)
     assert split_part10(head + b"data") == (META, len(head))
     assert split_part10(memoryview(head)) == (META, len(head))
+
+
+def _meta_element(element: int, value: bytes, vr: bytes = b"UI") -> bytes:
+    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value
+
+
+_USUAL = b"".join(
+    (
+        b"\2\0\1\0OB\0\0\2\0\0\0\0\1",
+        _meta_element(2, b"1.2.840.10008.5.1.4.1.1.2\0"),
+        _meta_element(3, b"1.2.3.4\0"),
+        _meta_element(0x10, b"1.2.840.10008.1.2.1\0"),
+        _meta_element(0x13, b"VERSION ", b"SH"),
+    )
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, len(_USUAL) - 1),
+            st.sampled_from([b"", b"\2\0\3\0UI\2\x009\0", b"\0", b"\2", b"\x08\0", b"\xff"]),
+            st.integers(0, 3),
+        ),
+        max_size=3,
+    ),
+    st.integers(-30, 30),
+    st.sampled_from([b"", b"\x08", b"\x08\0\5\0CS", b"\2\0\x16\0AE\2\0XY\x08\0", bytes(2000)]),
+)
+def test_a_file_that_looks_usual_is_read_as_every_other(
+    damages: list[tuple[int, bytes, int]], wrong_by: int, data: bytes
+) -> None:
+    """Its elements are not walked one by one; that must make no difference."""
+    elements = _USUAL
+    for place, inserted, removed in damages:
+        elements = elements[:place] + inserted + elements[place + removed :]
+    for length in {len(elements), max(0, len(elements) + wrong_by)}:
+        head = bytes(128) + b"DICM\2\0\0\0UL\4\0" + length.to_bytes(4, "little") + elements
+        for _ in range(2):
+            assert _outcome(split_part10, head + data) == _outcome(_split, head + data)
+
+
+def _outcome(split: Any, data: bytes) -> object:
+    try:
+        return split(memoryview(data))
+    except Invalid as error:
+        return str(error)
 
 
 def test_pydicom_reads_our_head() -> None:

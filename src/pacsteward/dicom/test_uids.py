@@ -12,11 +12,21 @@ from pacsteward.dicom.uids import (
     NON_PATIENT_SOP_CLASSES,
     STORAGE_SOP_CLASSES,
     TRANSFER_SYNTAXES,
+    are_valid_uids,
     check_uid,
     is_storage_sop_class,
     is_valid_uid,
     transfer_syntax,
 )
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [("1.2", "3"), ("1.2", ""), ("", "1"), ("1 2", ""), ("1 2", "3"), ("1", "x"), (" ", "1")],
+)
+def test_several_uids_are_looked_at_as_one_is(texts: tuple[str, str]) -> None:
+    assert are_valid_uids(texts) is all(map(is_valid_uid, texts))
+    assert are_valid_uids(texts[::-1]) is all(map(is_valid_uid, texts))
 
 
 def test_every_storage_class_of_the_standard_is_known() -> None:

@@ -12,7 +12,7 @@ PS3.5 chapter 9 and Annex A; PS3.6 Annex A; PS3.4 B.5 and GG.3; PS3.18 8.7.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -26,6 +26,7 @@ __all__ = [
     "STORAGE_SOP_CLASSES",
     "TRANSFER_SYNTAXES",
     "TransferSyntax",
+    "are_valid_uids",
     "check_uid",
     "is_storage_sop_class",
     "is_valid_uid",
@@ -108,6 +109,7 @@ def is_storage_sop_class(uid: str) -> bool:
 
 
 _UID = re.compile(r"[0-9.]{1,64}")
+_UIDS = re.compile(r"[0-9.]{1,64}(?: [0-9.]{1,64})*")
 
 
 def is_valid_uid(text: str) -> bool:
@@ -119,6 +121,13 @@ def is_valid_uid(text: str) -> bool:
     what does matter is that no other character gets into file names, URLs and queries.
     """
     return _UID.fullmatch(text) is not None
+
+
+def are_valid_uids(texts: Sequence[str]) -> bool:
+    """Whether we accept each of these as a UID."""
+    joined = " ".join(texts)
+    # A text that has a space itself would pass for two.
+    return _UIDS.fullmatch(joined) is not None and joined.count(" ") == len(texts) - 1
 
 
 def check_uid(text: str, what: str) -> Uid:

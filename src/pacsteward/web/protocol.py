@@ -69,6 +69,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._cycles: deque[Any] = deque()
         self._inflow: Inflow | None = None
         self._is_in_own_room = False
+        self._answers = _Answers(self.transport, self.loop)
         self._body_bytes = 0
         self._memory = Memory()
         self._wait_for_head()
@@ -154,6 +155,7 @@ class PatientProtocol(HttpToolsProtocol):
         while self._cycles and self._cycles[0].response_complete:
             self._cycles.popleft()
         if self.cycle is not None:
+            self.cycle.transport = cast(asyncio.Transport, self._answers)
             self._cycles.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
@@ -183,6 +185,12 @@ class PatientProtocol(HttpToolsProtocol):
             self.on_response_complete()
         else:
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request."""
+        # Its answer may go another way, and not before this one.
+        self._answers.flush()
+        super().on_response_complete()
 
     def _is_answered_by(self, short_way: ShortWay) -> bool:
         """Answer at once, if that can be done and the connection is free for it."""
@@ -284,6 +292,43 @@ _ONE_READ_BYTES = 16 * 1024
 # For all connections: what is received is taken at once.
 _HEAD_ROOM = memoryview(bytearray(_ONE_READ_BYTES))
 _BODY_ROOM = memoryview(bytearray(256 * 1024))
+
+
+class _Answers:
+    """Sends the head of an answer together with what follows: one trip through the system.
+
+    Parameters
+    ----------
+    transport
+        On which it is sent.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.writelines((head, data))
+        elif data[:5] == b"HTTP/":
+            self._head = data
+            # Whoever has to wait for what follows lets the client have the head meanwhile.
+            self._loop.call_soon(self.flush)
+        else:
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        """Send what is held back."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
 
 
 class _Receiver(asyncio.BufferedProtocol):

@@ -43,9 +43,9 @@ class Short:
 
 @contextlib.asynccontextmanager
 async def connected(
-    app: Any = hello, short: Short | None = None
+    app: Any = hello, short: Short | None = None, protocol: type[PatientProtocol] = Hasty
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    class Protocol(Hasty):
+    class Protocol(protocol):  # type: ignore[misc, valid-type]
         short_way = short  # type: ignore[assignment]
 
     config = uvicorn.Config(
@@ -280,7 +280,7 @@ def test_client_that_reads_nothing_of_a_short_answer_is_cut() -> None:
 
     async def talk() -> int:
         received = 0
-        async with connected(short=Short(size)) as (reader, writer), asyncio.timeout(5):
+        async with connected(short=Short(size)) as (reader, writer), asyncio.timeout(60):
             writer.write(get("/short"))
             await asyncio.sleep(1.0)
             with contextlib.suppress(ConnectionError):
@@ -314,3 +314,54 @@ def test_what_is_no_plain_get_goes_to_the_application(request_bytes: bytes) -> N
 
     asyncio.run(talk())
     assert asked == ["/short"]
+
+
+def test_the_head_of_an_answer_goes_out_with_its_body() -> None:
+    sent: list[bytes] = []
+
+    class Noting(Hasty):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            told = self._answers._transport
+            self._answers._transport = Told(told, sent)  # type: ignore[assignment]
+
+    class Told:
+        def __init__(self, transport: asyncio.Transport, sent: list[bytes]) -> None:
+            self._transport = transport
+            self._sent = sent
+
+        def write(self, data: bytes) -> None:
+            self._sent.append(data)
+            self._transport.write(data)
+
+        def writelines(self, pieces: tuple[bytes, ...]) -> None:
+            self.write(b"".join(pieces))
+
+    async def talk() -> None:
+        async with connected(protocol=Noting) as (reader, writer), asyncio.timeout(20):
+            for _ in range(2):
+                writer.write(get("/"))
+                await reader.readuntil(b"hi")
+
+    asyncio.run(talk())
+    assert [(one[:15], one[-2:]) for one in sent] == [(b"HTTP/1.1 200 OK", b"hi")] * 2
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_head_of_an_answer_does_not_wait_for_a_body_that_comes_later(method: str) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"hi"})
+
+    async def talk() -> bytes:
+        async with connected(slow) as (reader, writer), asyncio.timeout(20):
+            writer.write(get("/").replace(b"GET", method.encode()))
+            head = await reader.readuntil(b"\r\n\r\n")
+            go_on.set()
+            return head if method == "HEAD" else head + await reader.readexactly(2)
+
+    assert asyncio.run(talk()).startswith(b"HTTP/1.1 200 OK")

@@ -90,6 +90,9 @@ class Intake:
                 await self._parts(content_type)
             else:
                 await self._single()
+            if self._waiting and not self._deliveries:
+                # All of a small request: nothing else is to be done meanwhile.
+                await self._store(self._taken())
         finally:
             if self._payload is not None:
                 self._payload.close()
@@ -98,7 +101,8 @@ class Intake:
             # Those that are whole are kept, also when the rest of the body is broken: the sender
             # may repeat the request, since storing again what is here changes nothing.
             self._deliver()
-            await asyncio.gather(*self._deliveries, return_exceptions=True)
+            if self._deliveries:
+                await asyncio.gather(*self._deliveries, return_exceptions=True)
         for delivery in self._deliveries:
             delivery.result()
         return [one.verdict for one in self._all if one.verdict is not None]
@@ -172,8 +176,11 @@ class Intake:
     def _deliver(self) -> None:
         """Have what is whole stored."""
         if self._waiting:
-            group, self._waiting, self._waiting_bytes = self._waiting, [], 0
-            self._deliveries.append(asyncio.create_task(self._store(group)))
+            self._deliveries.append(asyncio.create_task(self._store(self._taken())))
+
+    def _taken(self) -> list[_Whole]:
+        group, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        return group
 
     async def _store(self, group: list[_Whole]) -> None:
         try:
