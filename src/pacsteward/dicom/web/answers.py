@@ -22,6 +22,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from functools import lru_cache
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -100,7 +101,17 @@ def single_form(request: Request) -> Offer:
     NotAcceptable
         The client takes none of them.
     """
-    return choose(ranges_of(request), _SINGLE_OFFERS)
+    text = accept_of(request)
+    return _single_form(text) if len(text) < _REMEMBERED_LENGTH else _single_form.__wrapped__(text)
+
+
+_REMEMBERED_LENGTH: Final = 1024
+
+
+# A sender sends the same Accept with thousands of requests.
+@lru_cache(maxsize=256)
+def _single_form(text: str) -> Offer:
+    return choose(accepted(text), _SINGLE_OFFERS)
 
 
 def list_answer(
