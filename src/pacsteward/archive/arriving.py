@@ -21,14 +21,15 @@ import asyncio
 import json
 import logging
 from binascii import b2a_base64
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pacsteward.archive.arena import ReceivingArena, SharedChunk
-from pacsteward.archive.examine import too_large
-from pacsteward.archive.hand_in import TooLong, hand_over
+from pacsteward.archive.examine import READ_ASIDE_BYTES, too_large
+from pacsteward.archive.hand_in import TooLong, hand_in, hand_over
 from pacsteward.archive.incoming import SMALL_BYTES
 from pacsteward.archive.line import Line, Lines, Undelivered, meta_fields, origin_text
 from pacsteward.archive.messages import error_of, keeper_is_away, result_of
@@ -66,9 +67,12 @@ class Rules:
     ----------
     big_object_bytes
         A larger object is handed over while it arrives.
+    prompt_bytes_max
+        A larger one is looked at in a thread.
     """
 
     clock: Clock
+    prompt_bytes_max: int
     big_object_bytes: int
     largest_object_bytes: int
     header_limits: HeaderLimits
@@ -87,6 +91,7 @@ class Arrivals:
         self._run_folder = run_folder
         self._rules = Rules(
             clock,
+            min(READ_ASIDE_BYTES, settings.big_object_bytes),
             settings.big_object_bytes,
             settings.largest_object_bytes,
             settings.header_limits,
@@ -258,6 +263,34 @@ class ArrivingInstance:
         if "error" in fields:
             raise error_of(fields["error"])
         return result_of(fields["result"])
+
+    def hand_in(self, tell: Callable[[StoreResult | PacstewardError], None]) -> bool:
+        """Do what `finish` does for an ordinary instance, and tell what it returns or raises.
+
+        False when it is another one, or will be refused.
+        """
+        if self._failure is not None or self._size_bytes > self._rules.prompt_bytes_max:
+            return False
+        if self._small:
+            self._put_small()
+        if self._has_begun:
+            return False
+        try:
+            hand_in(
+                self._line,
+                self._origin,
+                self._meta,
+                self._pieces,
+                self._places,
+                checksum=self._checksum,
+                received_at=self._rules.clock.now(),
+                limits=self._rules.header_limits,
+                held=self._pieces,
+                tell=tell,
+            )
+        except (PacstewardError, Undelivered, TooLong):
+            return False
+        return True
 
     async def _hand_over(self) -> StoreResult:
         return await hand_over(

@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
@@ -35,6 +35,10 @@ AGAIN_AFTER_S: Final = 1.0
 
 class Undelivered(Exception):
     """The connection broke before the answer came; the instance may be stored, or not."""
+
+
+Tell = Callable[[Any], None]
+"""Is told an answer, or that there will be none."""
 
 
 class Held(Protocol):
@@ -68,7 +72,8 @@ class Line(asyncio.Protocol, Generic[MemoryT]):
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._number = 0
-        self._waiting: dict[int, tuple[asyncio.Future[Any], Held]] = {}
+        self._waiting: dict[int, tuple[Tell, Held]] = {}
+        self._unsent: list[bytes] = []
 
     @property
     def is_open(self) -> bool:
@@ -81,37 +86,60 @@ class Line(asyncio.Protocol, Generic[MemoryT]):
         Parameters
         ----------
         held
-            Is held, and released when the answer is there: it is the keeper's until then, whatever
-            becomes of the one who waits.
+            See `say`.
 
         Raises
         ------
         Undelivered
-            The keeper went away, or would not read so long a text; so does the answer, when it
-            goes away later.
+            As `say`; so does the answer, when the keeper goes away later.
         """
-        return self.ask_all(((text, held),))[0]
+        answer: asyncio.Future[Any] = self.loop.create_future()
+        self.say(text, held, partial(_resolve, answer))
+        return answer
 
     def ask_all(self, messages: Sequence[tuple[bytes, Held]]) -> list[asyncio.Future[Any]]:
-        """Send several messages with one write, which wakes the keeper once; see `ask`."""
-        if self._transport is None or self.memory.is_retired:
-            raise Undelivered
+        """Send several messages, or none of them when one cannot be sent; see `ask`."""
         if max(len(text) for text, _ in messages) > TEXT_MAX:
             raise Undelivered
-        answers: list[asyncio.Future[Any]] = []
-        parts: list[bytes] = []
-        for text, held in messages:
-            held.hold()
-            self._number += 1
-            answer = self.loop.create_future()
-            self._waiting[self._number] = answer, held
-            answers.append(answer)
-            parts += HEAD.pack(len(text), self._number), text
-        self._transport.write(b"".join(parts))
-        return answers
+        return [self.ask(text, held) for text, held in messages]
+
+    def say(self, text: bytes, held: Held, tell: Tell) -> None:
+        """Send a message, together with others of this moment, and have its answer told.
+
+        Parameters
+        ----------
+        held
+            Is held, and released when the answer is there: it is the keeper's until then, whatever
+            becomes of the one who waits.
+        tell
+            Given the answer: None for `STORED`, else its fields; or `Undelivered` when the keeper
+            went away. It must not raise.
+
+        Raises
+        ------
+        Undelivered
+            The keeper went away, or would not read so long a text.
+        """
+        if self._transport is None or self.memory.is_retired or len(text) > TEXT_MAX:
+            raise Undelivered
+        held.hold()
+        number = self._number = self._number + 1
+        self._waiting[number] = tell, held
+        unsent = self._unsent
+        if not unsent:
+            # Each write wakes the keeper, which costs more than all of this.
+            self.loop.call_soon(self._send)
+        unsent += HEAD.pack(len(text), number), text
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if unsent and self._transport is not None:
+            self._transport.write(b"".join(unsent))
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection; what was said goes out first."""
+        if not self.loop.is_closed():
+            self._send()
         self.memory.retire()
         if self._transport is not None and not self.loop.is_closed():
             self._transport.abort()
@@ -131,9 +159,8 @@ class Line(asyncio.Protocol, Generic[MemoryT]):
         # Parcels stay held: a keeper that still runs may be writing them. It may be writing what
         # associations received, too, and that memory is retired.
         waiting, self._waiting = self._waiting, {}
-        for answer, _held in waiting.values():
-            if not answer.done():
-                answer.set_exception(Undelivered())
+        for tell, _held in waiting.values():
+            tell(Undelivered())
 
     def data_received(self, data: bytes) -> None:
         """Give each its answer."""
@@ -152,10 +179,18 @@ class Line(asyncio.Protocol, Generic[MemoryT]):
     def _answered(self, number: int, fields: Any) -> None:
         if number not in self._waiting:
             return  # nobody asked
-        answer, held = self._waiting.pop(number)
+        tell, held = self._waiting.pop(number)
         held.release()
-        if not answer.done():
-            answer.set_result(fields)
+        tell(fields)
+
+
+def _resolve(answer: asyncio.Future[Any], fields: Any) -> None:
+    if answer.done():
+        return
+    if isinstance(fields, Undelivered):
+        answer.set_exception(fields)
+    else:
+        answer.set_result(fields)
 
 
 LineT = TypeVar("LineT", bound=Line[Any])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from pacsteward.base.errors import Invalid
+from pacsteward.base.errors import Invalid, PacstewardError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -105,6 +105,17 @@ class Incoming(Protocol):
 
     def abandon(self) -> None:
         """Leave nothing behind."""
+        ...
+
+
+class PromptIncoming(Incoming, Protocol):
+    """An `Incoming` that can often say what became of it without a task that waits for that."""
+
+    def hand_in(self, tell: Callable[[StoreResult | PacstewardError], None]) -> bool:
+        """All bytes were given; call `tell` once the whole is safe, or with what `finish` raises.
+
+        False when it is nothing for this way, or will be refused: then `finish` is to be called.
+        """
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,14 @@ import pytest
 
 from pacsteward.archive import hand_in
 from pacsteward.archive.arena import ReceivingArena, SharedChunk
-from pacsteward.archive.arriving import AHEAD_MAX, INLINE_MAX, PART_BYTES, Arrivals, Pieces
+from pacsteward.archive.arriving import (
+    AHEAD_MAX,
+    INLINE_MAX,
+    PART_BYTES,
+    Arrivals,
+    ArrivingInstance,
+    Pieces,
+)
 from pacsteward.archive.containers import stored_data
 from pacsteward.archive.fixtures.sender import (
     MIB,
@@ -77,6 +84,25 @@ async def send(incoming: Incoming, fragments: Iterator[memoryview]) -> StoreResu
         if incoming.is_behind():
             await incoming.catch_up()
     return await incoming.finish()
+
+
+Send = Callable[[Incoming, Iterator[memoryview]], Awaitable[StoreResult]]
+
+
+async def send_promptly(incoming: Incoming, fragments: Iterator[memoryview]) -> StoreResult:
+    """Send as the DIMSE door does: without a task that waits, where that can be had."""
+    assert isinstance(incoming, ArrivingInstance)
+    for fragment in fragments:
+        incoming.write(fragment)
+        if incoming.is_behind():
+            await incoming.catch_up()
+    told: asyncio.Future[StoreResult | PacstewardError] = asyncio.Future()
+    if not incoming.hand_in(told.set_result):
+        return await incoming.finish()
+    answer = await told
+    if isinstance(answer, PacstewardError):
+        raise answer
+    return answer
 
 
 def read_back(house: House, uid: str) -> bytes:
@@ -168,24 +194,30 @@ def test_f038_the_answer_is_the_same_as_in_the_keepers_own_process(
             for uid, data in cases("1.2.7")
         ]
 
-    async def send_beside() -> list[str]:
+    async def send_beside(first: str, how: Send) -> list[str]:
         async with arrivals(tmp_path) as door:
             wire = Wire(door)
             return [
-                await answered(door.receive(ORIGIN, meta(uid)), list(wire.fragments(data, 130_000)))
-                for uid, data in cases("1.2.8")
+                await answered(
+                    door.receive(ORIGIN, meta(uid)), list(wire.fragments(data, 130_000)), how
+                )
+                for uid, data in cases(first)
             ]
 
-    async def answered(incoming: Incoming, pieces: Sequence[bytes | memoryview]) -> str:
+    async def answered(
+        incoming: Incoming, pieces: Sequence[bytes | memoryview], how: Send = send
+    ) -> str:
         try:
-            return said(await send(incoming, map(memoryview, pieces)))
+            return said(await how(incoming, map(memoryview, pieces)))
         except PacstewardError as error:
             return said(error)
 
     with running(tmp_path, database) as house, serving(house):
         expected = asyncio.run(send_here(house))
-        found = asyncio.run(send_beside())
+        found = asyncio.run(send_beside("1.2.8", send))
+        prompt = asyncio.run(send_beside("1.2.9", send_promptly))
     assert [one.replace("1.2.8.", "1.2.7.") for one in found] == expected
+    assert [one.replace("1.2.9.", "1.2.7.") for one in prompt] == expected
     assert [one.split(" ")[0] for one in found] == [
         *["StoreResult"] * 3,
         "DoesNotMatch",
@@ -196,9 +228,77 @@ def test_f038_the_answer_is_the_same_as_in_the_keepers_own_process(
     ]
 
 
+def test_an_ordinary_object_is_handed_in_without_a_task(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    async def hand_in_two() -> None:
+        async with arrivals(tmp_path) as door:
+            wire = Wire(door)
+            told: list[StoreResult | PacstewardError] = []
+            for uid in ("1.1", "1.2"):
+                incoming = door.receive(ORIGIN, meta(uid))
+                for fragment in wire.fragments(data_set(uid), 300):
+                    incoming.write(fragment)
+                assert incoming.hand_in(told.append)
+            # Neither was said to the keeper yet: both will be with one write.
+            assert told == []
+            async with asyncio.timeout(20):
+                while len(told) < 2:
+                    await asyncio.sleep(0.005)
+            assert [one.sop_instance_uid for one in told if isinstance(one, StoreResult)] == [
+                "1.1",
+                "1.2",
+            ]
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        asyncio.run(hand_in_two())
+        house.wait()
+        assert house.uids() == ["1.1", "1.2"]
+
+
+def test_whoever_handed_in_is_told_that_the_keeper_went_away(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    async def lose_the_keeper() -> StoreResult | PacstewardError:
+        async with arrivals(tmp_path) as door:
+            incoming = door.receive(ORIGIN, meta("1.1"))
+            for fragment in Wire(door).fragments(data_set("1.1"), 300):
+                incoming.write(fragment)
+            told: asyncio.Future[StoreResult | PacstewardError] = asyncio.Future()
+            assert incoming.hand_in(told.set_result)
+            assert door._line is not None
+            door._line.connection_lost(None)
+            async with asyncio.timeout(20):
+                return await told
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        assert isinstance(asyncio.run(lose_the_keeper()), Unavailable)
+
+
+def test_what_was_handed_in_reaches_the_keeper_although_the_door_closes(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    async def hand_in_and_close() -> None:
+        async with arrivals(tmp_path) as door:
+            incoming = door.receive(ORIGIN, meta("1.1"))
+            for fragment in Wire(door).fragments(data_set("1.1"), 300):
+                incoming.write(fragment)
+            assert incoming.hand_in(lambda _answer: None)
+            assert door._line is not None
+            door._line.close()
+            async with asyncio.timeout(20):
+                while not house.uids():
+                    await asyncio.sleep(0.005)
+
+    with running(tmp_path, sqlite_database) as house, serving(house):
+        asyncio.run(hand_in_and_close())
+        assert house.uids() == ["1.1"]
+
+
+@pytest.mark.parametrize("how", [send, send_promptly])
 @pytest.mark.parametrize("size", [300, 3 * MIB])
 def test_the_reserve_of_the_disk_is_told_and_nothing_is_left(
-    tmp_path: Path, sqlite_database: Database, size: int
+    tmp_path: Path, sqlite_database: Database, size: int, how: Send
 ) -> None:
     settings = SMALL.model_copy(update={"reserve_bytes": 1 << 60})
 
@@ -208,7 +308,7 @@ def test_the_reserve_of_the_disk_is_told_and_nothing_is_left(
             for _ in range(2):
                 fragments = wire.fragments(data_set("1.1", pixels=bytes(size)), 130_000)
                 with pytest.raises(Exhausted):
-                    await send(door.receive(ORIGIN, meta("1.1")), fragments)
+                    await how(door.receive(ORIGIN, meta("1.1")), fragments)
 
     with running(tmp_path, sqlite_database, settings) as house, serving(house):
         asyncio.run(try_twice())

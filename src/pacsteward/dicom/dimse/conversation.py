@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from pacsteward.dicom.dimse import message as dimse
@@ -117,7 +118,10 @@ class Conversation:
         self._next: tuple[int, CommandSet] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pacing: asyncio.Task[None] | None = None
+        self._parting: asyncio.Future[None] | None = None
+        """Of who waits for the last answer of a `PromptSink`, which finds nobody."""
         self._is_over = False
+        self._is_cancelled = False
         self.requests = 0
         self.extra_services: dict[CommandField, Service] = {}
         """Serves requests for a while: C-STORE during a C-GET of ours."""
@@ -162,19 +166,32 @@ class Conversation:
         if operation is not None:
             operation.is_cancelled = True
             if operation.is_finishing:
-                return  # the loop ends by itself when its answer finds nobody
+                if not operation.is_due:
+                    self._task.cancel()  # it has nothing to do with this answer
+                # Else the loop ends by itself when its answer finds nobody.
+                return
             operation.abandon()
         self.cancel()
 
     def cancel(self) -> None:
         """Stop the handler, even in the middle of `DataSink.finish`."""
+        self._is_cancelled = True
         if self._pacing is not None:
             self._pacing.cancel()
         self._task.cancel()
+        self._part()
 
     async def closed(self) -> None:
         """Wait until the handler that was running has ended, too."""
         await asyncio.wait({self._task})
+        operation = self._operation
+        if operation is not None and operation.is_finishing and not self._is_cancelled:
+            self._parting = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._parting})
+
+    def _part(self) -> None:
+        if self._parting is not None and not self._parting.done():
+            self._parting.set_result(None)
 
     # Receiving -----------------------------------------------------------------------------------
 
@@ -296,8 +313,23 @@ class Conversation:
 
     def _completed(self) -> None:
         """Let the operation that arrived be answered."""
-        assert self._operation is not None
-        self._operation.is_complete = True
+        operation = self._operation
+        assert operation is not None
+        operation.is_complete = True
+        if operation.prompt is None or self._pacing is not None:
+            self._let_task_answer(operation)
+            return
+        operation.is_finishing = True
+        try:
+            is_told = operation.prompt.finish_soon(partial(self._finished, operation))
+        except Exception:  # noqa: BLE001 - `finish` meets it again, and it becomes an answer
+            is_told = False
+        if not is_told:
+            operation.is_finishing = False
+            self._let_task_answer(operation)
+
+    def _let_task_answer(self, operation: Operation) -> None:
+        operation.is_due = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -354,6 +386,25 @@ class Conversation:
 
     # Answering -----------------------------------------------------------------------------------
 
+    def _finished(self, operation: Operation, answer: Answer) -> None:
+        """Send the answer of a `PromptSink`, as the task would."""
+        operation.is_finishing = False
+        operation.let_go_of_sink()
+        if self._is_over:
+            self._part()
+        elif not self.outgoing.may_answer_now:
+            operation.refusal = answer
+            self._let_task_answer(operation)
+        else:
+            try:
+                self.outgoing.answer_now(operation.context_id, operation.command, answer)
+                self._done()
+            except AssociationAborted:
+                self._task.cancel()  # nobody is left; the association has told its end already
+            except Exception:
+                log.exception("An association is cut because of a fault of ours.")
+                self._link.abort("cut: a fault of ours")
+
     async def _serve(self) -> None:
         """Answer one operation after the other, until the association is over."""
         try:
@@ -372,7 +423,7 @@ class Conversation:
 
     async def _complete_operation(self) -> Operation:
         """Wait until all of a request has arrived, and return its operation."""
-        while self._operation is None or not self._operation.is_complete:
+        while self._operation is None or not self._operation.is_due:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         self._waiter = None
@@ -409,8 +460,7 @@ class Conversation:
             return answer_for(error, operation.field, operation.name)
         finally:
             operation.is_finishing = False
-            # Its slices go now, so the chunk can be used again.
-            operation.sink = operation.paced = None
+            operation.let_go_of_sink()
 
     async def _respond(self, operation: Operation) -> None:
         """Send the answers of a service until the first that is final."""

@@ -23,6 +23,7 @@ from pacsteward.dicom.dimse.service import (
     CommandField,
     DataSink,
     PacedSink,
+    PromptSink,
     Request,
     Service,
 )
@@ -55,6 +56,23 @@ class Operation:
         Command Field (0000,0100), perhaps one that nobody knows.
     """
 
+    __slots__ = (
+        "collected",
+        "command",
+        "context_id",
+        "field",
+        "is_cancelled",
+        "is_complete",
+        "is_due",
+        "is_finishing",
+        "paced",
+        "prompt",
+        "refusal",
+        "request",
+        "service",
+        "sink",
+    )
+
     def __init__(self, context_id: int, command: CommandSet, field: int) -> None:
         self.context_id = context_id
         self.command = command
@@ -66,12 +84,16 @@ class Operation:
         self.sink: DataSink | None = None
         self.paced: PacedSink | None = None
         """The sink, when it can fall behind."""
+        self.prompt: PromptSink | None = None
+        """The sink, when it needs nobody to wait for its answer."""
         self.collected: bytearray | None = None
         self.is_cancelled = False
         self.is_complete = False
         """All of the request has arrived."""
+        self.is_due = False
+        """It is for the task of the conversation to answer it."""
         self.is_finishing = False
-        """`DataSink.finish` runs: what it does is not interrupted when the peer goes."""
+        """The sink makes its answer: what it does is not interrupted when the peer goes."""
 
     @property
     def name(self) -> str:
@@ -90,6 +112,8 @@ class Operation:
             self.fail(error)
         if self.sink is not None and hasattr(self.sink, "is_behind"):
             self.paced = cast(PacedSink, self.sink)
+        if self.sink is not None and hasattr(self.sink, "finish_soon"):
+            self.prompt = cast(PromptSink, self.sink)
 
     def collect(self, fragment: memoryview, size_max: int) -> None:
         """Keep a fragment of a data set that goes to no sink, unless it is drained.
@@ -111,9 +135,14 @@ class Operation:
         self.collected = None
         self.abandon()
 
+    def let_go_of_sink(self) -> None:
+        """Forget the sink: its slices go, so their chunk can be used again."""
+        self.sink = self.paced = self.prompt = None
+
     def abandon(self) -> None:
         """Tell the sink, once, that it will not be finished."""
-        sink, self.sink, self.paced = self.sink, None, None
+        sink = self.sink
+        self.let_go_of_sink()
         if sink is not None:
             try:
                 sink.abandon()

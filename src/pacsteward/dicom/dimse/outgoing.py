@@ -276,6 +276,15 @@ class Outgoing:
             async with self._sending:
                 await self._link.drain()
 
+    @property
+    def may_answer_now(self) -> bool:
+        """Whether an answer neither mixes with a message on its way, nor has to wait."""
+        return self._link.may_write and not self._sending.locked()
+
+    def answer_now(self, context_id: int, request: CommandSet, answer: Answer) -> None:
+        """Send one answer, while `may_answer_now`."""
+        self._link.send([self._encode(context_id, request, (answer,))])
+
     def _encode(self, context_id: int, request: CommandSet, answers: Sequence[Answer]) -> bytes:
         pieces: list[bytes] = []
         heads: dict[tuple[int, str], list[bytes]] = {}

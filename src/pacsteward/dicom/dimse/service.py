@@ -232,6 +232,17 @@ class PacedSink(DataSink, Protocol):
         ...
 
 
+class PromptSink(DataSink, Protocol):
+    """A `DataSink` that can often do without a task that waits for its answer."""
+
+    def finish_soon(self, tell: Callable[[Answer], None]) -> bool:
+        """All bytes were given; call `tell` with the answer, later and once.
+
+        False when this is nothing for the short way: then `finish` is called, as for any sink.
+        """
+        ...
+
+
 Answers = Answer | Sequence[Answer]
 """One answer, or some that are given together."""
 

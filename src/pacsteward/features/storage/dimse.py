@@ -11,9 +11,18 @@ PS3.4 B.2.3 — statuses of C-STORE; PS3.4 B.5 — the Storage SOP classes; PS3.
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import cast
 
-from pacsteward.archive import DoesNotMatch, Incoming, Origin, Outcome, StoreResult
+from pacsteward.archive import (
+    DoesNotMatch,
+    Incoming,
+    Origin,
+    Outcome,
+    PromptIncoming,
+    StoreResult,
+)
 from pacsteward.base.errors import Invalid, PacstewardError
 from pacsteward.dicom.dimse import Answer, Caller, CommandField, DataSink, Request
 from pacsteward.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, FileMeta
@@ -80,6 +89,18 @@ class StoreSink:
         self.is_behind = incoming.is_behind
         self.catch_up = incoming.catch_up
         self.abandon = incoming.abandon
+
+    def finish_soon(self, tell: Callable[[Answer], None]) -> bool:
+        """Have the answer told once the archive has the object safe, or says why it has not."""
+        if not hasattr(self._incoming, "hand_in"):
+            return False
+        return cast(PromptIncoming, self._incoming).hand_in(partial(self._told, tell))
+
+    def _told(self, tell: Callable[[Answer], None], result: StoreResult | PacstewardError) -> None:
+        if isinstance(result, PacstewardError):
+            tell(refusal(result))
+        else:
+            tell(answer_for(result, self._settings))
 
     async def finish(self) -> Answer:
         """Answer once the archive has the object safe, or says why it has not."""
