@@ -5,6 +5,9 @@ Two threads share the work, so that the disk is never waited for twice::
     tickets ─▶ writer: asks the arbiter, writes the records of all that are ready
                  └▶ syncer: one sync for all that were written meanwhile, then the answers
 
+What another process hands over is written by the thread that reads it from there (`carry_on`), in
+the writer's place: to wake the writer would take longer than to write a small instance.
+
 While one batch is being synced the next is written behind it. The syncer takes whatever is there:
 so four senders share the price of a sync.
 
@@ -19,6 +22,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -72,6 +76,10 @@ class Committer:
         self._follow = follow
         self._waits_for_index = waits_for_index
         self._queue: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._handed_in: deque[Ticket] = deque()
+        """For whoever carries on."""
+        self._turn = threading.Lock()
+        """Held by the thread that writes."""
         self._unindexed: dict[int, Ticket] = {}
         self._arbiter: Arbiter | None = None
         self._doubtful: list[tuple[str, int]] = []
@@ -109,6 +117,23 @@ class Committer:
                 return
         self._fail([ticket], _closing())
 
+    def hand_in(self, ticket: Ticket) -> None:
+        """Take an instance as `submit` does, for the thread that calls `carry_on` then."""
+        with self._gate:
+            if not self._has_ended:
+                self._handed_in.append(ticket)
+                return
+        self._fail([ticket], _closing())
+
+    def carry_on(self) -> None:
+        """Write what was handed in; where another thread is just writing, that one does it then."""
+        # Asked again after each turn: what came during it was left by its own thread.
+        while self._handed_in and self._turn.acquire(blocking=False):
+            try:
+                self._write_batch(self._take_handed_in())
+            finally:
+                self._turn.release()
+
     def answer(self, ticket: Ticket, answer: Answer) -> None:
         """Give a ticket an answer that needs no writing; from any thread."""
         if ticket.description.object_container:
@@ -142,13 +167,18 @@ class Committer:
         is_last = False
         while not is_last:
             batch, is_last = self._take()
-            self._write_batch(batch)
-        with self._gate:
+            with self._turn:
+                self._write_batch(batch)
+            self.carry_on()
+        with self._turn, self._gate:
             self._has_ended = True
+            left = list(self._handed_in)
+            self._handed_in.clear()
             while not self._queue.empty():
                 ticket = self._queue.get()
                 if ticket is not None:
-                    self._fail([ticket], _closing())
+                    left.append(ticket)
+        self._fail(left, _closing())
         with self._state:
             self._is_complete = True
             self._state.notify_all()
@@ -168,6 +198,15 @@ class Committer:
             except queue.Empty:
                 return batch, False
         return batch, True
+
+    def _take_handed_in(self) -> list[Ticket]:
+        """Take what was handed in, as much as makes a batch."""
+        batch: list[Ticket] = []
+        size_bytes = 0
+        while self._handed_in and len(batch) < BATCH_MAX and size_bytes < BATCH_BYTES_MAX:
+            batch.append(self._handed_in.popleft())
+            size_bytes += batch[-1].size_bytes if batch[-1].data else 0
+        return batch
 
     def _write_batch(self, batch: Sequence[Ticket]) -> None:
         assert self._arbiter is not None

@@ -310,7 +310,9 @@ class Keeper:
         return IncomingInstance(self._reception, origin, meta)
 
     def take(self, ticket: Ticket) -> None:
-        """Take an instance that was examined in another process; from any thread.
+        """Take an instance that was examined in another process; `carry_on` writes it.
+
+        From any thread.
 
         Raises
         ------
@@ -318,7 +320,12 @@ class Keeper:
             As `receive` does.
         """
         self._check()
-        self._submit(ticket)
+        self._note(ticket)
+        self._committer.hand_in(ticket)
+
+    def carry_on(self) -> None:
+        """Write in this thread what was taken, unless another one is at it; returns soon."""
+        self._committer.carry_on()
 
     def _check(self) -> None:
         self._guard.check()
@@ -344,9 +351,12 @@ class Keeper:
         return incoming.finish_in_thread()
 
     def _submit(self, ticket: Ticket) -> None:
+        self._note(ticket)
+        self._committer.submit(ticket)
+
+    def _note(self, ticket: Ticket) -> None:
         self._last_submit = time.monotonic()
         self._guard.took(ticket.size_bytes)
-        self._committer.submit(ticket)
 
     def _is_busy(self) -> bool:
         return time.monotonic() - self._last_submit < _QUIET_S

@@ -24,8 +24,8 @@ belong to the keeper until the answer is sent. Parts are copied; they go to a fi
 process dies, what had been asked for as a whole is carried out: its memory lives as long as it is
 mapped here.
 
-A thread reads each connection, and whoever settles an instance writes the answer: no event loop has
-to be woken on the way. Big instances go by the keeper's loop.
+A thread reads each connection and has written what came together; whoever settles an instance
+writes the answer: no event loop has to be woken on the way. Big instances go by the keeper's loop.
 
 References
 ----------
@@ -77,6 +77,8 @@ class Keeping(Protocol):
     def receive(self, origin: Origin, meta: FileMeta) -> Incoming: ...  # noqa: D102
 
     def take(self, ticket: Ticket) -> None: ...  # noqa: D102
+
+    def carry_on(self) -> None: ...  # noqa: D102
 
 
 class Closable(Protocol):
@@ -202,7 +204,9 @@ class SharedConnection:
         with contextlib.suppress(OSError):
             while count := self._connection.recv_into(buffer):
                 received += view[:count]
-                if not self._take_all(received):
+                makes_sense = self._take_all(received)
+                self._keeping.carry_on()
+                if not makes_sense:
                     break
         with self._writing:
             self._connection.close()

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from pacsteward.archive import disk
-from pacsteward.archive.fixtures.sender import MIB, House, data_set, running
+from pacsteward.archive.fixtures.sender import MIB, ORIGIN, House, data_set, meta, running
 from pacsteward.archive.model import Outcome, StoreResult
 from pacsteward.archive.segment import find_segments
+from pacsteward.archive.ticket import Ticket
 from pacsteward.base.db import Database
 from pacsteward.base.errors import PacstewardError, Unavailable
 
@@ -157,3 +158,60 @@ def test_what_was_refused_by_a_failing_disk_is_not_there_after_a_restart(
         house.wait()
         assert house.uids() == sorted(uid for uid, what in told.items() if what == "stored")
         assert 0 < len(house.uids()) < 25
+
+
+def ticket(house: House, uid: str) -> tuple[Ticket, Future[StoreResult]]:
+    """Make a ticket as a connection to another process does, whose answer a thread waits for."""
+    incoming = house.keeper.receive(ORIGIN, meta(uid))
+    incoming.write(memoryview(data_set(uid)))
+    future: Future[StoreResult] = Future()
+    return incoming._ticket(None, future), future
+
+
+def test_what_is_handed_in_is_written_by_the_thread_that_carries_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committer = house.keeper._committer
+    writers: list[str] = []
+    write = committer._landing.write
+
+    def noted() -> None:
+        writers.append(threading.current_thread().name)
+        write()
+
+    monkeypatch.setattr(committer._landing, "write", noted)
+    answers = []
+    for number in range(2, 5):
+        one, answer = ticket(house, f"1.{number}")
+        house.keeper.take(one)
+        answers.append(answer)
+    assert not any(one.done() for one in answers)
+    house.keeper.carry_on()
+    assert {one.result(30).outcome for one in answers} == {Outcome.STORED}
+    assert writers == [threading.current_thread().name]
+    house.wait()
+    assert house.uids() == ["1.1", "1.2", "1.3", "1.4"]
+
+
+def test_whoever_is_writing_goes_on_with_what_is_handed_in_meanwhile(house: House, send) -> None:
+    committer = house.keeper._committer
+    with committer._turn:
+        one, answer = ticket(house, "1.2")
+        house.keeper.take(one)
+        # Comes back at once: it is another thread's turn.
+        house.keeper.carry_on()
+        queued = send("1.3")
+        assert not wait([answer, queued], timeout=0.2).done
+    # Here that is the writer, who waited for it.
+    assert answer.result(30).outcome is Outcome.STORED
+    assert queued.result(30).outcome is Outcome.STORED
+
+
+def test_what_is_handed_in_after_the_end_is_refused(tmp_path: Path, database: Database) -> None:
+    with running(tmp_path, database) as house:
+        late, answer = ticket(house, "1.2")
+        committer = house.keeper._committer
+    committer.hand_in(late)
+    committer.carry_on()
+    with pytest.raises(Unavailable):
+        answer.result(0)
