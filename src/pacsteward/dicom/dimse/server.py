@@ -103,7 +103,6 @@ class DimseServer:
         port: int,
         *,
         tls: ssl.SSLContext | None = None,
-        shares_port: bool = False,
     ) -> None:
         """Listen.
 
@@ -115,8 +114,6 @@ class DimseServer:
             0 for a free one; `port` tells which.
         tls
             Speak TLS with this context.
-        shares_port
-            Let other processes listen on the same port; the kernel spreads the connections.
 
         Raises
         ------
@@ -135,7 +132,6 @@ class DimseServer:
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else self.limits.artim_s,
                 backlog=_BACKLOG,
-                reuse_port=True if shares_port else None,
             )
         except OSError as error:
             raise Unavailable(
