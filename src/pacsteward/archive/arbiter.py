@@ -128,6 +128,7 @@ class Arbiter:
 
     def _ask(self, asked: list[Ticket], ready: list[Ticket], known: list[Ticket]) -> None:
         """Ask the index for tickets, and add them to those that it lacks or those that it has."""
+        asked_at = self._gaps.now()
         try:
             taken, gaps = self._taken.among([ticket.uid for ticket in asked])
         except PacstewardError as error:
@@ -139,7 +140,7 @@ class Arbiter:
             uid = ticket.uid
             (known if uid in taken else ready).append(ticket)
             if uid in gaps:
-                self._gaps.learn(ticket.description.series_instance_uid, gaps[uid])
+                self._gaps.learn(ticket.description.series_instance_uid, gaps[uid], asked_at)
 
     def _on_their_way(self) -> list[str]:
         with self._lock:

@@ -78,11 +78,15 @@ class Gaps:
             return True
         return self._now() - self._learnt_at[series_instance_uid] < self._good_for_s
 
-    def learn(self, series_instance_uid: str, gap: Gap) -> None:
-        """Remember between which neighbours of the index a UID of this series lies now."""
+    def now(self) -> float:
+        """Return the moment, before the index is asked."""
+        return self._now()
+
+    def learn(self, series_instance_uid: str, gap: Gap, asked_at: float) -> None:
+        """Remember between which neighbours of the index a UID of this series lay then."""
         self._of_series[series_instance_uid] = gap
         if self._good_for_s is not None:
-            self._learnt_at[series_instance_uid] = self._now()
+            self._learnt_at[series_instance_uid] = asked_at
         if len(self._of_series) > self._remembered_max:
             self._forget()
 

@@ -20,7 +20,7 @@ from pacsteward.base.db import Database
 def test_what_lies_between_two_neighbours_and_did_not_come_since_is_new() -> None:
     known = Gaps(lambda: [])
     assert not known.has("1.2", "1.2.5")
-    known.learn("1.2", Gap("1.2.4", "1.2.7"))
+    known.learn("1.2", Gap("1.2.4", "1.2.7"), known.now())
     assert known.has("1.2", "1.2.5")
     assert not known.has("1.2", "1.2.4")
     assert not known.has("1.2", "1.2.7")
@@ -56,7 +56,7 @@ def test_whatever_the_order_nothing_that_is_stored_is_called_new(
             place = bisect_left(index, uid)
             below = index[place - 1] if place else ""
             above = index[place] if place < len(index) else "~"
-            known.learn(series, Gap(below, above))
+            known.learn(series, Gap(below, above), known.now())
         on_their_way.append(uid)
         known.let_through([uid])
         while on_their_way and chance.random() < 0.6:
@@ -104,12 +104,15 @@ def test_a_uid_that_came_again_through_a_known_gap_is_compared(
 def test_a_gap_of_an_index_that_others_write_to_is_good_for_a_moment() -> None:
     now = 100.0
     known = Gaps(lambda: [], good_for_s=1.0, now=lambda: now)
-    known.learn("1.2", Gap("1.2.4", "1.2.7"))
+    asked_at = known.now()
+    # However long the answer takes.
+    now = 100.5
+    known.learn("1.2", Gap("1.2.4", "1.2.7"), asked_at)
     now = 100.9
     assert known.has("1.2", "1.2.5")
     now = 101.0
     assert not known.has("1.2", "1.2.5")
-    known.learn("1.2", Gap("1.2.5", "1.2.7"))
+    known.learn("1.2", Gap("1.2.5", "1.2.7"), known.now())
     assert known.has("1.2", "1.2.6")
 
 
@@ -118,6 +121,6 @@ def test_series_are_forgotten_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gaps, "REMEMBERED_MAX", 50)
     known = gaps.Gaps(list)
     for number in range(1000):
-        known.learn(f"1.{number}", gaps.Gap("", "~"))
+        known.learn(f"1.{number}", gaps.Gap("", "~"), known.now())
         known.let_through(["1.2"])
     assert len(known._of_series) <= 51

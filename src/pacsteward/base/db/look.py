@@ -260,8 +260,9 @@ def unavailable(error: BaseException) -> Unavailable:
 def _is_answer(error: Exception) -> bool:
     """Whether a server said so that is still there, so that another connection hears the same."""
     state = getattr(error, "sqlstate", None) or ""
-    # Classes 08 and 57P are of connections that end (PostgreSQL, appendix A).
-    return bool(state) and not state.startswith(("08", "57P"))
+    # PostgreSQL, appendix A: classes 08 and 57P are of connections that end, 0A000 and 26000 of
+    # statements that were planned before a table was changed, or in another session of a pooler.
+    return bool(state) and not state.startswith(("08", "57P", "0A000", "26000"))
 
 
 def was_stopped(error: Unavailable) -> bool:

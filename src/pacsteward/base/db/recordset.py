@@ -13,11 +13,15 @@ as the text of its type would be.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Column, Dialect
+
+_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+"""As JSON writes it; a backslash that stands for itself is two there."""
 
 
 class Recordset:
@@ -44,14 +48,25 @@ class Recordset:
         """What to select from; ``number`` counts the rows."""
 
     def written(self, rows: Iterable[Sequence[Any]]) -> str:
-        """Return the one parameter."""
+        """Return the one parameter.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A column cannot hold one of the values. It is not quoted: the server would do so, and
+            what it says goes into the log.
+        """
         names = self.names
-        return json.dumps(
+        written = json.dumps(
             [dict(zip(names, values, strict=True)) for values in rows],
             ensure_ascii=False,
+            allow_nan=False,
             separators=(",", ":"),
             default=_as_text,
         )
+        if "\\u0000" in written and _NUL.search(written):
+            raise ValueError("A text with a NUL cannot be stored.")
+        return written
 
 
 def _as_text(value: object) -> str:

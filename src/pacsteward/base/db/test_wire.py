@@ -78,5 +78,20 @@ def test_an_answer_that_is_not_there_in_time_is_never_taken_for_another(wire: Wi
         wire.rows("SELECT 2", within_s=10)
 
 
+def test_what_is_about_to_be_prepared_has_no_longer(wire: Wire, postgres_server: str) -> None:
+    """The server plans it first, and may have to wait for a lock to do so."""
+    plain = postgres_server.replace("postgresql+psycopg://", "postgresql://", 1)
+    with psycopg.connect(plain, autocommit=True) as other:
+        other.execute("CREATE TABLE held (number integer)")
+        try:
+            wire.rows("SELECT * FROM held", within_s=10)
+            with other.transaction():
+                other.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+                with pytest.raises(TooLate):
+                    wire.rows("SELECT * FROM held", within_s=0.01)
+        finally:
+            other.execute("DROP TABLE held")
+
+
 def test_marks_are_the_servers_and_a_doubled_sign_is_one() -> None:
     assert marked("a = %s AND b LIKE '%%x' AND c = %s") == b"a = $1 AND b LIKE '%x' AND c = $2"

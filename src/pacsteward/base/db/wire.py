@@ -18,7 +18,9 @@ https://www.psycopg.org/psycopg3/docs/api/pq.html
 from __future__ import annotations
 
 import re
+import secrets
 import select
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import ip_address
@@ -62,6 +64,9 @@ class Wire:
         self._encoding = connection.info.encoding
         self._seen: set[_Key] = set()
         self._prepared: dict[_Key, bytes] = {}
+        # Of this connection alone: where a pooler lends a session of the server to several, the
+        # statement of another one must be unknown there, and not be taken for ours.
+        self._own_name = b"wire_%s" % secrets.token_hex(4).encode()
         self._poll = select.poll()
         self._poll.register(self._library.socket, select.POLLIN)
         self.is_near = _is_near(connection)
@@ -77,7 +82,7 @@ class Wire:
         statement
             With the parameter marks of the driver.
         within_s
-            How long the answer may take, in seconds.
+            How long all of it may take, in seconds.
 
         Raises
         ------
@@ -86,18 +91,19 @@ class Wire:
         TooLate
             The answer was not there in time.
         """
+        deadline = None if within_s is None else time.monotonic() + within_s
         values = self._values.dump_sequence(parameters, [PyFormat.AUTO] * len(parameters))
         types, formats = self._values.types or (), self._values.formats
         key = statement, types
         name = self._prepared.get(key)
         if name is None and key in self._seen:
-            name = self._prepare(key)
+            name = self._prepare(key, deadline)
         if name is not None:
             self._library.send_query_prepared(name, values, formats)
         else:
-            self._remember(key)
+            self._remember(key, deadline)
             self._library.send_query_params(marked(statement), values, types, formats)
-        return self._loaded(self._answer(within_s))
+        return self._loaded(self._answer(deadline))
 
     def close(self) -> None:
         """Let the connection go."""
@@ -105,37 +111,36 @@ class Wire:
 
     # --- prepared statements ------------------------------------------------------------------
 
-    def _remember(self, key: _Key) -> None:
+    def _remember(self, key: _Key, deadline: float | None) -> None:
         if len(self._seen) >= PREPARED_MAX:
             self._seen.clear()
             self._prepared.clear()
             self._library.send_query(b"DEALLOCATE ALL")
-            self._answer(None)
+            self._answer(deadline)
         self._seen.add(key)
 
-    def _prepare(self, key: _Key) -> bytes:
-        name = b"wire_%d" % len(self._prepared)
+    def _prepare(self, key: _Key, deadline: float | None) -> bytes:
+        name = b"%s_%d" % (self._own_name, len(self._prepared))
         self._library.send_prepare(name, marked(key[0]), key[1])
-        self._answer(None)
+        self._answer(deadline)
         self._prepared[key] = name
         return name
 
     # --- the answer -----------------------------------------------------------------------------
 
-    def _answer(self, within_s: float | None) -> pq.abc.PGresult:
+    def _answer(self, deadline: float | None) -> pq.abc.PGresult:
         """Wait for the answer to what was sent, and take it in whole."""
         library = self._library
-        wait_ms = None if within_s is None else max(1, int(within_s * 1000))
         while library.flush():
             # More than the socket takes at once: it may have to be read from before.
             self._poll.modify(library.socket, select.POLLIN | select.POLLOUT)
-            self._wait(wait_ms)
+            self._wait(deadline)
             self._poll.modify(library.socket, select.POLLIN)
             library.consume_input()
         answer = None
         while True:
             while library.is_busy():
-                self._wait(wait_ms)
+                self._wait(deadline)
                 library.consume_input()
             result = library.get_result()
             if result is None:
@@ -147,7 +152,8 @@ class Wire:
             raise _error(answer, self._encoding)
         return answer
 
-    def _wait(self, wait_ms: int | None) -> None:
+    def _wait(self, deadline: float | None) -> None:
+        wait_ms = None if deadline is None else max(1, int((deadline - time.monotonic()) * 1000))
         if not self._poll.poll(wait_ms):
             self.close()
             raise TooLate
