@@ -37,7 +37,7 @@ KEPT_MAX: Final = 8
 PATIENCE_S: Final = 0.02
 """How long an event loop waits for a PostgreSQL server that ought to answer at once."""
 
-_PAUSE_S: Final = 0.25
+_PAUSE_S: Final = 1.0
 """How long no event loop asks it after it kept one waiting."""
 
 _STEPS_BETWEEN_GLANCES: Final = 20_000
