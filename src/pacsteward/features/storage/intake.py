@@ -31,7 +31,9 @@ from pacsteward.web.threads import in_thread
 
 TOGETHER: Final = 32
 TOGETHER_BYTES: Final = 2 << 20
-"""Whole instances that are handed over before the rest of the request is here."""
+TOGETHER_S: Final = 0.05
+"""Whole instances that are handed over before the rest of the request is here, and how long the
+first of them waits for the others."""
 
 AHEAD_MAX: Final = 64
 AHEAD_BYTES_MAX: Final = 8 << 20
@@ -75,6 +77,8 @@ class Intake:
         self._waiting: list[_Whole] = []
         """Not handed over yet."""
         self._waiting_bytes = 0
+        self._alarm: asyncio.TimerHandle | None = None
+        """When they are handed over, if nothing else has them go before."""
         self._ahead = self._ahead_bytes = 0
         self._deliveries: list[asyncio.Task[None]] = []
         self._threads = asyncio.Semaphore(THREADS)
@@ -167,6 +171,9 @@ class Intake:
             self._inflow.pause()
         if len(self._waiting) >= TOGETHER or self._waiting_bytes >= TOGETHER_BYTES:
             self._deliver()
+        elif self._alarm is None:
+            # Of a slow sender: nothing that is whole waits for what may never come.
+            self._alarm = asyncio.get_running_loop().call_later(TOGETHER_S, self._deliver)
 
     def _is_ahead(self) -> bool:
         return self._ahead >= AHEAD_MAX or self._ahead_bytes >= AHEAD_BYTES_MAX
@@ -175,6 +182,9 @@ class Intake:
 
     def _deliver(self) -> None:
         """Have what is whole stored."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         if self._waiting:
             self._deliveries.append(asyncio.create_task(self._store(self._taken())))
 
