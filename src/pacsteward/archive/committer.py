@@ -24,7 +24,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from pacsteward.archive import disk
@@ -40,6 +40,9 @@ from pacsteward.base.errors import Broken, PacstewardError, Unavailable
 BATCH_MAX: Final = 256
 BATCH_BYTES_MAX: Final = 64 << 20
 """More than this in one sync would keep the first of the batch waiting too long."""
+
+TURNS_MAX: Final = 2
+"""Batches that a thread writes in the writer's place before it goes on with its own work."""
 
 _NOT_STORED: Final = "The instance was not stored."
 
@@ -80,6 +83,8 @@ class Committer:
         """For whoever carries on."""
         self._turn = threading.Lock()
         """Held by the thread that writes."""
+        self._is_wanted = False
+        """Whether the writer waits for its turn; it takes then what was handed in, too."""
         self._unindexed: dict[int, Ticket] = {}
         self._arbiter: Arbiter | None = None
         self._doubtful: list[tuple[str, int]] = []
@@ -126,13 +131,25 @@ class Committer:
         self._fail([ticket], _closing())
 
     def carry_on(self) -> None:
-        """Write what was handed in; where another thread is just writing, that one does it then."""
-        # Asked again after each turn: what came during it was left by its own thread.
-        while self._handed_in and self._turn.acquire(blocking=False):
+        """Write what was handed in; where another thread is just writing, that one does it then.
+
+        So after each turn there may be something that came during it. It is written here as well,
+        but not for ever: who calls this has others to read for, and the writer waits.
+        """
+        for _ in range(TURNS_MAX):
+            if not self._handed_in or self._is_wanted or not self._turn.acquire(blocking=False):
+                return
             try:
                 self._write_batch(self._take_handed_in())
             finally:
                 self._turn.release()
+        self._leave_to_writer()
+
+    def _leave_to_writer(self) -> None:
+        """Have the writer write what came during the last turn."""
+        with suppress(IndexError):
+            while True:
+                self.submit(self._handed_in.popleft())
 
     def answer(self, ticket: Ticket, answer: Answer) -> None:
         """Give a ticket an answer that needs no writing; from any thread."""
@@ -167,9 +184,12 @@ class Committer:
         is_last = False
         while not is_last:
             batch, is_last = self._take()
+            # A lock is not given to who has waited longest: the others are asked to let it be.
+            self._is_wanted = True
             with self._turn:
-                self._write_batch(batch)
-            self.carry_on()
+                self._is_wanted = False
+                self._write_batch([*batch, *self._take_handed_in()])
+            self._leave_to_writer()
         with self._turn, self._gate:
             self._has_ended = True
             left = list(self._handed_in)
@@ -203,9 +223,12 @@ class Committer:
         """Take what was handed in, as much as makes a batch."""
         batch: list[Ticket] = []
         size_bytes = 0
-        while self._handed_in and len(batch) < BATCH_MAX and size_bytes < BATCH_BYTES_MAX:
-            batch.append(self._handed_in.popleft())
-            size_bytes += batch[-1].size_bytes if batch[-1].data else 0
+        # Until there is none: another thread may leave some to the writer meanwhile.
+        with suppress(IndexError):
+            while len(batch) < BATCH_MAX and size_bytes < BATCH_BYTES_MAX:
+                ticket = self._handed_in.popleft()
+                batch.append(ticket)
+                size_bytes += ticket.size_bytes if ticket.data else 0
         return batch
 
     def _write_batch(self, batch: Sequence[Ticket]) -> None:
@@ -223,11 +246,13 @@ class Committer:
                 _log.error("The landing log could not be written. %s", error)
             else:
                 _log.exception("A batch of %d instances was not stored.", len(batch))
-            with self._state:
-                # Behind a write that failed nothing more may follow in its segment.
-                self._await_quiet()
-                self._landing.retire()
-            self._fail(unwritten, _broken(error))
+            try:
+                with self._state:
+                    # Behind a write that failed nothing more may follow in its segment.
+                    self._await_quiet()
+                    self._landing.retire()
+            finally:
+                self._fail(unwritten, _broken(error))
 
     def _write(self, tickets: list[Ticket]) -> None:
         """Write tickets; those that the syncer has are taken from the list."""

@@ -324,7 +324,11 @@ class Keeper:
         self._committer.hand_in(ticket)
 
     def carry_on(self) -> None:
-        """Write in this thread what was taken, unless another one is at it; returns soon."""
+        """Write in this thread what was taken, unless another one is at it; a batch or two.
+
+        So whatever comes on the same connection waits as long as the disk does, or the database
+        that is asked for UIDs.
+        """
         self._committer.carry_on()
 
     def _check(self) -> None:

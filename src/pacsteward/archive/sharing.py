@@ -201,18 +201,29 @@ class SharedConnection:
         received = bytearray()
         buffer = bytearray(READ_BYTES)
         view = memoryview(buffer)
-        with contextlib.suppress(OSError):
-            while count := self._connection.recv_into(buffer):
+        try:
+            while count := self._receive_into(buffer):
                 received += view[:count]
                 makes_sense = self._take_all(received)
                 self._keeping.carry_on()
                 if not makes_sense:
                     break
-        with self._writing:
-            self._connection.close()
-        with contextlib.suppress(RuntimeError):
-            # When the loop is closed, nothing is left to be abandoned.
-            self._loop.call_soon_threadsafe(self._ended)
+        except Exception:  # noqa: BLE001
+            # The other end connects anew, and its senders try again.
+            _log.exception("A connection to another process ends.")
+        finally:
+            with self._writing:
+                self._connection.close()
+            with contextlib.suppress(RuntimeError):
+                # When the loop is closed, nothing is left to be abandoned.
+                self._loop.call_soon_threadsafe(self._ended)
+
+    def _receive_into(self, buffer: bytearray) -> int:
+        """Wait for bytes; 0 when the connection is over."""
+        try:
+            return self._connection.recv_into(buffer)
+        except OSError:
+            return 0
 
     def _take_all(self, received: bytearray) -> bool:
         """Take the messages that are whole; return False when it makes no sense to go on."""

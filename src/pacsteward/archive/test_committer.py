@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -205,6 +205,49 @@ def test_whoever_is_writing_goes_on_with_what_is_handed_in_meanwhile(house: Hous
     # Here that is the writer, who waited for it.
     assert answer.result(30).outcome is Outcome.STORED
     assert queued.result(30).outcome is Outcome.STORED
+
+
+def test_who_waits_in_the_queue_gets_a_turn_among_those_who_hand_in(
+    house: House, send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two lines that always have something would otherwise take turns for ever."""
+    committer = house.keeper._committer
+    write_batch = committer._write_batch
+    batches: list[int] = []
+
+    def slowly(batch: Sequence[Ticket]) -> None:
+        write_batch(batch)
+        batches.append(len(batch))
+        # Somebody else has handed something in by then.
+        time.sleep(0.002)
+
+    monkeypatch.setattr(committer, "_write_batch", slowly)
+    is_over = threading.Event()
+
+    def line(first: int) -> int:
+        answers: list[Future[StoreResult]] = []
+        while not is_over.is_set():
+            one, answer = ticket(house, f"1.{first}.{len(answers)}")
+            house.keeper.take(one)
+            house.keeper.carry_on()
+            answers.append(answer)
+            # As many as a few senders have on their way.
+            answers[max(0, len(answers) - 8)].result(30)
+        return len(answers)
+
+    with ThreadPoolExecutor(2) as lines:
+        sent = [lines.submit(line, first) for first in (7, 8)]
+        waited = []
+        for number in range(20):
+            before = len(batches)
+            assert send(f"1.9.{number}").result(30).outcome is Outcome.STORED
+            waited.append(len(batches) - before)
+        is_over.set()
+        count = sum(one.result(30) for one in sent)
+    # Batches that were written before it had its answer, its own among them.
+    assert max(waited) < 20
+    house.wait()
+    assert len(house.uids()) == 1 + 20 + count
 
 
 def test_what_is_handed_in_after_the_end_is_refused(tmp_path: Path, database: Database) -> None:
