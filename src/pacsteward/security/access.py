@@ -25,13 +25,14 @@ from pacsteward.security.audit_entry import (
     AuditEventType,
     plain,
 )
+from pacsteward.security.audit_later import WAITING_MAX
 from pacsteward.security.changes import Changes
 from pacsteward.security.noting import noting
 from pacsteward.security.passwords import Passwords
 from pacsteward.security.people import GivenPassword, People, Person
 from pacsteward.security.permissions import ROLES, permissions_of
 from pacsteward.security.sessions import Session, Sessions, form_token_of
-from pacsteward.security.sessions_in_memory import SessionsInMemory, session_places
+from pacsteward.security.sessions_in_memory import PLACES, SessionsInMemory, session_places
 from pacsteward.security.settings import SecuritySettings
 from pacsteward.security.sign_in import SignInFailed, SignInGuard
 from pacsteward.security.tables import KNOWN_DEVICE
@@ -91,13 +92,16 @@ class Access:
         self.tokens = Tokens(database, clock, audit, self.changes)
         self.sessions = Sessions(database, clock, self.changes, settings)
         self.guard = SignInGuard(database, clock)
-        self._in_memory = SessionsInMemory(session_places(1), 0, clock.monotonic)
+        self._in_memory_s = float(min(settings.session_idle_s, settings.session_length_s))
+        self.share_memory(session_places(1), 0)
         self._lock = threading.Lock()
         self._memory: dict[tuple[str, str], _Remembered] = {}
 
     def share_memory(self, places: memoryview, process: int) -> None:
         """Share the sessions that cannot be written with other processes; see `session_places`."""
-        self._in_memory = SessionsInMemory(places, process, self._clock.monotonic)
+        self._in_memory = SessionsInMemory(
+            places, process, self._clock.monotonic, self._in_memory_s
+        )
 
     # Short cuts to what is used most -------------------------------------------------------------
 
@@ -162,8 +166,17 @@ class Access:
         except Unavailable:
             # The disk is full: who could make room must get in.
             cookie = new_secret(32)
-            self._in_memory.begin(cookie, person.name, self.people.mark_of_password(person.name))
-            self._audit.record_or_keep(entry)
+            self._in_memory.begin(
+                cookie,
+                person.name,
+                self.people.mark_of_password(person.name),
+                is_administrator="*" in actor.permissions,
+            )
+            try:
+                self._audit.record_or_keep(entry, waiting_max=WAITING_MAX + PLACES)
+            except Unavailable:
+                self._in_memory.end(cookie)
+                raise
         with noting("That a sign-in succeeded"):
             self.guard.note_success(name, address, device_hash)
         return Session(

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -227,7 +228,9 @@ class AuditBook:
                 raise
             when = self._clock.now().isoformat(timespec="seconds")
             said = f"{entry.what} That was at {when}, when the book could not be written."
-            self._later.put(replace(entry, what=said))
+            with suppress(Unavailable):
+                # Where it does not let us through, it has taken the entry all the same.
+                self._later.put(replace(entry, what=said))
 
     def has_recorded_access(
         self,

@@ -1,8 +1,9 @@
 """Sessions that begin while the database cannot be written: the disk is full.
 
 Exactly then an administrator has to get in. Such a session is kept in memory that all web processes
-share. It ends after an hour, at sign-out, with a restart, and when its person is disabled or gets
-another password; whoever signs in again when there is room has an ordinary one.
+share. It ends after an hour, or as soon as an ordinary one would that is not used, at sign-out,
+with a restart, and when its person is disabled or gets another password; whoever signs in again
+when there is room has an ordinary one. Some places are for administrators, who can make room.
 
 References
 ----------
@@ -22,7 +23,8 @@ from pacsteward.security.sign_in import TooManyTries
 
 LENGTH_S: Final = 3600.0
 PLACES: Final = 32
-"""Of each process."""
+ADMINISTRATORS_PLACES: Final = 8
+"""Of each process; of all its places so many are for administrators alone."""
 
 _HASH_BYTES: Final = 32
 _NAME_BYTES: Final = 64
@@ -66,16 +68,27 @@ class SessionsInMemory:
         The number of this one.
     monotonic
         Gives the time, in seconds; it must be the same for all processes.
+    length_s
+        How long a session lasts, used or not.
     """
 
-    def __init__(self, places: memoryview, process: int, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        places: memoryview,
+        process: int,
+        monotonic: Callable[[], float],
+        length_s: float = LENGTH_S,
+    ) -> None:
         self._numbers = places
         self._bytes = places.cast("B")
         self._mine = range(process * PLACES, (process + 1) * PLACES)
         self._monotonic = monotonic
+        self._length_ms = int(min(length_s, LENGTH_S) * 1000)
         self._lock = threading.Lock()
 
-    def begin(self, secret: str, person_name: str, password: bytes) -> None:
+    def begin(
+        self, secret: str, person_name: str, password: bytes, *, is_administrator: bool = False
+    ) -> None:
         """Begin a session.
 
         Raises
@@ -85,7 +98,8 @@ class SessionsInMemory:
         """
         now_ms = self._now_ms()
         with self._lock:
-            free = (place for place in self._mine if self._ends_ms(place) <= now_ms)
+            others = 0 if is_administrator else ADMINISTRATORS_PLACES
+            free = (place for place in self._mine[others:] if self._ends_ms(place) <= now_ms)
             place = next(free, None)
             if place is None:
                 raise TooManyTries
@@ -94,7 +108,7 @@ class SessionsInMemory:
             self._numbers[place * _NUMBERS] = 0
             self._bytes[start : start + _TEXT_BYTES] = text
             # Last: until then nobody takes the place for a session.
-            self._numbers[place * _NUMBERS] = now_ms + int(LENGTH_S * 1000)
+            self._numbers[place * _NUMBERS] = now_ms + self._length_ms
 
     def find(self, secret: str) -> SessionInMemory | None:
         """Return the session that has this secret."""

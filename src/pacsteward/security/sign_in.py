@@ -243,10 +243,11 @@ class SignInGuard:
                 since = now - FORGOTTEN_AFTER
                 kept = {one: seen for one, seen in self._unwritten.items() if seen[1] >= since}
                 self._unwritten = kept
-                if len(kept) >= UNWRITTEN_MAX:
-                    raise TooManyTries
+            while len(self._unwritten) >= UNWRITTEN_MAX:
+                # The one that has been there longest: what is tried now is what has to be counted.
+                del self._unwritten[next(iter(self._unwritten))]
             for subject in subjects:
-                failures, _ = self._unwritten.get(subject, (0, now))
+                failures, _ = self._unwritten.pop(subject, (0, now))
                 self._unwritten[subject] = failures + 1, now
 
     def note_success(self, name: str, address: str, device_hash: str = "") -> None:

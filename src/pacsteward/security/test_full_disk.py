@@ -11,8 +11,24 @@ from sqlalchemy import Connection
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Unavailable
-from pacsteward.security import Access, AuditBook, SecuritySettings, SignInFailed, TooManyTries
-from pacsteward.security.sessions_in_memory import PLACES, SessionsInMemory, session_places
+from pacsteward.security import (
+    Access,
+    AuditBook,
+    SecuritySettings,
+    SignInFailed,
+    TooManyTries,
+    audit_later,
+    sign_in,
+)
+from pacsteward.security import access as access_module
+from pacsteward.security.actor import Actor
+from pacsteward.security.audit_entry import AuditEntry, AuditEvent
+from pacsteward.security.sessions_in_memory import (
+    ADMINISTRATORS_PLACES,
+    PLACES,
+    SessionsInMemory,
+    session_places,
+)
 
 PASSWORD = "correct horse battery"
 HERE = "127.0.0.1"
@@ -74,7 +90,7 @@ def test_an_administrator_gets_in_whichever_process_answers(
         assert process.actor_of_session(f"{session.cookie}x", HERE) is None
 
 
-def test_it_ends_at_sign_out_in_every_process_and_after_an_hour(
+def test_it_ends_at_sign_out_in_every_process_and_after_half_an_hour(
     access: Access, other: Access, ada: str, clock: ManualClock, disk: Disk
 ) -> None:
     disk.is_full = True
@@ -84,7 +100,7 @@ def test_it_ends_at_sign_out_in_every_process_and_after_an_hour(
     for process in (access, other):
         assert process.actor_of_session(first.cookie, HERE) is None
         assert process.actor_of_session(second.cookie, HERE) is not None
-    clock.advance(3601)
+    clock.advance(SecuritySettings().session_idle_s + 1)
     assert access.actor_of_session(second.cookie, HERE) is None
 
 
@@ -143,6 +159,35 @@ def test_guessing_is_slowed_all_the_same(
     assert access.wait_s(ada, HERE) == 0.0
 
 
+def test_an_administrator_gets_in_although_very_many_entries_wait(
+    access: Access, audit: AuditBook, ada: str, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_later, "WAITING_MAX", 5)
+    monkeypatch.setattr(access_module, "WAITING_MAX", 5)
+    disk.is_full = True
+    entry = AuditEntry(AuditEvent.APPLICATION_ACTIVITY, "E", Actor("house", "test", frozenset()))
+    for _ in range(6):
+        audit.record_or_keep(entry, waiting_max=5)
+    with pytest.raises(Unavailable):
+        audit.record_or_keep(entry, waiting_max=5)
+    session = access.sign_in(ada, PASSWORD, HERE)
+    assert access.actor_of_session(session.cookie, HERE) is not None
+
+
+def test_what_was_guessed_longest_ago_makes_room_for_what_is_guessed_now(
+    access: Access, ada: str, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_in, "UNWRITTEN_MAX", 20)
+    disk.is_full = True
+    for number in range(30):
+        with pytest.raises(SignInFailed):
+            access.sign_in(f"nobody-{number}", "wrong", f"192.0.2.{number}")
+    for _ in range(5):
+        with pytest.raises(SignInFailed):
+            access.sign_in(ada, "wrong", HERE)
+    assert access.wait_s(ada, HERE) > 0.0
+
+
 def test_an_old_session_does_not_keep_its_browser_from_the_sign_in_page(
     access: Access, ada: str, clock: ManualClock, disk: Disk
 ) -> None:
@@ -155,10 +200,14 @@ def test_an_old_session_does_not_keep_its_browser_from_the_sign_in_page(
 def test_sessions_in_memory_have_a_number() -> None:
     now = [5.0]
     sessions = SessionsInMemory(session_places(2), 1, lambda: now[0])
-    for number in range(PLACES):
+    for number in range(PLACES - ADMINISTRATORS_PLACES):
         sessions.begin(f"secret {number}", f"person-{number}", bytes(32))
     with pytest.raises(TooManyTries):
         sessions.begin("secret", "one more", bytes(32))
+    for number in range(ADMINISTRATORS_PLACES):
+        sessions.begin(f"administrator {number}", "root", bytes(32), is_administrator=True)
+    with pytest.raises(TooManyTries):
+        sessions.begin("secret", "root", bytes(32), is_administrator=True)
     found = sessions.find("secret 7")
     assert found is not None
     assert found.person_name == "person-7"

@@ -175,10 +175,10 @@ def is_lost(connection: psycopg.Connection[Any]) -> bool:
     silent nothing has to be asked, which is a trip saved for every transaction.
     """
     poll = select.poll()
-    poll.register(connection.pgconn.socket, select.POLLIN)
-    if not poll.poll(0):
-        return False
     try:
+        poll.register(connection.pgconn.socket, select.POLLIN)
+        if not poll.poll(0):
+            return False
         return connection.pgconn.exec_(b"").status != pq.ExecStatus.EMPTY_QUERY
     except psycopg.Error:
         return True
