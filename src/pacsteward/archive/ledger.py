@@ -245,9 +245,8 @@ def _lines(path: Path, text: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
-        match = _CHECKSUM.search(line)
-        body = line[: match.start()] + b"}" if match else b""
-        if match is None or int(match[1], 16) != crc32(body):
+        body = _checked(line)
+        if body is None:
             if number >= len(lines) - 1:
                 # Half written when the machine stopped, so nobody was told that it was kept.
                 return
@@ -268,10 +267,19 @@ def _first_sequence(text: bytes) -> int:
     A file whose head was never whole holds no entries, so it cuts nothing off the one before.
     """
     head, newline, _ = text.partition(b"\n")
-    match = _CHECKSUM.search(head)
-    if not newline or match is None:
+    body = _checked(head)
+    if not newline or body is None:
         return _ENDLESS
-    return int(json.loads(head)["first_sequence"])
+    return int(json.loads(body)["first_sequence"])
+
+
+def _checked(line: bytes) -> bytes | None:
+    """Return a line without its checksum; None if it does not fit."""
+    match = _CHECKSUM.search(line)
+    if match is None:
+        return None
+    body = line[: match.start()] + b"}"
+    return body if int(match[1], 16) == crc32(body) else None
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:

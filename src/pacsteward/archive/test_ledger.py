@@ -78,6 +78,18 @@ def test_a_damaged_line_in_the_middle_is_never_passed_over(tmp_path: Path) -> No
         read_ledger(tmp_path)
 
 
+def test_a_damaged_head_is_said(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open()
+    append(ledger, "1.1")
+    append(ledger, "1.2")
+    ledger.close()
+    path = tmp_path / "000000000001.jsonl"
+    path.write_bytes(b"\x00" + path.read_bytes()[1:])
+    with pytest.raises(Broken):
+        read_ledger(tmp_path)
+
+
 def test_what_could_not_be_kept_is_cut_off(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.open()
