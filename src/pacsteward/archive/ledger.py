@@ -250,15 +250,21 @@ def _lines(path: Path, text: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
             if number >= len(lines) - 1:
                 # Half written when the machine stopped, so nobody was told that it was kept.
                 return
-            raise Broken(
-                f"The ledger is damaged: {path.name}, line {number}.",
-                why="Its checksum does not fit.",
-                remedy="Restore the folder `ledger` from the backup.",
-            )
+            raise _damaged(path, number, "Its checksum does not fit.")
         fields = json.loads(body)
+        if (number == 1) != ("first_sequence" in fields):
+            raise _damaged(path, number, "It is not the line that belongs there.")
         if number == 1 and fields.get("version", 0) > VERSION:
             raise newer_format("ledger", fields["version"], VERSION)
         yield number, fields
+
+
+def _damaged(path: Path, number: int, why: str) -> Broken:
+    return Broken(
+        f"The ledger is damaged: {path.name}, line {number}.",
+        why=why,
+        remedy="Restore the folder `ledger` from the backup.",
+    )
 
 
 def _first_sequence(text: bytes) -> int:
@@ -270,7 +276,7 @@ def _first_sequence(text: bytes) -> int:
     body = _checked(head)
     if not newline or body is None:
         return _ENDLESS
-    return int(json.loads(body)["first_sequence"])
+    return int(json.loads(body).get("first_sequence", _ENDLESS))
 
 
 def _checked(line: bytes) -> bytes | None:

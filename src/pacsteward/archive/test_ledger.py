@@ -90,6 +90,21 @@ def test_a_damaged_head_is_said(tmp_path: Path) -> None:
         read_ledger(tmp_path)
 
 
+@pytest.mark.parametrize("order", [(1, 0, 2), (0, 1, 0), (1, 2)])
+def test_lines_in_another_order_are_said(tmp_path: Path, order: tuple[int, ...]) -> None:
+    """Each is sound by itself."""
+    ledger = Ledger(tmp_path)
+    ledger.open()
+    append(ledger, "1.1")
+    append(ledger, "1.2")
+    ledger.close()
+    path = tmp_path / "000000000001.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[place] for place in order))
+    with pytest.raises(Broken):
+        read_ledger(tmp_path)
+
+
 def test_what_could_not_be_kept_is_cut_off(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.open()
