@@ -45,7 +45,6 @@ GROWTH_MAX_MIB = 16.0
 FILES_MAX = 8
 PARTS = 5
 PLOT = Path("build/prove/soak.svg")
-STUDY_PART = 20
 
 
 @dataclass(frozen=True, slots=True)

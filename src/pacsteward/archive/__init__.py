@@ -1,4 +1,4 @@
-"""The vault: images kept, found, corrected and removed. `Archive` is its front door.
+"""The vault: images kept, found, hidden and removed. `Archive` is its front door.
 
 Inner modules belong to this package alone; what other floors need is listed here.
 """

@@ -78,8 +78,8 @@ class Archive:
 
     Parameters
     ----------
-    keeper
-        Of this process; None in a reader.
+    is_keeper
+        Whether this process writes to the folder.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ from pacsteward.archive.client import TIMEOUT_S
 from pacsteward.archive.examine import READ_ASIDE_BYTES, examined
 from pacsteward.archive.line import Line, Lines, Undelivered
 from pacsteward.archive.messages import TEXT_MAX, error_of, result_of
-from pacsteward.archive.model import Origin, Outcome, StoreResult
+from pacsteward.archive.model import Origin, StoreResult
 from pacsteward.archive.ready import packed
 from pacsteward.archive.record import checksum_of
 from pacsteward.archive.settings import ArchiveSettings
@@ -105,16 +105,7 @@ class Courier(Line[Arena]):
         text = packed(found, size_bytes, checksum, parcel.places(offset))
         if len(text) > TEXT_MAX:
             raise Undelivered
-        stored = StoreResult(
-            Outcome.STORED,
-            header.sop_class_uid,
-            header.sop_instance_uid,
-            header.study_instance_uid,
-            header.series_instance_uid,
-            found.warnings,
-            found.shortage,
-        )
-        return Letter(parcel, text, stored)
+        return Letter(parcel, text, found.stored())
 
     async def send(self, letters: Sequence[Letter]) -> list[Reply]:
         """Have instances stored; those with a result are safe when this returns.

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Final
 
 from pacsteward.archive.digest import identity_doubt
-from pacsteward.archive.model import DoesNotMatch, Origin
+from pacsteward.archive.model import DoesNotMatch, Origin, Outcome, StoreResult
 from pacsteward.archive.record import Description
 from pacsteward.archive.shortage import pixel_shortage
 from pacsteward.base.errors import Invalid
@@ -57,6 +57,18 @@ class Examined:
     header: Header
     warnings: tuple[str, ...]
     shortage: str
+
+    def stored(self) -> StoreResult:
+        """Return what its sender hears once it is safe, if nothing else was to be said."""
+        return StoreResult(
+            Outcome.STORED,
+            self.header.sop_class_uid,
+            self.header.sop_instance_uid,
+            self.header.study_instance_uid,
+            self.header.series_instance_uid,
+            self.warnings,
+            self.shortage,
+        )
 
 
 def examined(

@@ -10,7 +10,7 @@ from typing import Any
 from pacsteward.archive.examine import READ_ASIDE_BYTES, Examined, examined
 from pacsteward.archive.line import Held, Line, Undelivered
 from pacsteward.archive.messages import TEXT_MAX, error_of, keeper_is_away, result_of
-from pacsteward.archive.model import Origin, Outcome, StoreResult
+from pacsteward.archive.model import Origin, StoreResult
 from pacsteward.archive.ready import Places, packed
 from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.fragments import Fragments
@@ -109,16 +109,7 @@ def _text(found: Examined, size_bytes: int, checksum: int, places: Places) -> by
 def _verdict(found: Examined, fields: Any) -> StoreResult | PacstewardError:
     """Return what the keeper's answer means."""
     if fields is None:
-        header = found.header
-        return StoreResult(
-            Outcome.STORED,
-            header.sop_class_uid,
-            header.sop_instance_uid,
-            header.study_instance_uid,
-            header.series_instance_uid,
-            found.warnings,
-            found.shortage,
-        )
+        return found.stored()
     if isinstance(fields, Undelivered):
         return keeper_is_away()
     if "error" in fields:

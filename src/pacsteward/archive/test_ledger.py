@@ -27,6 +27,16 @@ def append(ledger: Ledger, uid: str) -> LedgerEntry:
     )
 
 
+def two_entries(folder: Path) -> Path:
+    """Write a ledger of 1.1 and 1.2; return its file."""
+    ledger = Ledger(folder)
+    ledger.open()
+    append(ledger, "1.1")
+    append(ledger, "1.2")
+    ledger.close()
+    return folder / "000000000001.jsonl"
+
+
 def uids(folder: Path) -> list[str]:
     return [entry.sop_instance_uids[0] for entry in read_ledger(folder)]
 
@@ -52,12 +62,7 @@ def test_every_line_is_json_that_names_the_format(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 5, 60])
 def test_a_half_written_last_line_is_not_an_entry(tmp_path: Path, cut: int) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.open()
-    append(ledger, "1.1")
-    append(ledger, "1.2")
-    ledger.close()
-    path = tmp_path / "000000000001.jsonl"
+    path = two_entries(tmp_path)
     path.write_bytes(path.read_bytes()[:-cut])
     again = Ledger(tmp_path)
     expected = ["1.1", "1.2"] if cut == 1 else ["1.1"]
@@ -67,24 +72,14 @@ def test_a_half_written_last_line_is_not_an_entry(tmp_path: Path, cut: int) -> N
 
 
 def test_a_damaged_line_in_the_middle_is_never_passed_over(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.open()
-    append(ledger, "1.1")
-    append(ledger, "1.2")
-    ledger.close()
-    path = tmp_path / "000000000001.jsonl"
+    path = two_entries(tmp_path)
     path.write_bytes(path.read_bytes().replace(b'"1.1"', b'"1.7"'))
     with pytest.raises(Broken):
         read_ledger(tmp_path)
 
 
 def test_a_damaged_head_is_said(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
-    ledger.open()
-    append(ledger, "1.1")
-    append(ledger, "1.2")
-    ledger.close()
-    path = tmp_path / "000000000001.jsonl"
+    path = two_entries(tmp_path)
     path.write_bytes(b"\x00" + path.read_bytes()[1:])
     with pytest.raises(Broken):
         read_ledger(tmp_path)
@@ -93,12 +88,7 @@ def test_a_damaged_head_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", [(1, 0, 2), (0, 1, 0), (1, 2)])
 def test_lines_in_another_order_are_said(tmp_path: Path, order: tuple[int, ...]) -> None:
     """Each is sound by itself."""
-    ledger = Ledger(tmp_path)
-    ledger.open()
-    append(ledger, "1.1")
-    append(ledger, "1.2")
-    ledger.close()
-    path = tmp_path / "000000000001.jsonl"
+    path = two_entries(tmp_path)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[place] for place in order))
     with pytest.raises(Broken):
