@@ -46,9 +46,9 @@ class Product:
     def log_file(self) -> Path:
         return self.data.parent / f"{self.data.name}.log"
 
-    def start(self, *options: str) -> Product:
+    def start(self, *options: str, **environment: str) -> Product:
         began = time.monotonic()
-        self.launch(*options)
+        self.launch(*options, **environment)
         self._await_ready()
         self.started_in_s = time.monotonic() - began
         return self

@@ -11,12 +11,14 @@ input/output error. ``@3`` is the third time only, ``@3+`` the third and every l
 is every time. Each process counts for itself.
 
 What can be made to happen: ``kill`` (SIGKILL), ``eio``, ``enospc``, ``edquot`` (an `OSError` of
-that number), ``hang`` (the thread stops for a minute).
+that number), ``wait`` (the thread stops for half a second), ``hang`` (for a minute). The log is
+told of each, so that whoever tests from outside knows.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import threading
@@ -49,6 +51,11 @@ POINTS: Final[Mapping[str, str]] = MappingProxyType(
 """Every place there is. Those of buckets wait for a store that writes to one."""
 
 HANG_S = 60.0
+WAIT_S = 0.5
+
+STRIKES: Final = "An armed fault strikes"
+
+_log = logging.getLogger(__name__)
 
 
 def _kill() -> None:
@@ -64,6 +71,7 @@ _DEEDS: Mapping[str, Callable[[], None]] = {
     "eio": lambda: _raise_os_error(errno.EIO),
     "enospc": lambda: _raise_os_error(errno.ENOSPC),
     "edquot": lambda: _raise_os_error(errno.EDQUOT),
+    "wait": lambda: time.sleep(WAIT_S),
     "hang": lambda: time.sleep(HANG_S),
 }
 
@@ -133,6 +141,7 @@ def _strike(point: str) -> None:
     with _lock:
         due = [fault.deed for fault in _armed if fault.point == point and _counts(fault)]
     for deed in due:
+        _log.warning("%s: %s at %s.", STRIKES, deed, point)
         _DEEDS[deed]()
 
 

@@ -39,6 +39,18 @@ def test_fault_strikes_every_time_once_or_from_then_on() -> None:
     assert numbers("after-write:eio@1, after-write:enospc@2", 3) == [eio, enospc, None]
 
 
+def test_strike_is_told_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    numbers("after-write:eio@2", 3)
+    assert caplog.messages == ["An armed fault strikes: eio at after-write."]
+
+
+def test_wait_holds_the_thread_up_and_lets_it_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("pacsteward.base.faults.time.sleep", slept.append)
+    assert numbers("after-write:wait@1", 2) == [None, None]
+    assert slept == [faults.WAIT_S]
+
+
 def test_disarmed_fault_is_gone() -> None:
     with faults.armed("after-write:eio"):
         pass

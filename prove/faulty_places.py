@@ -1,0 +1,116 @@
+"""Faults: every named place of the write path fails, or is slow, while the archive is at work.
+
+Four DIMSE senders and one STOW-RS sender send without a break. At each place (`base/faults.py`)
+something goes wrong twenty times in one run of the product: an input/output error, a full disk, or
+half a second in which nothing happens. R2 kills there instead.
+
+A failure may cost a sender a refusal that tells it to try again, and nothing else: no process
+ends, nobody hears a wrong answer, and when the faults have passed all that was acknowledged is
+there. What is slow costs nobody anything but time.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+
+from pacsteward.base.faults import POINTS, STRIKES, VARIABLE
+from prove.kills import NOT_REACHED, RARE
+from prove.promise import Outcome, Promise, Scale
+from prove.sites import KINDS, Site, beneath, database, sending, site
+
+DEEDS = ("eio", "enospc", "wait")
+TIMES = 20
+STRIKE_TIMEOUT_S = 120.0
+ANSWERS = frozenset(
+    {"dimse 0000", "dimse A700", "stow 200", "stow 202", "stow 409", "stow 503", "stow 507"}
+)
+"""What may be heard. 202 and 409 are those of a request whose instances were refused in part, or
+all; the reason of each stands in it."""
+
+_ENDED = b"process ended; it is started again"
+
+
+@dataclass(frozen=True)
+class Struck:
+    """What came of one place and deed."""
+
+    strikes: int
+    processes_ended: int
+
+
+def harm_every_place(scale: Scale) -> Outcome:
+    """Faults."""
+    times = 3 if scale.is_quick else TIMES
+    points = [point for point in POINTS if point not in NOT_REACHED]
+    figures, details, is_kept = [], {}, True
+    for kind in KINDS:
+        say = beneath(scale.say, kind)
+        with database(kind) as url, site(scale.folder / kind, url) as place, sending(place.load):
+            found: dict[str, Struck] = {}
+            chance = random.Random(scale.seed)
+            for point in points:
+                for deed in DEEDS:
+                    struck = found[f"{point} {deed}"] = harm(place, point, deed, times, chance)
+                    is_kept &= struck.strikes >= times and not struck.processes_ended
+                say(f"{point}: {_strikes(found, point)} faults, {place.findings.words()}")
+            place.load.pause()
+            last = place.survey_all()
+            heard = {answer for answer in place.load.statuses() if "no answer" not in answer}
+            is_kept &= place.findings.is_clean and not place.load.surprises and heard <= ANSWERS
+            figures.append(
+                f"{kind}: {len(points)} places x {len(DEEDS)} x {times}, {_strikes(found)} faults, "
+                f"{sum(one.processes_ended for one in found.values())} processes ended, "
+                f"{len(heard - ANSWERS)} wrong answers, {len(place.load.acknowledged)} "
+                f"acknowledged, {place.findings.words()}"
+            )
+            details[kind] = {
+                "strikes": {name: one.strikes for name, one in found.items()},
+                "ended": {name: one.processes_ended for name, one in found.items()},
+                "acknowledged": len(place.load.acknowledged),
+                "read_back_at_the_end": last.checked,
+                "found": place.findings.counts(),
+                "examples": place.findings.examples(),
+                "answers": dict(place.load.statuses()),
+                "surprises": dict(place.load.surprises),
+            }
+    return Outcome(is_kept, "; ".join(figures), details)
+
+
+def harm(place: Site, point: str, deed: str, times: int, chance: random.Random) -> Struck:
+    """Have `deed` happen so often at `point` under load, then see what is there."""
+    product = place.product
+    product.kill()
+    seen = product.log_file.stat().st_size
+    product.start(**{VARIABLE: _armed(point, deed, times, chance)})
+    said = b""
+    deadline = time.monotonic() + STRIKE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with product.log_file.open("rb") as log:
+            log.seek(seen)
+            said = log.read()
+        if said.count(STRIKES.encode()) >= times:
+            break
+        time.sleep(0.02)
+    place.load.await_acknowledged(20)
+    place.load.pause()
+    place.survey_recent()
+    place.load.resume()
+    return Struck(said.count(STRIKES.encode()), said.count(_ENDED))
+
+
+def _armed(point: str, deed: str, times: int, chance: random.Random) -> str:
+    """Choose when: after the start, and with something that goes well in between."""
+    number, faults = (8 if point in RARE else 30), []
+    for _ in range(times):
+        number += chance.randint(2, 4 if point in RARE else 20)
+        faults.append(f"{point}:{deed}@{number}")
+    return ",".join(faults)
+
+
+def _strikes(found: dict[str, Struck], point: str = "") -> int:
+    return sum(one.strikes for name, one in found.items() if name.startswith(point))
+
+
+PROMISES = (Promise("Faults", "Failures and delays at every named place", harm_every_place),)
