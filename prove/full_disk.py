@@ -233,13 +233,14 @@ def _explains(status: int, words: str) -> bool:
 
 
 def _read(product: Product, client: httpx.Client, known: list[Image], reading: Reading) -> None:
-    """Query and retrieve by both doors."""
+    """Query and retrieve by both doors, and read the audit book."""
     one = known[reading.served % len(known)]
     began = time.monotonic()
     ways = (
         ("QIDO-RS", lambda: _is_listed(client)),
         ("WADO-RS", lambda: _is_given(client, one)),
         ("metadata", lambda: client.get(f"{one.at}/metadata").status_code == 200),
+        ("audit book", lambda: client.get("/audit").status_code == 200),
         ("C-FIND", lambda: len(find(product, keys("STUDY", StudyInstanceUID=STUDY))[0]) == 1),
     )
     for door, is_served in ways:

@@ -158,6 +158,41 @@ class AuditBook:
         )
         self.record_soon(entry)
 
+    def record_reading(self, actor: Actor) -> None:
+        """Record that `actor` reads this book, once in each minute; else as `record_access`.
+
+        References
+        ----------
+        PS3.15 A.5.3.2 — Audit Log Used.
+        """
+        fresh = self._fresh([(actor.kind, actor.name, actor.address, AuditEvent.AUDIT_LOG_USED)])
+        if not fresh:
+            return
+        entry = AuditEntry(
+            event=AuditEvent.AUDIT_LOG_USED,
+            action="R",
+            actor=actor,
+            what=f"{actor.name} read the audit book.",
+            objects=(AuditObject("other", "audit"),),
+        )
+        try:
+            self.record_or_keep(entry)
+        except BaseException:
+            self._forget(fresh)
+            raise
+
+    def catch_up(self) -> int:
+        """Record what waits; return how many entries wait for room on the disk all the same.
+
+        The book can be read while nothing can be written: whoever makes room wants to see in it
+        who filled the disk.
+        """
+        try:
+            self._later.flush()
+        except Unavailable:
+            return self._later.waiting
+        return 0
+
     def close(self) -> None:
         """Record what is still waiting."""
         self._later.flush()
@@ -332,7 +367,7 @@ class AuditBook:
         limit
             Most entries that are given, 1 to 1,000.
         """
-        self._later.flush()
+        self.catch_up()
         query = _filtered(wanted or AuditFilter()).order_by(AUDIT_ENTRY.c.sequence.desc())
         if before is not None:
             query = query.where(AUDIT_ENTRY.c.sequence < before)
@@ -342,7 +377,7 @@ class AuditBook:
 
     def count(self) -> int:
         """Return how many entries were ever recorded."""
-        self._later.flush()
+        self.catch_up()
         with self._database.read() as connection:
             return int(connection.execute(select(AUDIT_HEAD.c.sequence)).scalar() or 0)
 
@@ -350,7 +385,7 @@ class AuditBook:
 
     def verify(self, *, seal_key: bytes | None = None, newest: int | None = None) -> ChainReport:
         """Walk the chain; see `audit_chain.walk`. Some seconds for 100,000 entries."""
-        self._later.flush()
+        self.catch_up()
         with self._database.read() as connection:
             return audit_chain.walk(connection, seal_key=seal_key, newest=newest)
 

@@ -229,6 +229,17 @@ def test_refusals_are_recorded_once_a_minute(audit: AuditBook, clock: ManualCloc
     assert audit.count() == 2
 
 
+def test_reading_the_book_is_one_entry_a_minute_for_each_reader(
+    audit: AuditBook, clock: ManualClock
+) -> None:
+    tom, ada = (Actor("person", name, frozenset()) for name in ("tom", "ada"))
+    for reader in (tom, tom, ada, tom):
+        audit.record_reading(reader)
+    clock.advance(60)
+    audit.record_reading(tom)
+    assert [entry.actor for entry in audit.entries()] == ["tom", "ada", "tom"]
+
+
 # The chain: S10
 
 

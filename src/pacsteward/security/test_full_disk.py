@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 
 import pytest
-from sqlalchemy import Connection
+from tests.support.full_disk import FullDisk
 
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database
@@ -41,31 +40,20 @@ def ada(access: Access) -> str:
     return "ada"
 
 
-class Disk:
-    """The one on which the database lies."""
-
-    def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.is_full = False
-        write = database.write
-
-        def tried(*, durable: bool = True) -> AbstractContextManager[Connection]:
-            if self.is_full:
-                raise Unavailable("The database did not answer.", why="database or disk is full")
-            return write(durable=durable)
-
-        monkeypatch.setattr(database, "write", tried)
-
-
 @pytest.fixture
-def disk(database: Database, audit: AuditBook, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    disk = Disk(database, monkeypatch)
+def disk(
+    database: Database, audit: AuditBook, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FullDisk]:
+    disk = FullDisk(database, monkeypatch)
     yield disk
     disk.is_full = False
     audit.close()
 
 
 @pytest.fixture
-def other(database: Database, clock: ManualClock, access: Access, disk: Disk) -> Iterator[Access]:
+def other(
+    database: Database, clock: ManualClock, access: Access, disk: FullDisk
+) -> Iterator[Access]:
     """Give the same people, as another web process knows them."""
     places = session_places(2)
     access.share_memory(places, 0)
@@ -78,7 +66,7 @@ def other(database: Database, clock: ManualClock, access: Access, disk: Disk) ->
 
 
 def test_an_administrator_gets_in_whichever_process_answers(
-    access: Access, other: Access, ada: str, disk: Disk
+    access: Access, other: Access, ada: str, disk: FullDisk
 ) -> None:
     disk.is_full = True
     session = access.sign_in(ada, PASSWORD, HERE)
@@ -91,7 +79,7 @@ def test_an_administrator_gets_in_whichever_process_answers(
 
 
 def test_it_ends_at_sign_out_in_every_process_and_after_half_an_hour(
-    access: Access, other: Access, ada: str, clock: ManualClock, disk: Disk
+    access: Access, other: Access, ada: str, clock: ManualClock, disk: FullDisk
 ) -> None:
     disk.is_full = True
     first, second = (access.sign_in(ada, PASSWORD, HERE) for _ in range(2))
@@ -109,7 +97,7 @@ def test_it_ends_with_what_ends_other_sessions(
     access: Access,
     ada: str,
     end: str,
-    disk: Disk,
+    disk: FullDisk,
 ) -> None:
     """As soon as that can be written again."""
     disk.is_full = True
@@ -130,7 +118,7 @@ def test_sign_ins_are_in_the_audit_book_when_there_is_room(
     access: Access,
     audit: AuditBook,
     ada: str,
-    disk: Disk,
+    disk: FullDisk,
 ) -> None:
     before = audit.count()
     disk.is_full = True
@@ -147,7 +135,7 @@ def test_sign_ins_are_in_the_audit_book_when_there_is_room(
 
 
 def test_guessing_is_slowed_all_the_same(
-    access: Access, ada: str, disk: Disk, clock: ManualClock
+    access: Access, ada: str, disk: FullDisk, clock: ManualClock
 ) -> None:
     disk.is_full = True
     for _ in range(5):
@@ -160,7 +148,7 @@ def test_guessing_is_slowed_all_the_same(
 
 
 def test_an_administrator_gets_in_although_very_many_entries_wait(
-    access: Access, audit: AuditBook, ada: str, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    access: Access, audit: AuditBook, ada: str, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit_later, "WAITING_MAX", 5)
     monkeypatch.setattr(access_module, "WAITING_MAX", 5)
@@ -175,7 +163,7 @@ def test_an_administrator_gets_in_although_very_many_entries_wait(
 
 
 def test_what_was_guessed_longest_ago_makes_room_for_what_is_guessed_now(
-    access: Access, ada: str, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    access: Access, ada: str, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sign_in, "UNWRITTEN_MAX", 20)
     disk.is_full = True
@@ -189,7 +177,7 @@ def test_what_was_guessed_longest_ago_makes_room_for_what_is_guessed_now(
 
 
 def test_an_old_session_does_not_keep_its_browser_from_the_sign_in_page(
-    access: Access, ada: str, clock: ManualClock, disk: Disk
+    access: Access, ada: str, clock: ManualClock, disk: FullDisk
 ) -> None:
     session = access.sign_in(ada, PASSWORD, HERE)
     clock.advance(86_400)

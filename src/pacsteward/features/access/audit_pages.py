@@ -25,6 +25,7 @@ FILTERS = ("q", "actor", "event", "object", "since", "until", "failures")
 
 def show_audit(house: House, request: Request) -> Response:
     """List entries, the newest first."""
+    waiting = house.audit.catch_up()
     before = query_text(request, "before")
     # One more than is shown tells whether there is another page.
     found = house.audit.entries(
@@ -33,10 +34,12 @@ def show_audit(house: House, request: Request) -> Response:
         limit=PAGE_ENTRIES + 1,
     )
     entries = found[:PAGE_ENTRIES]
+    house.audit.record_reading(request.state.actor)
     return render(
         request,
         "access/audit.html",
         entries=entries,
+        waiting=waiting,
         total=house.audit.count(),
         chosen={name: query_text(request, name) for name in FILTERS},
         events=[
@@ -51,6 +54,7 @@ def show_audit(house: House, request: Request) -> Response:
 def show_entry(house: House, request: Request) -> Response:
     """Show one entry with all that is known of it, also as the DICOM audit message."""
     entry = entry_of(house, request.path_params["sequence"])
+    house.audit.record_reading(request.state.actor)
     message = to_dicom_audit_xml(entry, is_indented=True).decode()
     return render(request, "access/audit_entry.html", entry=entry, message=message)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from tests.support.console import PASSWORD, Visitor, cheap_passwords, small_house, visitor
+from tests.support.full_disk import FullDisk
 
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
@@ -25,3 +28,12 @@ def house(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> House:
 def console(house: House) -> Visitor:
     """Give the console of that house."""
     return visitor(house, FEATURE)
+
+
+@pytest.fixture
+def disk(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[FullDisk]:
+    """Give the disk of that house's database."""
+    disk = FullDisk(house.database, monkeypatch)
+    yield disk
+    disk.is_full = False
+    house.audit.close()

@@ -130,6 +130,7 @@ def revoke_token(house: CurrentHouse, actor: CurrentActor, name: str) -> None:
 
 def list_audit(
     house: CurrentHouse,
+    reader: CurrentActor,
     actor: str = "",
     event: AuditEvent | None = None,
     object_id: str = "",
@@ -151,6 +152,7 @@ def list_audit(
         until=until,
     )
     found = house.audit.entries(wanted, before=before, limit=limit)
+    house.audit.record_reading(reader)
     return AuditPage(
         entries=[{**asdict(entry), "title": entry.title} for entry in found],
         before=found[-1].sequence if len(found) == limit else None,
@@ -162,9 +164,11 @@ def check_chain(house: CurrentHouse) -> ChainReport:
     return seals.verify(house)
 
 
-def audit_message(house: CurrentHouse, sequence: int) -> Response:
+def audit_message(house: CurrentHouse, reader: CurrentActor, sequence: int) -> Response:
     """Give an entry as a DICOM audit message (PS3.15 A.5)."""
-    return Response(to_dicom_audit_xml(entry_of(house, sequence)), media_type="application/xml")
+    message = to_dicom_audit_xml(entry_of(house, sequence))
+    house.audit.record_reading(reader)
+    return Response(message, media_type="application/xml")
 
 
 ROUTES = (

@@ -6,9 +6,10 @@ import re
 
 import pytest
 from tests.support.console import PASSWORD, Visitor
+from tests.support.full_disk import FullDisk
 
 from pacsteward.feature import House
-from pacsteward.security import Actor, AuditEventType
+from pacsteward.security import Actor, AuditEvent, AuditEventType, AuditFilter
 
 
 def test_person_is_added_and_asked_for_an_own_password(console: Visitor, house: House) -> None:
@@ -199,3 +200,31 @@ def test_chain_is_walked_on_demand(console: Visitor, house: House) -> None:
     text = console.get("/audit/chain").text
     assert "The audit book is broken." in text
     assert "Entry 1 is not what was recorded" in text
+
+
+def test_book_is_read_while_the_disk_is_full_and_says_what_is_missing_in_it(
+    console: Visitor, house: House, disk: FullDisk
+) -> None:
+    disk.is_full = True
+    console.sign_in("tom")
+    page = console.get("/audit")
+    assert page.status_code == 200
+    assert "The book cannot be written." in page.text
+    assert "tom signed in" not in page.text
+    assert console.get("/audit/1").status_code == 200
+    assert "The audit book is whole." in console.get("/audit/chain").text
+    assert console.get("/api/v1/audit").status_code == 200
+    assert console.get("/api/v1/audit/1/message").status_code == 200
+    disk.is_full = False
+    page = console.get("/audit")
+    assert "The book cannot be written." not in page.text
+    assert "tom signed in" in page.text
+    assert "tom read the audit book" in page.text
+
+
+@pytest.mark.parametrize("path", ["/audit", "/audit/1", "/api/v1/audit", "/api/v1/audit/1/message"])
+def test_reading_the_book_is_an_entry_itself(console: Visitor, house: House, path: str) -> None:
+    console.sign_in("tom")
+    assert console.get(path).status_code == 200
+    (entry,) = house.audit.entries(AuditFilter(event=AuditEvent.AUDIT_LOG_USED))
+    assert (entry.actor, entry.action) == ("tom", "R")
