@@ -23,7 +23,7 @@ from pacsteward.base.apart import apart
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import CONNECTIONS_MAX, Database, open_database
 from pacsteward.base.db.migrate import migrate
-from pacsteward.base.errors import Forbidden, Invalid, NotFound
+from pacsteward.base.errors import Broken, Forbidden, Invalid, NotFound
 from pacsteward.base.events import FactLog
 from pacsteward.base.jobs import JobQueue
 from pacsteward.base.metrics import Snapshots
@@ -106,6 +106,12 @@ class Place:
     def holds_archive(self) -> bool:
         """Whether an archive was made here: its index, its format or its log is there."""
         return any((self.data / name).exists() for name in ("index.db", "format.json", "landing"))
+
+    @property
+    def has_lost_index(self) -> bool:
+        """Whether there is an archive whose embedded index is gone."""
+        is_embedded = not self.server.database_url
+        return is_embedded and self.holds_archive and not (self.data / "index.db").exists()
 
     @classmethod
     def found(
@@ -233,16 +239,24 @@ def open_place_database(place: Place, *, shared_by: int = 1) -> Database:
 
 
 @contextmanager
-def opened_house(place: Place) -> Iterator[House]:
+def opened_house(place: Place, *, may_make_index: bool = False) -> Iterator[House]:
     """Give the house over `place` for a command or a process that only reads the archive itself.
 
     What changes the archive is handed to the keeper, when one runs.
+
+    Parameters
+    ----------
+    may_make_index
+        Whether an embedded index that is gone is replaced by an empty one.
 
     Raises
     ------
     NotFound
         No archive is there. To make one would turn a mistyped path into an archive in which
         nothing is amiss.
+    Broken
+        The index is gone, and none may be made. With an empty one in its place every image would
+        seem to be gone, too.
     """
     if not place.holds_archive:
         raise NotFound(
@@ -250,6 +264,14 @@ def opened_house(place: Place) -> Iterator[House]:
             why="Neither index nor log is in that folder.",
             remedy="Name the right one with --data or PACSTEWARD_DATA; "
             "`pacsteward serve` makes a new archive.",
+        )
+    if place.has_lost_index and not may_make_index:
+        raise Broken(
+            f"The index of the archive in {place.data} is missing.",
+            why="There is no index.db in that folder; the images lie elsewhere in it.",
+            remedy="Put index.db of the backup in its place. Without a backup run `pacsteward "
+            "archive rebuild`, which makes it anew from the images: people, peers and audit book "
+            "begin anew then.",
         )
     make_folder(place.data)
     database = open_place_database(place)

@@ -74,16 +74,17 @@ def build(rooms: Iterable[Feature]) -> App:
 def _add(app: App, name: str, summary: str, verbs: Iterable[Command]) -> None:
     group = App(name=name, help=summary)
     for verb in verbs:
-        group.command(_with_house(verb.run), name=verb.verb)
+        group.command(_with_house(verb), name=verb.verb)
     app.command(group)
 
 
-def _with_house(run: Callable[..., Any]) -> Callable[..., int]:
+def _with_house(verb: Command) -> Callable[..., int]:
     """Turn a function of the house into a command that opens the house first."""
+    run = verb.run
 
     def command(*args: Any, data: Path | None = None, json: bool = False, **options: Any) -> int:
         try:
-            with opened_house(Place.found(data)) as house:
+            with opened_house(Place.found(data), may_make_index=verb.makes_index) as house:
                 result = run(house, *args, **options)
                 show(result, as_json=json)
         except PacstewardError as error:

@@ -152,6 +152,7 @@ def explain_settings(
 
 def verify_archive(house: House) -> VerifyReport:
     """Read every stored byte and compare it with its checksum; ends with 9 if any is damaged."""
+    house.archive.need_index()
     report = house.archive.verify(progress=_progress("verified"))
     print(file=sys.stderr)
     return report
@@ -166,6 +167,7 @@ def rebuild_archive(house: House) -> str:
 
 def list_doubtful(house: House) -> Any:
     """List studies that came without a patient ID, or with one that DICOM does not allow."""
+    house.archive.need_index()
     return house.archive.doubtful_patients()
 
 
@@ -218,6 +220,7 @@ def _these(house: House, study_instance_uids: tuple[str, ...]) -> Selection:
     """Return the studies that were named, if all of them are here: one may be mistyped."""
     if not study_instance_uids:
         raise Invalid("No study was named.", remedy="Give one Study Instance UID or several.")
+    house.archive.need_index()
     selection = Selection(study_instance_uids=study_instance_uids)
     found = house.archive.instances(selection, with_rejected=True)
     here = {instance.study_instance_uid for instance in found}
@@ -237,11 +240,13 @@ def show_space(house: House) -> Any:
 
 def list_conflicts(house: House) -> list[Conflict]:
     """List contents that came under a UID that other content has; both are kept."""
+    house.archive.need_index()
     return house.archive.conflicts()
 
 
 def list_set_aside(house: House) -> list[SetAside]:
     """List acknowledged objects that could not be indexed, and why."""
+    house.archive.need_index()
     return house.archive.set_aside()
 
 
@@ -255,7 +260,7 @@ def _progress(word: str) -> Any:
 
 ARCHIVE = (
     Command("verify", verify_archive),
-    Command("rebuild", rebuild_archive),
+    Command("rebuild", rebuild_archive, makes_index=True),
     Command("space", show_space),
     Command("conflicts", list_conflicts),
     Command("set-aside", list_set_aside),

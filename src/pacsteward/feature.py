@@ -191,10 +191,13 @@ class Command:
         Its first parameter is the `House`; the others become arguments and options with their
         numpydoc prose. It returns text, a dataclass, or a list of dataclasses; ``--json`` prints
         the same as JSON.
+    makes_index
+        Whether it may be run where the index is missing, since it makes a new one.
     """
 
     verb: str
     run: Callable[..., Any]
+    makes_index: bool = False
 
 
 @dataclass(frozen=True, slots=True)

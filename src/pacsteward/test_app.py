@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pacsteward.app import Place, first_steps, opened_house
+from pacsteward.archive.fixtures import sender as sent
 from pacsteward.base.errors import Forbidden, Invalid
 from pacsteward.cli import main
 
@@ -164,6 +165,78 @@ def test_check_of_an_archive_that_nobody_keeps_ends_with_9(
         main(["monitoring", "check", "--data", str(tmp_path / "data"), "--json"])
     findings = {one["name"]: one["status"] for one in json.loads(capsys.readouterr().out)}
     assert findings["is_archive_open"] == "critical"
+
+
+LISTS = ("verify", "conflicts", "set-aside", "doubtful")
+CHANGES = ("reject", "restore", "delete")
+
+
+def _asked(data: Path, *words: str) -> None:
+    main(["archive", *words, "--data", str(data)])
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give an archive in which one image is stored, and that nobody keeps."""
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    first_steps(Place.found(data))
+    with opened_house(Place.found(data)) as house, sent.running(data, house.database) as keeping:
+        keeping.store(sent.data_set("1.2.3"), "1.2.3")
+        keeping.wait()
+    return data
+
+
+@pytest.mark.parametrize("words", [*((one,) for one in LISTS), *((one, "1.2") for one in CHANGES)])
+def test_missing_index_is_told_and_no_empty_one_is_made(
+    data: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Zero instances and no damage is what an archive says in which all is well."""
+    for path in data.glob("index.db*"):
+        path.unlink()
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="9"):
+            _asked(data, *words)
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert f"index of the archive in {data} is missing" in said.err
+        assert "pacsteward archive rebuild" in said.err
+        assert not (data / "index.db").exists()
+
+
+@pytest.mark.parametrize("words", [*((one,) for one in LISTS), *((one, "1.2") for one in CHANGES)])
+def test_empty_index_beside_images_is_told(
+    data: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in data.glob("index.db*"):
+        path.unlink()
+    first_steps(Place.found(data))
+    with pytest.raises(SystemExit, match="9"):
+        _asked(data, *words)
+    assert "The index does not know of the images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [(one,) for one in LISTS])
+def test_half_made_index_is_told(
+    data: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "run" / "rebuilding").write_text("1\n0\nend\n", encoding="ascii")
+    with pytest.raises(SystemExit, match="5"):
+        _asked(data, *words)
+    assert "was interrupted" in capsys.readouterr().err
+
+
+def test_missing_index_is_made_anew_by_a_rebuild(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in data.glob("index.db*"):
+        path.unlink()
+    with pytest.raises(SystemExit, match="0"):
+        _asked(data, "rebuild")
+    assert "1 instances" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="0"):
+        _asked(data, "verify", "--json")
+    assert json.loads(capsys.readouterr().out)["instances"] == 1
 
 
 @pytest.mark.parametrize("verb", [["reject"], ["restore"], ["delete"], ["delete", "--dry-run"]])

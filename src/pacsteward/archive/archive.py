@@ -33,6 +33,7 @@ from pacsteward.archive.headers import instance_json, read_header, selected
 from pacsteward.archive.keeper import Keeper
 from pacsteward.archive.likeness import NameBook
 from pacsteward.archive.metadata import MetadataBook
+from pacsteward.archive.missing_index import refuse_missing_index
 from pacsteward.archive.model import (
     Incoming,
     Instance,
@@ -513,6 +514,19 @@ class Archive:
             audit=self._record,
             tell=remove.teller(self._facts, self._record),
         )
+
+    def need_index(self) -> None:
+        """Return if the index can be asked what is stored: it is there, and whole.
+
+        Raises
+        ------
+        Broken
+            It is a new one, while images are stored.
+        Conflict
+            It was being made anew, and that was interrupted.
+        """
+        if not self.is_open():
+            refuse_missing_index(self._data_folder, self._database)
 
     def is_open(self) -> bool:
         """Say whether a keeper takes instances in, here or in another process."""

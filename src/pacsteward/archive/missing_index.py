@@ -1,0 +1,49 @@
+"""Whether the index is one of this folder at all, before it is asked.
+
+An index that is gone, or half made anew, knows of few images or none. What is asked of it then
+would be answered with "none", and checked with "all is well".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import exists, select
+
+from pacsteward.archive.folder import refuse_half_made_index
+from pacsteward.archive.segment import find_segments, reading, walk
+from pacsteward.archive.tables import LANDING_POSITION
+from pacsteward.base.db import Database
+from pacsteward.base.errors import Broken
+
+
+def refuse_missing_index(data_folder: Path, database: Database) -> None:
+    """Return if the index knows of the log; nobody may be keeping the archive meanwhile.
+
+    Raises
+    ------
+    Broken
+        Something landed, and the index never heard of this log.
+    Conflict
+        A rebuild was interrupted.
+    """
+    refuse_half_made_index(data_folder)
+    with database.read() as connection:
+        has_begun = connection.execute(select(exists().select_from(LANDING_POSITION))).scalar()
+    if not has_begun and _has_records(data_folder / "landing"):
+        raise Broken(
+            f"The index does not know of the images in {data_folder}.",
+            why="It is new, and there are images that were stored before.",
+            remedy="Put the index of the backup in its place. Without a backup run `pacsteward "
+            "archive rebuild`, which makes it anew from the images.",
+        )
+
+
+def _has_records(landing_folder: Path) -> bool:
+    if not landing_folder.is_dir():
+        return False
+    for segment in find_segments(landing_folder)[0]:
+        with reading(segment.path) as file:
+            if next(walk(file, segment.head), None) is not None:
+                return True
+    return False
