@@ -45,6 +45,7 @@ from pacsteward.dicom.settings import DicomSettings
 from pacsteward.feature import House
 from pacsteward.security import Actor, SecuritySettings, SignInFailed, TooManyTries
 from pacsteward.security.admission import Refusal, decide
+from pacsteward.security.failures_in_memory import failure_places
 from pacsteward.security.sessions_in_memory import session_places
 from pacsteward.security.settings import AdmissionSettings
 from pacsteward.security.sign_in import WaitingQueue, waiting_places
@@ -216,6 +217,8 @@ class WebCompany:
     """Places of those who wait to sign in."""
     sessions: memoryview
     """Places of sessions that could not be written."""
+    failures: memoryview
+    """Places of wrong passwords that could not be written."""
     size: int
 
     @classmethod
@@ -223,7 +226,7 @@ class WebCompany:
         """Make it for as many processes as the settings want."""
         size = place.settings.of(WebSettings).process_count
         listener = Listener(place.server.host, place.server.http_port, size)
-        return cls(listener, waiting_places(size), session_places(size), size)
+        return cls(listener, waiting_places(size), session_places(size), failure_places(size), size)
 
     def share(self, place: Place) -> Place:
         """Return `place` with the part that each has of what the settings allow for all."""
@@ -255,6 +258,7 @@ def run_web(place: Place, tell_ready: Tell, *, company: WebCompany, number: int)
     database = open_place_database(place, shared_by=company.size)
     house = build_house(place, database, process_name=web_name(number))
     house.access.guard.wait_together(WaitingQueue(company.waiting, number))
+    house.access.guard.count_together(company.failures, number)
     house.access.share_memory(company.sessions, number)
     house.snapshots.start()
     application = build_application(place, house)

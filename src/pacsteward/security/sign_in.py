@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -26,9 +26,12 @@ from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Exhausted, Forbidden, Unavailable
 from pacsteward.base.shared import shared_numbers
+from pacsteward.security.failures_in_memory import (
+    FORGOTTEN_AFTER,
+    FailuresInMemory,
+    failure_places,
+)
 from pacsteward.security.tables import FAILED_SIGN_IN
-
-FORGOTTEN_AFTER = timedelta(minutes=15)
 
 WAITS_S: tuple[tuple[int, float], ...] = ((50, 8.0), (20, 4.0), (8, 2.0), (5, 0.5))
 """From so many failures on, a try waits so long, in seconds."""
@@ -38,7 +41,6 @@ TOO_MANY = 10
 
 WAITING_MAX = 32
 WAITING_FOR_ONE_ADDRESS_MAX = 4
-UNWRITTEN_MAX = 10_000
 WAITING_S_MAX = 60.0
 """Nobody waits so long: the longest wait, and those of all others whose passwords are looked at
 before. Who seems to is in a process that was stopped, or has died and was not started again yet."""
@@ -175,13 +177,15 @@ class SignInGuard:
         self._database = database
         self._clock = clock
         self._waiting = WaitingQueue(waiting_places(1))
-        self._unwritten: dict[str, tuple[int, datetime]] = {}
-        """Failures that the database did not take, by subject, and the last one's time."""
-        self._lock = threading.Lock()
+        self._unwritten = FailuresInMemory(failure_places(1), 0, clock.monotonic)
 
     def wait_together(self, queue: WaitingQueue) -> None:
         """Have those who wait here wait in a queue with those of other processes."""
         self._waiting = queue
+
+    def count_together(self, numbers: memoryview, process: int) -> None:
+        """Share the failures that cannot be written with other processes; see `failure_places`."""
+        self._unwritten = FailuresInMemory(numbers, process, self._clock.monotonic)
 
     @contextmanager
     def queue(self, address: str) -> Iterator[None]:
@@ -217,7 +221,8 @@ class SignInGuard:
             self._count(subjects, now)
         except Unavailable:
             # The disk is full; that must not be a good time to guess.
-            self._count_in_memory(subjects, now)
+            for subject in subjects:
+                self._unwritten.count(subject)
         return self._failures(subjects)
 
     def _count(self, subjects: list[str], now: datetime) -> None:
@@ -237,43 +242,24 @@ class SignInGuard:
                     # Another process counted the first one in this very moment.
                     connection.execute(update(FAILED_SIGN_IN).where(mine).values(more))
 
-    def _count_in_memory(self, subjects: list[str], now: datetime) -> None:
-        with self._lock:
-            if len(self._unwritten) >= UNWRITTEN_MAX:
-                since = now - FORGOTTEN_AFTER
-                kept = {one: seen for one, seen in self._unwritten.items() if seen[1] >= since}
-                self._unwritten = kept
-            while len(self._unwritten) >= UNWRITTEN_MAX:
-                # The one that has been there longest: what is tried now is what has to be counted.
-                del self._unwritten[next(iter(self._unwritten))]
-            for subject in subjects:
-                failures, _ = self._unwritten.pop(subject, (0, now))
-                self._unwritten[subject] = failures + 1, now
-
     def note_success(self, name: str, address: str, device_hash: str = "") -> None:
         """Forget the person's own slips; what is counted for the address stays."""
         slips = [_pair(name, address), *([f"device {device_hash}"] if device_hash else [])]
-        with self._lock:
-            for slip in slips:
-                self._unwritten.pop(slip, None)
+        for slip in slips:
+            self._unwritten.forget(slip)
         with self._database.write(durable=False) as connection:
             connection.execute(delete(FAILED_SIGN_IN).where(FAILED_SIGN_IN.c.subject.in_(slips)))
 
     def _failures(self, subjects: list[str]) -> int:
         since = self._clock.now() - FORGOTTEN_AFTER
         with self._database.read() as connection:
-            counts = connection.execute(
-                select(FAILED_SIGN_IN.c.failures).where(
+            rows = connection.execute(
+                select(FAILED_SIGN_IN.c.subject, FAILED_SIGN_IN.c.failures).where(
                     FAILED_SIGN_IN.c.subject.in_(subjects), FAILED_SIGN_IN.c.last_at >= since
                 )
-            ).scalars()
-            written = max(counts, default=0)
-        return max([written, *self._unwritten_failures(subjects, since)])
-
-    def _unwritten_failures(self, subjects: list[str], since: datetime) -> list[int]:
-        with self._lock:
-            seen = [self._unwritten[one] for one in subjects if one in self._unwritten]
-        return [failures for failures, last_at in seen if last_at >= since]
+            )
+            written = {subject: int(failures) for subject, failures in rows}
+        return max(written.get(one, 0) + self._unwritten.of(one) for one in subjects)
 
 
 def _subjects(name: str, address: str, device_hash: str) -> list[str]:

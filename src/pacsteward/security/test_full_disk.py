@@ -17,11 +17,16 @@ from pacsteward.security import (
     SignInFailed,
     TooManyTries,
     audit_later,
-    sign_in,
+    failures_in_memory,
 )
 from pacsteward.security import access as access_module
 from pacsteward.security.actor import Actor
 from pacsteward.security.audit_entry import AuditEntry, AuditEvent
+from pacsteward.security.failures_in_memory import (
+    PLACES_OF_A_SET,
+    FailuresInMemory,
+    failure_places,
+)
 from pacsteward.security.sessions_in_memory import (
     ADMINISTRATORS_PLACES,
     PLACES,
@@ -60,6 +65,9 @@ def other(
     audit = AuditBook(database, clock)
     other = Access(database, clock, audit, SecuritySettings())
     other.share_memory(places, 1)
+    failures = failure_places(2)
+    access.guard.count_together(failures, 0)
+    other.guard.count_together(failures, 1)
     yield other
     disk.is_full = False
     audit.close()
@@ -162,18 +170,61 @@ def test_an_administrator_gets_in_although_very_many_entries_wait(
     assert access.actor_of_session(session.cookie, HERE) is not None
 
 
-def test_what_was_guessed_longest_ago_makes_room_for_what_is_guessed_now(
-    access: Access, ada: str, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
+def test_guesses_are_counted_whichever_process_they_meet(
+    access: Access, other: Access, ada: str, disk: FullDisk
 ) -> None:
-    monkeypatch.setattr(sign_in, "UNWRITTEN_MAX", 20)
     disk.is_full = True
-    for number in range(30):
+    for process in (access, other, access, other, access):
+        assert [one.wait_s(ada, HERE) for one in (access, other)] == [0.0, 0.0]
         with pytest.raises(SignInFailed):
-            access.sign_in(f"nobody-{number}", "wrong", f"192.0.2.{number}")
-    for _ in range(5):
+            process.sign_in(ada, "wrong", HERE)
+    assert min(one.wait_s(ada, HERE) for one in (access, other)) > 0.0
+
+
+def test_guesses_before_the_disk_was_full_count_with_those_after(
+    access: Access, ada: str, disk: FullDisk
+) -> None:
+    for number in range(5):
+        disk.is_full = number >= 3
+        assert access.wait_s(ada, HERE) == 0.0
         with pytest.raises(SignInFailed):
             access.sign_in(ada, "wrong", HERE)
     assert access.wait_s(ada, HERE) > 0.0
+
+
+def test_own_slips_are_forgotten_whichever_process_met_them() -> None:
+    places = failure_places(2)
+    one, two = (FailuresInMemory(places, process, lambda: 5.0) for process in range(2))
+    for _ in range(3):
+        one.count("pair ada here")
+        two.count("pair ada here")
+    two.count("address here")
+    assert [one.of("pair ada here"), two.of("pair ada here")] == [6, 6]
+    two.forget("pair ada here")
+    assert [one.of("pair ada here"), two.of("pair ada here")] == [0, 0]
+    assert one.of("address here") == 1
+
+
+def test_a_process_that_begins_anew_still_knows_what_was_guessed() -> None:
+    places = failure_places(1)
+    FailuresInMemory(places, 0, lambda: 5.0).count("person ada")
+    assert FailuresInMemory(places, 0, lambda: 6.0).of("person ada") == 1
+
+
+def test_what_was_guessed_longest_ago_makes_room_for_what_is_guessed_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(failures_in_memory, "SETS", 1)
+    now = [5.0]
+    failures = FailuresInMemory(failure_places(1), 0, lambda: now[0])
+    for number in range(PLACES_OF_A_SET + 1):
+        failures.count(f"person {number}")
+        failures.count(f"person {number}")
+        now[0] += 1
+    counted = [failures.of(f"person {number}") for number in range(PLACES_OF_A_SET + 1)]
+    assert counted == [0] + [2] * PLACES_OF_A_SET
+    now[0] += failures_in_memory.FORGOTTEN_AFTER.total_seconds()
+    assert failures.of(f"person {PLACES_OF_A_SET}") == 0
 
 
 def test_an_old_session_does_not_keep_its_browser_from_the_sign_in_page(
