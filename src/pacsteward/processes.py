@@ -228,6 +228,12 @@ class WebCompany:
         listener = Listener(place.server.host, place.server.http_port, size)
         return cls(listener, waiting_places(size), session_places(size), failure_places(size), size)
 
+    def note_end(self, name: str) -> None:
+        """Take back the place of the process of this name, if it is a web process."""
+        for number in range(self.size):
+            if name == web_name(number):
+                self.listener.vacate(number)
+
     def share(self, place: Place) -> Place:
         """Return `place` with the part that each has of what the settings allow for all."""
         security = place.settings.of(SecuritySettings)

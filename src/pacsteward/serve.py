@@ -94,6 +94,7 @@ def _supervisor(named: Mapping[str, Run], company: WebCompany) -> Supervisor:
         {name: run for name, run in named.items() if name not in later},
         later={name: named[name] for name in later},
         is_later_wanted=lambda: company.listener.is_crowded,
+        when_ended=company.note_end,
         before_end=company.listener.close,
     )
 

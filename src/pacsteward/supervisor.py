@@ -66,6 +66,8 @@ class Supervisor:
         What is started when all of those are ready and it is wanted, and not waited for.
     is_later_wanted
         Asked now and then until it says so.
+    when_ended
+        Called with the name of a process that ended by itself, before it is started again.
     before_end
         Called before the processes are told to end: lets go of what was opened for them.
     """
@@ -73,6 +75,7 @@ class Supervisor:
     processes: Mapping[str, Run]
     later: Mapping[str, Run] = field(default_factory=dict)
     is_later_wanted: Callable[[], bool] = lambda: True
+    when_ended: Callable[[str], None] = lambda _name: None
     before_end: Callable[[], None] = lambda: None
     _children: dict[str, _Child] = field(default_factory=dict, init=False)
     is_stopping: bool = field(default=False, init=False)
@@ -189,6 +192,7 @@ class Supervisor:
         child.pid, child.restart_at = 0, now + pause
         # Only now: a process that is started again tells its readiness too, and nobody reads it.
         os.close(child.ready)
+        self.when_ended(child.name)
         logger.error(
             "process ended; it is started again",
             extra={"child": child.name, "exit_code": code, "pause_s": pause},

@@ -8,7 +8,10 @@ import urllib.request
 import uvicorn
 from starlette.responses import PlainTextResponse
 
-from pacsteward.processes import WebServer
+from pacsteward.processes import WebCompany, WebServer
+from pacsteward.security.failures_in_memory import failure_places
+from pacsteward.security.sessions_in_memory import session_places
+from pacsteward.security.sign_in import waiting_places
 from pacsteward.web.listening import Listener
 
 
@@ -40,3 +43,15 @@ def test_what_some_request_needs_is_made_when_the_web_process_answers_already() 
         server.should_exit = True
         thread.join(20)
     assert not thread.is_alive()
+
+
+def test_nobody_gives_way_to_a_web_process_that_has_ended() -> None:
+    listener = Listener("127.0.0.1", 0, 2)
+    company = WebCompany(listener, waiting_places(2), session_places(2), failure_places(2), 2)
+    first, _second = listener.seat(0), listener.seat(1)
+    first.came()
+    company.note_end("jobs")
+    assert first.is_busier
+    company.note_end("web-2")
+    assert not first.is_busier
+    listener.close()

@@ -66,7 +66,8 @@ def test_process_that_ends_is_started_again_and_leaves_nothing_open(tmp_path: Pa
             raise SystemExit(3)
         signal.pause()
 
-    supervisor = Supervisor({"one": run})
+    ended: list[str] = []
+    supervisor = Supervisor({"one": run}, when_ended=ended.append)
     open_before = len(os.listdir("/proc/self/fd"))
     supervisor.start()
     deadline = time.monotonic() + 10
@@ -74,6 +75,7 @@ def test_process_that_ends_is_started_again_and_leaves_nothing_open(tmp_path: Pa
         assert time.monotonic() < deadline
         supervisor._restart_due()
         supervisor._reap(0.02)
+    assert ended == ["one"]
     # One more is that of the process that runs now; what was garbage before may be gone.
     assert len(os.listdir("/proc/self/fd")) <= open_before + 1
     supervisor.is_stopping = True

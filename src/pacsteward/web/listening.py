@@ -36,7 +36,7 @@ AGAIN_AFTER_S: Final = 1.0
 """How long no caller is taken after one could not be: no descriptor is free."""
 
 _ABSENT: Final = 2**64 - 1
-"""What stands in place of the number of callers of a process that never ran."""
+"""What stands in place of the number of callers of a process that does not run."""
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,14 @@ class Listener:
             raise _not_opened(self._address, self._fault)
         self._counts[number] = 0
         return Seat(self._address, self.sockets, self._counts, number, self._is_crowded)
+
+    def vacate(self, number: int) -> None:
+        """Take back the place of a process that has ended; its callers went with it.
+
+        Said by whoever sees processes end. What one wrote down before it died would have the others
+        give way to it.
+        """
+        self._counts[number] = _ABSENT
 
     def close(self) -> None:
         """Let go of the sockets in this process."""

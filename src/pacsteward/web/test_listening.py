@@ -91,6 +91,17 @@ def test_process_that_hangs_keeps_nobody_waiting(listener: Listener) -> None:
         assert [call(listener, stack) for _ in range(3)] == [0, 0, 0]
 
 
+def test_nobody_gives_way_to_a_process_that_has_died(listener: Listener) -> None:
+    seat = listener.seat(0)
+    listener.seat(1)
+    seat.came()
+    assert seat.is_busier
+    listener.vacate(1)
+    assert not seat.is_busier
+    listener.seat(1)
+    assert seat.is_busier
+
+
 def test_callers_wait_for_a_process_that_begins_anew(listener: Listener) -> None:
     with at_work(listener.seat(0)), ExitStack() as stack:
         call(listener, stack)
