@@ -25,10 +25,10 @@ from pacsteward.base.apart import die_with
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_S = 60.0
-GRACE_S = 9.0
-"""From SIGTERM to SIGKILL; service managers commonly give ten seconds."""
-FIRST_GRACE_S = 1.5
-"""The part of it that is kept for the first process."""
+GRACE_S = 7.5
+"""From SIGTERM to SIGKILL for all processes but the first, in seconds."""
+FIRST_GRACE_S = 5.0
+"""The same for the first one, counted from when the others have ended, however long they took."""
 RESTART_PAUSES_S = (0.2, 1.0, 3.0, 10.0)
 """Pauses before a process that failed is started again; the last one repeats."""
 STEADY_S = 60.0
@@ -70,6 +70,8 @@ class Supervisor:
         Called with the name of a process that ended by itself, before it is started again.
     before_end
         Called before the processes are told to end: lets go of what was opened for them.
+    grace_s, first_grace_s
+        How long the others, and then the first process, may take to end, in seconds.
     """
 
     processes: Mapping[str, Run]
@@ -77,6 +79,8 @@ class Supervisor:
     is_later_wanted: Callable[[], bool] = lambda: True
     when_ended: Callable[[str], None] = lambda _name: None
     before_end: Callable[[], None] = lambda: None
+    grace_s: float = GRACE_S
+    first_grace_s: float = FIRST_GRACE_S
     _children: dict[str, _Child] = field(default_factory=dict, init=False)
     is_stopping: bool = field(default=False, init=False)
     """Whether it was told to stop, by a signal or by a process that failed at the start."""
@@ -214,11 +218,11 @@ class Supervisor:
         """Ask every process to end, wait, and end those that do not."""
         self.before_end()
         children = list(self._children.values())
-        deadline = time.monotonic() + GRACE_S
-        code = self._end(children[1:], deadline - FIRST_GRACE_S)
-        return self._end(children[:1], deadline) or code
+        code = self._end(children[1:], self.grace_s)
+        return self._end(children[:1], self.first_grace_s) or code
 
-    def _end(self, children: Sequence[_Child], deadline: float) -> int:
+    def _end(self, children: Sequence[_Child], grace_s: float) -> int:
+        deadline = time.monotonic() + grace_s
         living = [child for child in children if child.pid]
         for child in living:
             _send(child.pid, signal.SIGTERM)

@@ -121,6 +121,27 @@ def test_a_signal_to_the_whole_group_ends_in_good_order() -> None:
     assert supervisor.watch() == 0
 
 
+def test_first_process_has_time_to_end_however_long_the_others_took(tmp_path: Path) -> None:
+    """The keeper has to write down what the doors have just handed over."""
+    tidied = tmp_path / "tidied"
+
+    def tidy(tell_ready: Tell) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        tell_ready()
+        signal.sigwait([signal.SIGTERM])
+        tidied.touch()
+
+    def be_deaf(tell_ready: Tell) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _wait(tell_ready)
+
+    supervisor = Supervisor({"one": tidy, "two": be_deaf}, grace_s=0.0, first_grace_s=30.0)
+    supervisor.start()
+    supervisor.is_stopping = True
+    assert supervisor.watch() == 1
+    assert tidied.exists()
+
+
 def test_what_may_come_later_comes_when_it_is_wanted(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
 
