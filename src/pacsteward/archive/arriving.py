@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from pacsteward.archive.arena import ReceivingArena, SharedChunk
 from pacsteward.archive.examine import READ_ASIDE_BYTES, too_large
-from pacsteward.archive.hand_in import TooLong, hand_in, hand_over
+from pacsteward.archive.hand_in import ArrivedInstance, TooLong, hand_in, hand_over
 from pacsteward.archive.incoming import SMALL_BYTES
 from pacsteward.archive.line import Line, Lines, Undelivered, meta_fields, origin_text
 from pacsteward.archive.messages import error_of, keeper_is_away, result_of
@@ -38,6 +38,7 @@ from pacsteward.archive.record import checksum_of
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.base.clock import Clock
 from pacsteward.base.errors import PacstewardError
+from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import HeaderLimits
 from pacsteward.dicom.part10 import FileMeta
 
@@ -236,15 +237,7 @@ class ArrivingInstance:
             await asyncio.wait(self._parts, return_when=asyncio.FIRST_COMPLETED)
 
     async def finish(self) -> StoreResult:
-        """Return once the whole is safe.
-
-        Raises
-        ------
-        Invalid
-            The data set is cut short, or names no instance.
-        Exhausted, Unavailable
-            It could not be kept; the sender should try again.
-        """
+        """Return once the whole is safe; raise what `model.Incoming.finish` does."""
         if self._failure is not None:
             raise self._failure
         if self._small:
@@ -253,7 +246,9 @@ class ArrivingInstance:
         try:
             if is_whole:
                 with suppress(TooLong):
-                    return await self._hand_over()
+                    return await hand_over(
+                        self._line, self._arrived(), self._pieces, self._rules.header_limits
+                    )
             if self._places or not self._has_begun:
                 self._send_part()
             message = ("end", self._transfer, self._size_bytes, self._checksum)
@@ -276,34 +271,10 @@ class ArrivingInstance:
         if self._has_begun:
             return False
         try:
-            hand_in(
-                self._line,
-                self._origin,
-                self._meta,
-                self._pieces,
-                self._places,
-                checksum=self._checksum,
-                received_at=self._rules.clock.now(),
-                limits=self._rules.header_limits,
-                held=self._pieces,
-                tell=tell,
-            )
-        except (PacstewardError, Undelivered, TooLong):
+            hand_in(self._line, self._arrived(), self._pieces, self._rules.header_limits, tell)
+        except (PacstewardError, Undelivered):
             return False
         return True
-
-    async def _hand_over(self) -> StoreResult:
-        return await hand_over(
-            self._line,
-            self._origin,
-            self._meta,
-            self._pieces,
-            self._places,
-            checksum=self._checksum,
-            received_at=self._rules.clock.now(),
-            limits=self._rules.header_limits,
-            held=self._pieces,
-        )
 
     def abandon(self) -> None:
         """Leave nothing behind."""
@@ -314,6 +285,16 @@ class ArrivingInstance:
         self._small.clear()
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _arrived(self) -> ArrivedInstance:
+        return ArrivedInstance(
+            self._origin,
+            self._meta,
+            self._rules.clock.now(),
+            Fragments(self._pieces),
+            self._checksum,
+            self._places,
+        )
 
     def _fail(self, error: PacstewardError) -> None:
         self._failure = error

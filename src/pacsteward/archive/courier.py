@@ -19,17 +19,15 @@ from typing import Any
 
 from pacsteward.archive.arena import Arena, Parcel, Shelf
 from pacsteward.archive.client import TIMEOUT_S
-from pacsteward.archive.examine import READ_ASIDE_BYTES, examined
+from pacsteward.archive.hand_in import ArrivedInstance, examined_aside
 from pacsteward.archive.line import Line, Lines, Undelivered
-from pacsteward.archive.messages import TEXT_MAX, error_of, result_of
+from pacsteward.archive.messages import error_of, result_of
 from pacsteward.archive.model import Origin, StoreResult
-from pacsteward.archive.ready import packed
 from pacsteward.archive.record import checksum_of
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.base.clock import Clock
 from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.fragments import Fragments
-from pacsteward.dicom.header import read_header
 from pacsteward.dicom.part10 import FileMeta
 
 
@@ -95,16 +93,17 @@ class Courier(Line[Arena]):
         checksum = 0
         for piece in pieces:
             checksum = checksum_of(piece, checksum)
-        data, syntax = Fragments(pieces), meta.transfer_syntax_uid
-        limits = self._settings.header_limits
-        if size_bytes > READ_ASIDE_BYTES:
-            header = await asyncio.to_thread(read_header, data, syntax, limits)
-        else:
-            header = read_header(data, syntax, limits)
-        found = examined(header, meta, origin, self._clock.now())
-        text = packed(found, size_bytes, checksum, parcel.places(offset))
-        if len(text) > TEXT_MAX:
-            raise Undelivered
+        found, text = await examined_aside(
+            ArrivedInstance(
+                origin,
+                meta,
+                self._clock.now(),
+                Fragments(pieces),
+                checksum,
+                parcel.places(offset),
+            ),
+            self._settings.header_limits,
+        )
         return Letter(parcel, text, found.stored())
 
     async def send(self, letters: Sequence[Letter]) -> list[Reply]:

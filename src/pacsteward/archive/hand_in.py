@@ -1,9 +1,10 @@
-"""Examines an instance that lies in shared memory, and has the keeper store it."""
+"""Examines an instance that lies whole in shared memory, and has the keeper store it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,34 +15,45 @@ from pacsteward.archive.model import Origin, StoreResult
 from pacsteward.archive.ready import Places, packed
 from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.fragments import Fragments
-from pacsteward.dicom.header import HeaderLimits, read_header
+from pacsteward.dicom.header import Header, HeaderLimits, read_header
 from pacsteward.dicom.part10 import FileMeta
 
 
-class TooLong(Exception):
+class TooLong(Undelivered):
     """What would be said of an instance is longer than the keeper reads."""
 
 
+@dataclass(frozen=True, slots=True)
+class ArrivedInstance:
+    """An instance that is whole, and was not looked at yet.
+
+    Parameters
+    ----------
+    meta
+        As it was announced.
+    data
+        The data set; `checksum` is its own.
+    places
+        Where it lies in memory that the keeper has mapped.
+    """
+
+    origin: Origin
+    meta: FileMeta
+    received_at: datetime
+    data: Fragments
+    checksum: int
+    places: Places
+
+
 async def hand_over(
-    line: Line[Any],
-    origin: Origin,
-    meta: FileMeta,
-    pieces: Sequence[bytes | memoryview],
-    places: Places,
-    *,
-    checksum: int,
-    received_at: datetime,
-    limits: HeaderLimits,
-    held: Held,
+    line: Line[Any], arrived: ArrivedInstance, held: Held, limits: HeaderLimits
 ) -> StoreResult:
     """Examine an instance and have the keeper store it; when this returns, it is safe.
 
     Parameters
     ----------
-    pieces, places
-        The data set, and where in the memory of `line` it lies.
     held
-        See `Line.ask`.
+        See `Line.say`.
 
     Raises
     ------
@@ -54,14 +66,7 @@ async def hand_over(
     TooLong
         What the header says does not fit into one message; nothing was sent.
     """
-    data = Fragments(pieces)
-    syntax = meta.transfer_syntax_uid
-    if data.size > READ_ASIDE_BYTES:
-        header = await asyncio.to_thread(read_header, data, syntax, limits)
-    else:
-        header = read_header(data, syntax, limits)
-    found = examined(header, meta, origin, received_at)
-    text = _text(found, data.size, checksum, places)
+    found, text = await examined_aside(arrived, limits)
     verdict = _verdict(found, await line.ask(text, held))
     if isinstance(verdict, PacstewardError):
         raise verdict
@@ -70,15 +75,9 @@ async def hand_over(
 
 def hand_in(
     line: Line[Any],
-    origin: Origin,
-    meta: FileMeta,
-    pieces: Sequence[bytes | memoryview],
-    places: Places,
-    *,
-    checksum: int,
-    received_at: datetime,
-    limits: HeaderLimits,
+    arrived: ArrivedInstance,
     held: Held,
+    limits: HeaderLimits,
     tell: Callable[[StoreResult | PacstewardError], None],
 ) -> None:
     """Do what `hand_over` does, for a short object and without waiting.
@@ -93,17 +92,38 @@ def hand_in(
     Invalid, Undelivered, TooLong
         As there; nothing was sent, and `tell` will not be called.
     """
-    data = Fragments(pieces)
-    found = examined(read_header(data, meta.transfer_syntax_uid, limits), meta, origin, received_at)
-    text = _text(found, data.size, checksum, places)
+    header = read_header(arrived.data, arrived.meta.transfer_syntax_uid, limits)
+    found, text = _to_be_said(arrived, header)
     line.say(text, held, lambda fields: tell(_verdict(found, fields)))
 
 
-def _text(found: Examined, size_bytes: int, checksum: int, places: Places) -> bytes:
-    text = packed(found, size_bytes, checksum, places)
+async def examined_aside(arrived: ArrivedInstance, limits: HeaderLimits) -> tuple[Examined, bytes]:
+    """Examine an instance, a large one in a thread.
+
+    Returns
+    -------
+    (Examined, bytes)
+        What was found, and the message that tells the keeper.
+
+    Raises
+    ------
+    Invalid, TooLong
+        As `hand_over` does.
+    """
+    syntax = arrived.meta.transfer_syntax_uid
+    if arrived.data.size > READ_ASIDE_BYTES:
+        header = await asyncio.to_thread(read_header, arrived.data, syntax, limits)
+    else:
+        header = read_header(arrived.data, syntax, limits)
+    return _to_be_said(arrived, header)
+
+
+def _to_be_said(arrived: ArrivedInstance, header: Header) -> tuple[Examined, bytes]:
+    found = examined(header, arrived.meta, arrived.origin, arrived.received_at)
+    text = packed(found, arrived.data.size, arrived.checksum, arrived.places)
     if len(text) > TEXT_MAX:
         raise TooLong
-    return text
+    return found, text
 
 
 def _verdict(found: Examined, fields: Any) -> StoreResult | PacstewardError:

@@ -106,15 +106,7 @@ class IncomingInstance:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def finish(self) -> StoreResult:
-        """Return once the whole is safe.
-
-        Raises
-        ------
-        Invalid
-            The data set is cut short, or names no instance.
-        Exhausted, Unavailable
-            It could not be kept; the sender should try again.
-        """
+        """Return once the whole is safe; raise what `model.Incoming.finish` does."""
         loop = asyncio.get_running_loop()
         self._flush_small()
         if self._failure is not None:

@@ -53,7 +53,7 @@ class Fragments:
     __slots__ = ("_ends", "_parts", "_size")
 
     def __init__(self, parts: Sequence[Buffer]) -> None:
-        self._parts = tuple(part for part in parts if len(part))
+        self._parts = tuple(filter(len, parts))
         self._ends = tuple(accumulate(map(len, self._parts)))
         self._size = self._ends[-1] if self._ends else 0
 
