@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from pacsteward.app import Place, find_all_rooms, opened_house
-from pacsteward.archive import Conflict, Selection, SetAside, VerifyReport
+from pacsteward.archive import ConflictingContent, Selection, SetAside, VerifyReport
 from pacsteward.base.errors import Invalid, NotFound, PacstewardError
 from pacsteward.base.settings import Explained
 from pacsteward.feature import Command, House
@@ -238,7 +238,7 @@ def show_space(house: House) -> Any:
     return house.archive.space()
 
 
-def list_conflicts(house: House) -> list[Conflict]:
+def list_conflicts(house: House) -> list[ConflictingContent]:
     """List contents that came under a UID that other content has; both are kept."""
     house.archive.need_index()
     return house.archive.conflicts()

@@ -8,7 +8,7 @@ from pacsteward.archive.arena import Parcel, Shelf
 from pacsteward.archive.at_once import Enclosed, file_head
 from pacsteward.archive.bulk import BulkData
 from pacsteward.archive.courier import Courier, Letter, Reply
-from pacsteward.archive.doubtful import Conflict, DoubtfulStudy, SetAside, Waiting
+from pacsteward.archive.doubtful import ConflictingContent, DoubtfulStudy, SetAside, Waiting
 from pacsteward.archive.events import (
     ContentConflicted,
     InstancesDeleted,
@@ -43,7 +43,7 @@ __all__ = [
     "Archive",
     "ArchiveSettings",
     "BulkData",
-    "Conflict",
+    "ConflictingContent",
     "ContentConflicted",
     "Courier",
     "Damage",

@@ -420,12 +420,12 @@ class Archive:
         self._catch_up()
         return doubtful.count(self._database)
 
-    def conflicts(self, *, limit: int | None = None) -> list[doubtful.Conflict]:
+    def conflicts(self, *, limit: int | None = None) -> list[doubtful.ConflictingContent]:
         """List contents that came under a UID that is taken, the latest first."""
         self._catch_up()
         return doubtful.conflicts(self._database, limit)
 
-    def conflict(self, conflict_key: int) -> doubtful.Conflict:
+    def conflict(self, conflict_key: int) -> doubtful.ConflictingContent:
         """Return what is known of one of them, of a settled one too."""
         return doubtful.conflict(self._database, conflict_key)
 

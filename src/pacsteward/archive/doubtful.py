@@ -51,7 +51,7 @@ class DoubtfulStudy:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class ConflictingContent:
     """Other content under a UID that is taken.
 
     Parameters
@@ -97,14 +97,14 @@ def count(database: Database) -> Waiting:
     return Waiting(*map(int, counts))
 
 
-def conflicts(database: Database, limit: int | None) -> list[Conflict]:
+def conflicts(database: Database, limit: int | None) -> list[ConflictingContent]:
     """List the conflicts that nobody has settled, the latest first."""
     query = select(CONFLICT).where(_OPEN).order_by(CONFLICT.c.conflict_key.desc()).limit(limit)
     with database.read() as connection:
         return [_conflict(row) for row in connection.execute(query)]
 
 
-def conflict(database: Database, conflict_key: int) -> Conflict:
+def conflict(database: Database, conflict_key: int) -> ConflictingContent:
     """Return what is known of one conflict, of a settled one too.
 
     Raises
@@ -115,8 +115,8 @@ def conflict(database: Database, conflict_key: int) -> Conflict:
     return _conflict(_row_of_conflict(database, conflict_key))
 
 
-def _conflict(row: Row[Any]) -> Conflict:
-    return Conflict(
+def _conflict(row: Row[Any]) -> ConflictingContent:
+    return ConflictingContent(
         conflict_key=row.conflict_key,
         sop_instance_uid=row.sop_instance_uid,
         study_instance_uid=row.study_instance_uid,
