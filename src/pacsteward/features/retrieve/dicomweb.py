@@ -12,17 +12,14 @@ PS3.18 10.4 (Retrieve transaction), 8.7 (media types), 8.5 (statuses).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2s
 from itertools import chain
-from typing import Final, Literal
+from typing import Final
 
-from pacsteward.archive import Archive, Instance, PromptArchive, Selection
-from pacsteward.base.errors import Invalid, NotFound, WouldWait
+from pacsteward.archive import Archive, Instance, PromptArchive
+from pacsteward.base.errors import WouldWait
 from pacsteward.dicom.media import PDF_MEDIA_TYPE, PNG_MEDIA_TYPE
-from pacsteward.dicom.render_request import RenderRequest, Viewport
 from pacsteward.dicom.transcode import FrameCoder
-from pacsteward.dicom.uids import check_uid, transfer_syntax
 from pacsteward.dicom.web.answers import (
     NO_STORE,
     PRIVATE_CACHE,
@@ -37,13 +34,11 @@ from pacsteward.dicom.web.answers import (
     not_modified,
     ranges_of,
     service_url,
-    warning,
 )
 from pacsteward.dicom.web.multipart import Writer
 from pacsteward.dicom.web.negotiation import (
     JPEG,
     OCTET_STREAM,
-    PNG,
     ZIP,
     MediaType,
     Offer,
@@ -58,7 +53,7 @@ from pacsteward.features.retrieve.decoding import (
     frame_coder,
     frames_of,
 )
-from pacsteward.features.retrieve.pictures import Subject, middle_frame, picture, representative
+from pacsteward.features.retrieve.rendered import DATA_HEADERS, render
 from pacsteward.features.retrieve.representations import (
     Plan,
     choose_frame,
@@ -70,86 +65,11 @@ from pacsteward.features.retrieve.representations import (
     plan,
 )
 from pacsteward.features.retrieve.settings import RetrieveSettings
+from pacsteward.features.retrieve.target import Target, frame_list, record, recorded_target
 
 STUDY: Final = "/dicom-web/studies/{study}"
 SERIES: Final = STUDY + "/series/{series}"
 INSTANCE: Final = SERIES + "/instances/{instance}"
-
-_MAX_FRAMES: Final = 10_000
-
-
-_KEYWORDS: Final = (
-    ("study", "StudyInstanceUID"),
-    ("series", "SeriesInstanceUID"),
-    ("instance", "SOPInstanceUID"),
-)
-"""The fields of a `Target` in their order, and what they are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What the path names."""
-
-    study: str
-    series: str = ""
-    instance: str = ""
-
-    @classmethod
-    def of(cls, request: Request) -> Target:
-        """Read the UIDs of the path.
-
-        Raises
-        ------
-        Invalid
-            One of them is no UID.
-        """
-        parameters = request.path_params
-        return cls(
-            *[
-                check_uid(parameters[name], keyword) if name in parameters else ""
-                for name, keyword in _KEYWORDS
-            ]
-        )
-
-    def instances(self, house: House) -> list[Instance]:
-        """List what the path names, in viewing order.
-
-        Raises
-        ------
-        NotFound
-            There is nothing of the kind.
-        """
-        if self.instance:
-            return [self.one(house.archive)]
-        found = house.archive.instances(
-            Selection(
-                study_instance_uids=(self.study,),
-                series_instance_uids=(self.series,) if self.series else (),
-            )
-        )
-        if not found:
-            raise NotFound(
-                f"There is no {'series' if self.series else 'study'} "
-                f"{self.series or self.study} here."
-            )
-        return found
-
-    def one(self, archive: Archive | PromptArchive) -> Instance:
-        """Return the one instance that the path names."""
-        return archive.instance(self.study, self.series, self.instance)
-
-
-def _record(house: House, request: Request, target: Target) -> None:
-    house.audit.record_access(request.state.actor, (target.study,))
-
-
-def _recorded_target(house: House, request: Request) -> Target:
-    """Return what the path names, for an answer that cannot wait for the audit book."""
-    target = Target.of(request)
-    if not house.audit.has_recorded_access(request.state.actor, (target.study,)):
-        raise WouldWait
-    return target
-
 
 # --- whole objects ------------------------------------------------------------------------------
 
@@ -163,7 +83,7 @@ def retrieve(house: House, request: Request) -> Response:
     if offer.media_type == ZIP:
         return _zip(house, request, target)
     chosen = _plan(target.instances(house), ranges, offer)
-    _record(house, request, target)
+    record(house, request, target)
     coder = frame_coder(house.settings.of(RetrieveSettings))
     if target.instance and payloads.is_small(chosen.planned):
         # Streaming changes threads several times, which costs more than the object.
@@ -193,7 +113,7 @@ def retrieve(house: House, request: Request) -> Response:
 
 def retrieve_at_once(house: House, request: Request) -> PiecesAnswer:
     """Answer GET of an instance on the event loop, where it can be done without waiting."""
-    target = _recorded_target(house, request)
+    target = recorded_target(house, request)
     archive = house.archive.prompt
     offer, planned = choose_object(accept_of(request), target.one(archive))
     if not payloads.is_small((planned,)):
@@ -235,7 +155,7 @@ _OBJECT_HEADERS: Final = {"cache-control": NO_STORE, "vary": "Accept"}
 def _zip(house: House, request: Request, target: Target) -> Response:
     request.state.actor.need("studies.download")
     instances = target.instances(house)
-    _record(house, request, target)
+    record(house, request, target)
     return StreamedAnswer(
         payloads.zip_file(house.archive, instances),
         media_type=ZIP,
@@ -258,10 +178,10 @@ def metadata(house: House, request: Request) -> Response:
     if request.headers.get("if-none-match"):
         etag = _etag(house.archive.etag(*uids), url)
         if is_unchanged(request, etag):
-            _record(house, request, target)
+            record(house, request, target)
             return not_modified(etag)
     version, pieces = house.archive.metadata(*uids, base_url=url)
-    _record(house, request, target)
+    record(house, request, target)
     return array_answer(
         request,
         form,
@@ -281,20 +201,20 @@ def _etag(version: str, url: str) -> str:
 def frames(house: House, request: Request) -> Response:
     """Answer GET of frames, in the order asked for (C51)."""
     target = Target.of(request)
-    numbers = _frame_list(request.path_params["frames"])
+    numbers = frame_list(request.path_params["frames"])
     coder = frame_coder(house.settings.of(RetrieveSettings))
     if len(numbers) == 1:
         answer: Response = _frame(house.archive, request, target, numbers[0], coder)
     else:
         answer = _several_frames(house.archive, request, target, numbers, coder)
-    _record(house, request, target)
+    record(house, request, target)
     return answer
 
 
 def frame_at_once(house: House, request: Request) -> PiecesAnswer:
     """Answer GET of one frame on the event loop, where it can be done without waiting."""
-    target = _recorded_target(house, request)
-    numbers = _frame_list(request.path_params["frames"])
+    target = recorded_target(house, request)
+    numbers = frame_list(request.path_params["frames"])
     if len(numbers) > 1:
         raise WouldWait
     return _frame(house.archive.prompt, request, target, numbers[0], coder_at_once)
@@ -336,20 +256,6 @@ def _several_frames(
     return StreamedAnswer(parts, media_type=writer.content_type, headers=_OBJECT_HEADERS)
 
 
-def _frame_list(text: str) -> list[int]:
-    numbers = text.split(",")
-    if len(numbers) <= _MAX_FRAMES and all(
-        number.isascii() and number.isdigit() and len(number) < 10 and int(number) > 0
-        for number in numbers
-    ):
-        return [int(number) for number in numbers]
-    raise Invalid(
-        "The list of frames was not understood.",
-        why="It must be numbers from 1 on, separated by commas (PS3.18 10.4.1.1.6).",
-        remedy="Write it as, for instance, frames/1,2,3.",
-    )
-
-
 # --- bulk data ----------------------------------------------------------------------------------
 
 _HARMLESS: Final = frozenset(
@@ -367,111 +273,20 @@ def bulk_data(house: House, request: Request) -> Response:
     types = dict.fromkeys((media_type, OCTET_STREAM))
     offers = [Offer(name, is_multipart) for is_multipart in (False, True) for name in types]
     offer = choose(ranges_of(request), offers)
-    _record(house, request, target)
+    record(house, request, target)
     read = payloads.bulk_data_reader(house.archive, instance, found)
     if not offer.is_multipart:
         return answer_range(
-            request, read, found.length, media_type=offer.media_type, headers=_DATA_HEADERS
+            request, read, found.length, media_type=offer.media_type, headers=DATA_HEADERS
         )
     writer = Writer(offer.media_type)
     head = writer.head({"Content-Type": offer.media_type, "Content-Location": request.url.path})
     return StreamedAnswer(
         chain((head,), read(0, found.length), (writer.gap, writer.end)),
         media_type=writer.content_type,
-        headers=_DATA_HEADERS,
+        headers=DATA_HEADERS,
         size_bytes=len(head) + found.length + len(writer.gap) + len(writer.end),
     )
-
-
-_DATA_HEADERS: Final = {
-    "cache-control": NO_STORE,
-    "vary": "Accept",
-    "x-content-type-options": "nosniff",
-}
-
-
-# --- pictures -----------------------------------------------------------------------------------
-
-Form = Literal["rendered", "thumbnail"]
-
-
-def render(form: Form) -> Callable[[House, Request], Response]:
-    """Make the handler of rendered pictures, or of thumbnails."""
-
-    def handle(house: House, request: Request) -> Response:
-        target = Target.of(request)
-        subject = _subject(house, request, target, form)
-        ranges = ranges_of(request)
-        if form == "rendered" and target.instance:
-            other = _other_than_picture(house, request, subject.instance, ranges)
-            if other is not None:
-                _record(house, request, target)
-                return other
-        media_type = choose(ranges, (Offer(JPEG), Offer(PNG))).media_type
-        asked = _render_request(request, subject, media_type, form)
-        settings = house.settings.of(RetrieveSettings)
-        drawn = picture(house.archive, settings, subject, asked)
-        _record(house, request, target)
-        headers = {"cache-control": NO_STORE, "vary": "Accept", **warning(*asked.warnings)}
-        return Response(drawn, media_type=media_type, headers=headers)
-
-    return handle
-
-
-def _subject(house: House, request: Request, target: Target, form: Form) -> Subject:
-    if "frame" in request.path_params:
-        (frame,) = _frame_list(request.path_params["frame"])[:1]
-        return Subject(target.one(house.archive), frame)
-    if target.instance:
-        instance = target.one(house.archive)
-        return middle_frame(instance) if form == "thumbnail" else Subject(instance)
-    return representative(target.instances(house))
-
-
-THUMBNAIL: Final = Viewport(128, 128)
-
-
-def _render_request(
-    request: Request, subject: Subject, media_type: str, form: Form
-) -> RenderRequest:
-    query = dict(request.query_params)
-    if form == "thumbnail" and not query.get("viewport"):
-        query["viewport"] = f"{THUMBNAIL.width},{THUMBNAIL.height}"
-    return RenderRequest.from_query(query, frame=subject.frame, media_type=media_type)
-
-
-def _other_than_picture(
-    house: House, request: Request, instance: Instance, ranges: Sequence[MediaType]
-) -> Response | None:
-    """Answer with the video or the document that an instance holds (C44, F062)."""
-    syntax = transfer_syntax(instance.transfer_syntax_uid)
-    if syntax.is_video and instance.has_pixel_data:
-        choose(ranges, (Offer(syntax.frame_media_type),))
-        size, read = payloads.video_stream(house.archive, instance)
-        return answer_range(
-            request,
-            read,
-            size,
-            media_type=syntax.frame_media_type,
-            headers=_DATA_HEADERS,
-        )
-    if not instance.sop_class_uid.startswith(_ENCAPSULATED):
-        return None
-    found = bulk_data_of(house.archive, instance, _ENCAPSULATED_DOCUMENT)
-    if found.media_type != PDF_MEDIA_TYPE:
-        return None
-    choose(ranges, (Offer(PDF_MEDIA_TYPE),))
-    return answer_range(
-        request,
-        payloads.bulk_data_reader(house.archive, instance, found),
-        found.length,
-        media_type=PDF_MEDIA_TYPE,
-        headers=_DATA_HEADERS,
-    )
-
-
-_ENCAPSULATED: Final = "1.2.840.10008.5.1.4.1.1.104."
-_ENCAPSULATED_DOCUMENT: Final = "00420011"
 
 
 def _get(
