@@ -23,6 +23,8 @@ from pacsteward.application import build_application, build_protocol
 from pacsteward.archive import Selection
 from pacsteward.base.clock import ManualClock
 from pacsteward.feature import House
+from pacsteward.features.retrieve import pictures
+from pacsteward.features.retrieve.pictures import PictureCache
 from pacsteward.security import HOUSE
 from pacsteward.web.protocol import PatientProtocol
 from tests.support.product import Product
@@ -60,6 +62,8 @@ ACCEPTS = (
 )
 
 TAILS = ("", "/frames/1", "/frames/2", "/frames/1,2", "/frames/0", "/frames/99", "/frames/one")
+
+PICTURES = ("/rendered", "/thumbnail", "/frames/1/rendered", "/frames/2/thumbnail")
 
 NOW = datetime(2026, 3, 2, 7, 0, tzinfo=UTC)
 
@@ -184,6 +188,37 @@ def test_an_answer_at_once_is_the_answer_of_the_long_way(
     assert set(+at_once) == {("", 200), ("/frames/1", 200), ("/frames/2", 200)}
     assert at_once["", 200] > 20
     assert at_once["/frames/1", 200] > 20
+
+
+def test_a_picture_that_is_drawn_at_once_is_the_one_that_a_thread_draws(
+    stored: tuple[Path, list[Dataset]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, objects = stored
+    with served(data) as door, door.client() as client:
+        at_once: Counter[str] = Counter()
+        for one in objects:
+            for path in (instance_path(one) + tail for tail in (*PICTURES, "/frames/9/rendered")):
+                for accept in ("", "image/jpeg", "image/png", "text/html"):
+                    headers = {"accept": accept}
+                    client.get(path, headers=headers | LONG_WAY)  # and the audit book has it
+                    monkeypatch.setattr(pictures, "_CACHE", PictureCache())
+                    short = client.get(path, headers=headers)
+                    was_at_once = door.at_once[-1]
+                    again = client.get(path, headers=headers)
+                    # What was drawn is remembered, in whatever way, and drawn no more.
+                    assert door.at_once[-1] == (short.status_code == 200)
+                    monkeypatch.setattr(pictures, "_CACHE", PictureCache())
+                    long = client.get(path, headers=headers | LONG_WAY)
+                    assert not door.at_once[-1]
+                    assert plain(short) == plain(again) == plain(long), (path, accept)
+                    syntax = one.file_meta.TransferSyntaxUID
+                    is_native = not (syntax.is_compressed or syntax.is_deflated)
+                    is_jpeg = short.headers["content-type"] == "image/jpeg"
+                    is_small = one.get("Rows", 0) * one.get("Columns", 0) <= 512 * 512
+                    is_quick = is_native and is_small and is_jpeg and short.status_code == 200
+                    assert was_at_once == is_quick, (path, accept)
+                    at_once[path.removeprefix(instance_path(one))] += was_at_once
+    assert set(+at_once) == set(PICTURES)
 
 
 def test_what_is_not_plain_goes_the_long_way(stored: tuple[Path, list[Dataset]]) -> None:

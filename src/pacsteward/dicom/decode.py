@@ -34,7 +34,7 @@ from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unavaila
 from pacsteward.dicom import frames
 from pacsteward.dicom.decode_child import Blob, failed, out_of_memory, receive_message, send_message
 from pacsteward.dicom.elements import RangeReader
-from pacsteward.dicom.media import PDF_MEDIA_TYPE, Codec, codec_of
+from pacsteward.dicom.media import JPEG_MEDIA_TYPE, PDF_MEDIA_TYPE, Codec, codec_of
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.render import (
     FrameSource,
@@ -155,7 +155,7 @@ class DecoderPool:
         table.image.check_drawable()
         source = frame_source(read, table, request.frame, view)
         if _is_harmless(source, request):
-            return _drawn_here(source, request)
+            return drawn_here(source, request)
         return self.render_source(source, request)
 
     def render_source(self, source: FrameSource, request: RenderRequest) -> bytes:
@@ -437,7 +437,36 @@ def _is_harmless(source: FrameSource, request: RenderRequest) -> bool:
     )
 
 
-def _drawn_here(source: FrameSource, request: RenderRequest) -> bytes:
+_QUICK_BYTES: Final = 512 * 512
+"""Of a CT slice. It is drawn in a millisecond or two, most of it the JPEG encoder's."""
+
+
+def is_quickly_drawn(table: frames.FrameTable, request: RenderRequest) -> bool:
+    """Whether an event loop may draw a frame: a small native one in grey, as a JPEG.
+
+    Beside that the samples of one that is harmless may be sixteen times as many, or floating point,
+    and a PNG takes ten times as long as a JPEG.
+    """
+    image, viewport = table.image, request.viewport
+    return (
+        request.media_type == JPEG_MEDIA_TYPE
+        and codec_of(table.delivered_transfer_syntax_uid) is Codec.NATIVE
+        and codec_of(table.transfer_syntax_uid) is Codec.NATIVE
+        and table.header_length <= _HARMLESS_HEADER_BYTES // 2
+        and image.bits_allocated in (8, 16)
+        and image.samples <= _QUICK_BYTES
+        and (viewport is None or viewport.width * viewport.height <= _QUICK_BYTES)
+    )
+
+
+def drawn_here(source: FrameSource, request: RenderRequest) -> bytes:
+    """Draw a frame in this process: one that no decoder has to read.
+
+    Raises
+    ------
+    PacstewardError
+        As `DecoderPool.render` does.
+    """
     try:
         return render_frame(source, request)
     except PacstewardError:

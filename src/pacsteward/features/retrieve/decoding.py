@@ -12,9 +12,10 @@ from typing import Final
 
 from pacsteward.archive import Archive, BulkData, Instance, PromptArchive
 from pacsteward.base.errors import Exhausted, NotFound, WouldWait
-from pacsteward.dicom.decode import DecoderPool
+from pacsteward.dicom.decode import DecoderPool, drawn_here, is_quickly_drawn
 from pacsteward.dicom.frames import FrameTable
 from pacsteward.dicom.pixels import ImagePixel
+from pacsteward.dicom.render import frame_source
 from pacsteward.dicom.render_request import RenderRequest
 from pacsteward.dicom.transcode import FrameCoder
 from pacsteward.dicom.web.errors import TooLarge
@@ -121,6 +122,28 @@ def draw(
             table=table,
             view=stored.view,
         )
+
+
+def draw_at_once(
+    archive: PromptArchive, settings: RetrieveSettings, instance: Instance, request: RenderRequest
+) -> bytes:
+    """Do the same on an event loop, for a small native frame.
+
+    Raises
+    ------
+    WouldWait
+        It is no such frame, or its bytes are not in memory.
+    NotFound, Invalid, Exhausted
+        It is damaged, or has no such frame.
+    """
+    if not instance.has_pixel_data:
+        raise WouldWait
+    with archive.open(instance) as stored:
+        table = archive.frames_in(stored)
+        if table is None or not is_quickly_drawn(table, request):
+            raise WouldWait
+        table.image.check_drawable(settings.rendered_pixels_max)
+        return drawn_here(frame_source(stored.read, table, request.frame, stored.view), request)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ from pacsteward.features.retrieve.decoding import (
     frame_coder,
     frames_of,
 )
-from pacsteward.features.retrieve.rendered import DATA_HEADERS, render
+from pacsteward.features.retrieve.rendered import DATA_HEADERS, FORMS, render, render_at_once
 from pacsteward.features.retrieve.representations import (
     Plan,
     choose_frame,
@@ -303,9 +303,10 @@ ROUTES = (
     *(_get(f"{path}/metadata", metadata) for path in (STUDY, SERIES, INSTANCE)),
     _get(f"{INSTANCE}/frames/{{frames}}", frames, frame_at_once),
     _get(f"{INSTANCE}/bulkdata/{{path:path}}", bulk_data),
+    *(_get(f"{path}/{form}", render(form)) for path in (STUDY, SERIES) for form in FORMS),
     *(
-        _get(f"{path}/{form}", render(form))
-        for path in (STUDY, SERIES, INSTANCE, f"{INSTANCE}/frames/{{frame}}")
-        for form in ("rendered", "thumbnail")
+        _get(f"{path}/{form}", render(form), render_at_once(form))
+        for path in (INSTANCE, f"{INSTANCE}/frames/{{frame}}")
+        for form in FORMS
     ),
 )

@@ -1,8 +1,8 @@
 """Pictures for the eye: which object and frame stands for a study or series, and drawing it.
 
 Drawing decodes what strangers have sent, so it happens in a child process with limits
-(`dicom.decode`). What was drawn is kept for a while in memory, since lists show the same small
-pictures again and again.
+(`dicom.decode`), but for native pixels, where there is nothing to decode. What was drawn is kept
+for a while in memory, since lists show the same small pictures again and again.
 
 References
 ----------
@@ -17,10 +17,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pacsteward.archive import Archive, Instance
+from pacsteward.archive import Archive, Instance, PromptArchive
 from pacsteward.base.errors import NotFound
 from pacsteward.dicom.render_request import RenderRequest
-from pacsteward.features.retrieve.decoding import draw
+from pacsteward.features.retrieve.decoding import draw, draw_at_once
 from pacsteward.features.retrieve.settings import RetrieveSettings
 
 CACHE_BYTES: Final = 32 * 1024 * 1024
@@ -107,13 +107,34 @@ def picture(
     Unsupported, Invalid, Exhausted
         It cannot be decoded, is damaged, or is too large.
     """
-    instance = subject.instance
+    key = _key(subject.instance, request)
+    known = _CACHE.get(key)
+    if known is None:
+        known = draw(archive, settings, subject.instance, request)
+        _CACHE.put(key, known)
+    return known
+
+
+def picture_at_once(
+    archive: PromptArchive, settings: RetrieveSettings, subject: Subject, request: RenderRequest
+) -> bytes:
+    """Do the same on an event loop.
+
+    Raises
+    ------
+    WouldWait
+        To draw it is more than a little work, or its bytes have to be waited for.
+    """
+    key = _key(subject.instance, request)
+    known = _CACHE.get(key)
+    if known is None:
+        known = draw_at_once(archive, settings, subject.instance, request)
+        _CACHE.put(key, known)
+    return known
+
+
+def _key(instance: Instance, request: RenderRequest) -> Hashable:
     # The series version changes whenever something that a reader could see does (C38), but one that
     # was deleted and stored anew may come to the same within a second.
     identity = (instance.sop_instance_uid, instance.checksum, instance.size_bytes)
-    key = (*identity, instance.series_version, request)
-    known = _CACHE.get(key)
-    if known is None:
-        known = draw(archive, settings, instance, request)
-        _CACHE.put(key, known)
-    return known
+    return (*identity, instance.series_version, request)

@@ -9,10 +9,11 @@ PS3.18 10.4.1.1.3 (rendered), 10.4.1.1.4 (thumbnails), 8.3.5.1 (their parameters
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Literal
 
-from pacsteward.archive import Instance
+from pacsteward.archive import Archive, Instance, PromptArchive
+from pacsteward.base.errors import WouldWait
 from pacsteward.dicom.media import PDF_MEDIA_TYPE
 from pacsteward.dicom.render_request import RenderRequest, Viewport
 from pacsteward.dicom.uids import transfer_syntax
@@ -20,17 +21,26 @@ from pacsteward.dicom.web.answers import (
     NO_STORE,
     Request,
     Response,
+    accept_of,
     answer_range,
     ranges_of,
     warning,
 )
-from pacsteward.dicom.web.negotiation import JPEG, PNG, MediaType, Offer, choose
+from pacsteward.dicom.web.negotiation import Offer, choose
+from pacsteward.dicom.web.streaming import PiecesAnswer
 from pacsteward.feature import House
 from pacsteward.features.retrieve import payloads
 from pacsteward.features.retrieve.decoding import bulk_data_of
-from pacsteward.features.retrieve.pictures import Subject, middle_frame, picture, representative
+from pacsteward.features.retrieve.pictures import (
+    Subject,
+    middle_frame,
+    picture,
+    picture_at_once,
+    representative,
+)
+from pacsteward.features.retrieve.representations import choose_picture
 from pacsteward.features.retrieve.settings import RetrieveSettings
-from pacsteward.features.retrieve.target import Target, frame_list, record
+from pacsteward.features.retrieve.target import Target, frame_list, record, recorded_target
 
 DATA_HEADERS: Final = {
     "cache-control": NO_STORE,
@@ -39,6 +49,7 @@ DATA_HEADERS: Final = {
 }
 
 Form = Literal["rendered", "thumbnail"]
+FORMS: Final[tuple[Form, ...]] = ("rendered", "thumbnail")
 
 
 def render(form: Form) -> Callable[[House, Request], Response]:
@@ -46,50 +57,80 @@ def render(form: Form) -> Callable[[House, Request], Response]:
 
     def handle(house: House, request: Request) -> Response:
         target = Target.of(request)
-        subject = _subject(house, request, target, form)
-        ranges = ranges_of(request)
+        if target.instance:
+            subject = _subject(house.archive, request, target, form)
+        else:
+            subject = representative(target.instances(house))
         if form == "rendered" and target.instance:
-            other = _other_than_picture(house, request, subject.instance, ranges)
+            other = _other_than_picture(house, request, subject.instance)
             if other is not None:
                 record(house, request, target)
                 return other
-        media_type = choose(ranges, (Offer(JPEG), Offer(PNG))).media_type
-        asked = _render_request(request, subject, media_type, form)
+        asked = _render_request(request, subject, form)
         settings = house.settings.of(RetrieveSettings)
         drawn = picture(house.archive, settings, subject, asked)
         record(house, request, target)
-        headers = {"cache-control": NO_STORE, "vary": "Accept", **warning(*asked.warnings)}
-        return Response(drawn, media_type=media_type, headers=headers)
+        return _answer(drawn, asked)
 
     return handle
 
 
-def _subject(house: House, request: Request, target: Target, form: Form) -> Subject:
+def render_at_once(form: Form) -> Callable[[House, Request], PiecesAnswer]:
+    """Make what answers for an instance, or a frame, on the event loop, if that is little work.
+
+    Drawing a CT slice takes as long as answering three frames. On the way to a thread and back
+    the picture would wait longer than anybody waits for it here.
+    """
+
+    def handle(house: House, request: Request) -> PiecesAnswer:
+        target = recorded_target(house, request)
+        archive = house.archive.prompt
+        subject = _subject(archive, request, target, form)
+        if _may_be_no_picture(subject.instance):
+            raise WouldWait
+        asked = _render_request(request, subject, form)
+        settings = house.settings.of(RetrieveSettings)
+        return _answer(picture_at_once(archive, settings, subject, asked), asked)
+
+    return handle
+
+
+def _answer(drawn: bytes, asked: RenderRequest) -> PiecesAnswer:
+    headers = {"cache-control": NO_STORE, "vary": "Accept", **warning(*asked.warnings)}
+    return PiecesAnswer([drawn], media_type=asked.media_type, headers=headers)
+
+
+def _subject(
+    archive: Archive | PromptArchive, request: Request, target: Target, form: Form
+) -> Subject:
+    """Return what stands for an instance, or the frame of it that the path names."""
+    instance = target.one(archive)
     if "frame" in request.path_params:
         (frame,) = frame_list(request.path_params["frame"])[:1]
-        return Subject(target.one(house.archive), frame)
-    if target.instance:
-        instance = target.one(house.archive)
-        return middle_frame(instance) if form == "thumbnail" else Subject(instance)
-    return representative(target.instances(house))
+        return Subject(instance, frame)
+    return middle_frame(instance) if form == "thumbnail" else Subject(instance)
 
 
 THUMBNAIL: Final = Viewport(128, 128)
 
 
-def _render_request(
-    request: Request, subject: Subject, media_type: str, form: Form
-) -> RenderRequest:
+def _render_request(request: Request, subject: Subject, form: Form) -> RenderRequest:
+    media_type = choose_picture(accept_of(request)).media_type
     query = dict(request.query_params)
     if form == "thumbnail" and not query.get("viewport"):
         query["viewport"] = f"{THUMBNAIL.width},{THUMBNAIL.height}"
     return RenderRequest.from_query(query, frame=subject.frame, media_type=media_type)
 
 
-def _other_than_picture(
-    house: House, request: Request, instance: Instance, ranges: Sequence[MediaType]
-) -> Response | None:
+def _may_be_no_picture(instance: Instance) -> bool:
+    return transfer_syntax(instance.transfer_syntax_uid).is_video or (
+        instance.sop_class_uid.startswith(_ENCAPSULATED)
+    )
+
+
+def _other_than_picture(house: House, request: Request, instance: Instance) -> Response | None:
     """Answer with the video or the document that an instance holds (C44, F062)."""
+    ranges = ranges_of(request)
     syntax = transfer_syntax(instance.transfer_syntax_uid)
     if syntax.is_video and instance.has_pixel_data:
         choose(ranges, (Offer(syntax.frame_media_type),))

@@ -24,7 +24,9 @@ from pacsteward.dicom.web.negotiation import (
     ANY_TRANSFER_SYNTAX,
     DICOM,
     EXPLICIT_VR_LITTLE_ENDIAN,
+    JPEG,
     OCTET_STREAM,
+    PNG,
     ZIP,
     MediaType,
     Offer,
@@ -165,6 +167,23 @@ def choose_frame(accept: str, table: FrameTable) -> Offer:
 @lru_cache(maxsize=256)
 def _chosen_frame(accept: str, delivered: str) -> Offer:
     return choose(accepted(accept), _frame_offers(delivered, media_type(delivered), True))
+
+
+def choose_picture(accept: str) -> Offer:
+    """Return the form in which a picture leaves.
+
+    Raises
+    ------
+    NotAcceptable
+        None fits.
+    """
+    decide = _chosen_picture if len(accept) < _REMEMBERED_LENGTH else _chosen_picture.__wrapped__
+    return decide(accept)
+
+
+@lru_cache(maxsize=256)
+def _chosen_picture(accept: str) -> Offer:
+    return choose(accepted(accept), (Offer(JPEG), Offer(PNG)))
 
 
 def choose_object(accept: str, instance: Instance) -> tuple[Offer, Planned]:
