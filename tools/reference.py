@@ -103,7 +103,8 @@ def _conformance() -> Iterator[str]:
     for word, models in (("FIND", FIND_MODELS), ("MOVE", MOVE_MODELS), ("GET", GET_MODELS)):
         for uid, model in models.items():
             yield f"| {uid} | {model.name} | C-{word} |"
-    yield "\n## Transfer syntaxes\n\nStorage takes any, as it is sent; these are known by name.\n"
+    yield "\n## Transfer syntaxes\n"
+    yield "Storage takes these, each as it is sent; private ones are refused at negotiation.\n"
     yield "| UID | Name |\n|---|---|"
     for syntax in TRANSFER_SYNTAXES.values():
         yield f"| {syntax.uid} | {syntax.name} |"

@@ -41,6 +41,7 @@ from pacsteward.dicom.dimse.user_information import (
     RoleSelection,
     UserInformation,
 )
+from pacsteward.dicom.uids import TRANSFER_SYNTAXES
 
 IMPLEMENTATION_CLASS_UID: Final = Uid("2.25.249214738415264208361190461190563427841")
 """Names this implementation on the wire, PS3.7 D.3.3.2."""
@@ -303,7 +304,9 @@ def _answer(proposal: ContextProposal, able: Sequence[Service]) -> ContextAnswer
 
 def _transfer_syntax(proposed: Sequence[Uid], service: Service) -> Uid | None:
     if service.transfer_syntaxes is None:
-        return proposed[0] if proposed else None
+        # A private one may encode anything: its objects could not be read, so each would be
+        # refused. Told now, the peer sends them in another (GE offers its own first).
+        return next((uid for uid in proposed if uid in TRANSFER_SYNTAXES), None)
     return next((Uid(uid) for uid in service.transfer_syntaxes if uid in proposed), None)
 
 

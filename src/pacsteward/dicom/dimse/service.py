@@ -267,8 +267,8 @@ class Service:
     accepts
         Whether an abstract syntax belongs to this service.
     transfer_syntaxes
-        In our order of preference; None takes the first one proposed, whatever it is (storage
-        keeps objects as they are sent).
+        In our order of preference; None takes the first one proposed that the standard has
+        (storage keeps objects as they are sent).
     permission
         What the caller needs; without it the answer is 0x0124.
     respond, receive

@@ -70,9 +70,22 @@ def test_our_preference_chooses_the_transfer_syntax():
     assert agreement.contexts[1].context.transfer_syntax == EXPLICIT
 
 
-def test_storage_takes_the_first_syntax_whatever_it_is():
+def test_storage_takes_the_first_syntax_that_the_standard_has():
     agreement = agree(asked(ContextProposal(1, CT, (JPEG, EXPLICIT))), [STORAGE])
     assert agreement.contexts[1].context.transfer_syntax == JPEG
+
+
+def test_private_transfer_syntax_is_refused_before_objects_come_in_it():
+    private = Uid("1.2.840.113619.5.2")
+    agreement = agree(
+        asked(
+            ContextProposal(1, CT, (private,)),
+            ContextProposal(3, CT, (private, IMPLICIT)),
+        ),
+        [STORAGE],
+    )
+    assert [answer.result for answer in agreement.answers] == [4, 0]
+    assert agreement.contexts[3].context.transfer_syntax == IMPLICIT
 
 
 def test_services_share_an_abstract_syntax_by_their_commands():
