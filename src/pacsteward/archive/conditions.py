@@ -55,7 +55,7 @@ from pacsteward.dicom.matching import (
     Wildcard,
     combine_date_time,
 )
-from pacsteward.dicom.names import normalise
+from pacsteward.dicom.names import normalise, ways_to_meet
 
 LikeNames = Callable[[Place, str], Sequence[str]]
 """Gives the names, in normal form, that stand in a column and are like what was asked for."""
@@ -166,7 +166,11 @@ def _on_place(
     place: Place, criterion: Criterion, dialect: Dialect, like_names: LikeNames | None
 ) -> Sql:
     if isinstance(criterion, MultiValue):
-        return any_of(_on_place(place, one, dialect, like_names) for one in criterion.values)
+        ways = [_on_place(place, one, dialect, like_names) for one in criterion.values]
+        if not place.has_several:
+            # It may as well be one identifier that has a backslash in it, against the standard.
+            ways.append(_on_text(place, "\\".join(_texts(criterion)), dialect, None))
+        return any_of(ways)
     if isinstance(criterion, UidList):
         return dialect.one_of(place.column, criterion.uids)
     if isinstance(criterion, Range):
@@ -218,22 +222,24 @@ def _on_name(place: Place, pattern: str, dialect: Dialect, like_names: LikeNames
 
     A pattern is met by the whole value, or by one group of it where it names no groups itself.
     """
-    wanted = normalise(pattern)
-    if not wanted:
+    normal = normalise(pattern)
+    if not normal:
         return NEVER
     column = place.words or place.column
-    ways = [wanted]
     separators = ["\\"] if place.has_several else []
-    if "=" not in wanted:
+    if "=" not in normal:
         separators.append("=")
-    for separator in separators:
-        # What begins or ends with a star has these in it already.
-        if not wanted.endswith("*"):
-            ways.append(f"{wanted}{separator}*")
-        if not wanted.startswith("*"):
-            ways.append(f"*{separator}{wanted}")
-        if not (wanted.startswith("*") or wanted.endswith("*")):
-            ways.append(f"*{separator}{wanted}{separator}*")
+    ways = []
+    for wanted in ways_to_meet(normal):
+        ways.append(wanted)
+        for separator in separators:
+            # What begins or ends with a star has these in it already.
+            if not wanted.endswith("*"):
+                ways.append(f"{wanted}{separator}*")
+            if not wanted.startswith("*"):
+                ways.append(f"*{separator}{wanted}")
+            if not (wanted.startswith("*") or wanted.endswith("*")):
+                ways.append(f"*{separator}{wanted}{separator}*")
     parts = [text_matches(dialect, column, way) for way in ways]
     if like_names is not None:
         parts.append(dialect.one_of(column, like_names(place, pattern)))

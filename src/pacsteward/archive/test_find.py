@@ -143,6 +143,12 @@ CASES: list[tuple[dict[str, str], str]] = [
     ({"PatientName": "山*"}, "4"),
     ({"PatientName": "*太郎"}, "4"),
     ({"PatientName": "やまだ*"}, "4"),
+    ({"PatientName": "Yamada^Tarou=山田^太郎"}, "4"),
+    ({"PatientName": "=山田^太郎"}, "4"),
+    ({"PatientName": "==やまだ*"}, "4"),
+    ({"PatientName": "Yamada^Tarou==やまだ^たろう"}, "4"),
+    ({"PatientName": "=田*"}, ""),
+    ({"PatientName": "Doe^John=山田^太郎"}, ""),
     ({"PatientName": "*^h*"}, "5"),
     ({"PatientName": "oneil*"}, "6"),
     ({"PatientName": "*"}, "123456"),
@@ -221,6 +227,12 @@ def test_c81_backslash_in_a_value_is_literal(finder: Finder) -> None:
     # In a text VR a backslash separates values; as a value of its own it comes from elsewhere.
     asked = Query(Level.STUDY, {tag_of("AccessionNumber"): Single("A\\4")})
     assert [one.values[STUDY_UID] for one in finder.find(asked)] == ["1.2.4"]
+
+
+def test_c81_identifier_with_a_backslash_is_found_by_itself(studies: Ask) -> None:
+    # Such as DOMAIN\4711 of an office system; who copies it from a list asks for it as it stands.
+    assert studies(AccessionNumber="A\\4") == ["4"]
+    assert studies(AccessionNumber="A\\5") == []
 
 
 def test_sql_means_what_matching_says(finder: Finder, studies: Ask) -> None:

@@ -32,7 +32,7 @@ from pacsteward.dicom.moments import (
     moment_span,
     time_span,
 )
-from pacsteward.dicom.names import normalise
+from pacsteward.dicom.names import normalise, ways_to_meet
 from pacsteward.dicom.uids import is_valid_uid
 
 
@@ -286,7 +286,9 @@ def _matches_one(criterion: Single | UidList | Wildcard | Range, stored: str, vr
 def _name_matches(wanted: str, stored: str) -> bool:
     pattern, name = normalise(wanted), normalise(stored)
     candidates = [name] if "=" in pattern else [name, *name.split("=")]
-    return any(matches_pattern(pattern, candidate) for candidate in candidates)
+    return any(
+        matches_pattern(way, candidate) for way in ways_to_meet(pattern) for candidate in candidates
+    )
 
 
 def _same_number(wanted: str, stored: str) -> bool:

@@ -151,6 +151,26 @@ def normalise(text: str) -> str:
     return _EMPTY_TAIL.sub("", folded).rstrip("=")
 
 
+def ways_to_meet(pattern: str) -> tuple[str, ...]:
+    """Return the patterns of whole names that meet a pattern, which may name component groups.
+
+    A group that the pattern leaves empty says nothing about that group: who asks for
+    ``Yamada^Tarou=山田^太郎`` or ``=山田^太郎`` means the patient however the rest is written.
+
+    Parameters
+    ----------
+    pattern
+        From `normalise`.
+    """
+    if "=" not in pattern:
+        return (pattern,)
+    groups = pattern.split("=", 2)
+    way = "=".join(group or "*" for group in groups)
+    if len(groups) == 3 or way.endswith("*"):
+        return (way,)
+    return way, f"{way}=*"
+
+
 def fuzzy_matches(query: str, name: str) -> bool:
     """Whether a person may have meant this name (fuzzy semantic matching).
 
