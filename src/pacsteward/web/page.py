@@ -185,15 +185,16 @@ def static_url(name: str) -> str:
 
 
 def moment(value: datetime | None, empty: str = "never") -> Markup:
-    """Write a moment in this machine's time zone; pointing at it shows UTC."""
+    """Write a moment in this machine's time zone, which it names; pointing at it shows UTC."""
     if value is None:
         return Markup("{}").format(empty)
     local = value.astimezone()
     utc = value.astimezone(UTC)
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+    return Markup('<time datetime="{}" title="{}">{} <small class="zone">{}</small></time>').format(
         utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
         utc.strftime("%Y-%m-%d %H:%M:%S UTC"),
         local.strftime("%Y-%m-%d %H:%M:%S"),
+        local.strftime("%Z"),
     )
 
 

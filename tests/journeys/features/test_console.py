@@ -10,6 +10,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import pydicom
 import pytest
@@ -49,6 +50,7 @@ def console(site: Site) -> Iterator[Console]:
         changed.PatientName = name
         assert site.stow(part10(changed)).status_code == status
     conflict = json.loads(site.product.run("archive", "conflicts", "--json"))[0]["conflict_key"]
+    site.product.run("peers", "add", "CT1", "127.0.0.1", "104")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1366, "height": 768})
@@ -101,7 +103,7 @@ def test_f186_pages_are_sound_and_usable_by_everybody(console: Console, path: st
 def test_f186_pages_fit_a_telephone_and_a_small_desktop(console: Console, path: str) -> None:
     page = console.page
     try:
-        for width in (390, 1280):
+        for width in (390, 1024, 1280):
             page.set_viewport_size({"width": width, "height": 800})
             console.go(path.format(study=console.study, conflict=console.conflict))
             assert page.evaluate("document.documentElement.scrollWidth") == width
@@ -109,19 +111,31 @@ def test_f186_pages_fit_a_telephone_and_a_small_desktop(console: Console, path: 
         page.set_viewport_size({"width": 1366, "height": 768})
 
 
-@pytest.mark.parametrize(
-    "path", ["/attention", "/attention/conflicts/{conflict}", "/health", "/studies"]
-)
-def test_f186_a_telephone_shows_tables_without_sliding_them(console: Console, path: str) -> None:
+TABLES = (
+    "/attention", "/attention/conflicts/{conflict}", "/health", "/studies", "/studies/{study}",
+    "/studies/{study}/series/{study}.1", "/studies/{study}/series/{study}.1/instances/{study}.1.1",
+    "/peers", "/people", "/tokens", "/audit",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", TABLES)
+def test_f186_no_table_is_slid_sideways_from_a_telephone_on(console: Console, path: str) -> None:
     page = console.page
     try:
-        page.set_viewport_size({"width": 390, "height": 800})
-        console.go(path.format(conflict=console.conflict))
-        hidden = page.evaluate(
-            "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
-        )
-        assert hidden
-        assert set(hidden) == {0}
+        for width in (390, 768, 1024):
+            page.set_viewport_size({"width": width, "height": 800})
+            console.go(path.format(study=console.study, conflict=console.conflict))
+            hidden = page.evaluate(
+                "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+            )
+            assert hidden
+            assert set(hidden) == {0}, width
+            # Whatever is a word to be read has room for a word.
+            narrow = page.evaluate(
+                "[...document.querySelectorAll('td.wrap, th.wrap')].filter(e => e.clientWidth < 60"
+                " && getComputedStyle(e).display === 'table-cell' && e.innerText).length"
+            )
+            assert narrow == 0, width
     finally:
         page.set_viewport_size({"width": 1366, "height": 768})
 
@@ -153,6 +167,35 @@ def test_f186_the_button_of_the_viewer_is_on_a_small_desktop(console: Console) -
         assert hidden == [0]
     finally:
         page.set_viewport_size({"width": 1366, "height": 768})
+
+
+def test_f186_a_page_behind_the_last_leads_back_to_the_first(console: Console) -> None:
+    page = console.page
+    console.go("/studies?q=TWO&page=9")
+    expect(page.locator("#list h2")).to_have_text("This page is empty")
+    page.get_by_role("link", name="To the first page").click()
+    expect(page).to_have_url(re.compile(r"/studies\?q=TWO"))
+    expect(page.locator("#list tbody tr")).to_have_count(1)
+
+
+def test_f186_every_instance_of_a_long_series_is_on_some_page(console: Console, site: Site) -> None:
+    long = [small(69, 1, number, PatientID="LONG") for number in range(1, 102)]
+    assert site.stow(*map(part10, long)).status_code == 200
+    page = console.page
+    console.go("/studies/2.25.99.69/series/2.25.99.69.1")
+    rows = page.locator("table[data-rows] tbody tr")
+    expect(rows).to_have_count(100)
+    page.get_by_role("link", name="Next").click()
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("2.25.99.69.1.101")
+
+
+def test_f186_a_moment_says_in_which_zone_it_is(console: Console) -> None:
+    console.go("/audit")
+    moment = console.page.locator("td time").first
+    zone = datetime.now().astimezone().tzname()
+    expect(moment).to_have_text(re.compile(rf"^\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d {zone}$"))
+    expect(moment).to_have_attribute("title", re.compile("UTC$"))
 
 
 def test_f186_a_range_of_dates_is_kept_in_the_address(console: Console) -> None:

@@ -31,7 +31,7 @@ ROWS = 50
 FILTERS = ("days", "since", "until", "modality", "patient", "accession")
 ASKED = {"words": "q"} | {name: name for name in FILTERS}
 """What the audit book calls the parameters of the address."""
-INSTANCES_SHOWN = 500
+INSTANCES_SHOWN = 100
 
 
 def list_studies(house: House, request: Request) -> Response:
@@ -93,8 +93,13 @@ def show_series(house: House, request: Request) -> Response:
     series_uid = check_uid(request.path_params["series"], "SeriesInstanceUID")
     found = study.read_study(house.archive, study_uid)
     series = study.find_series(house.archive, study_uid, series_uid)
+    wishes = wishes_of(request, ())
     instances = study.list_instances(
-        house.archive, study_uid, series_uid, limit=INSTANCES_SHOWN, offset=0
+        house.archive,
+        study_uid,
+        series_uid,
+        limit=INSTANCES_SHOWN,
+        offset=(wishes.page - 1) * INSTANCES_SHOWN,
     )
     house.audit.record_access(request.state.actor, (study_uid,))
     return render(
@@ -102,8 +107,7 @@ def show_series(house: House, request: Request) -> Response:
         "query/series.html",
         study=found,
         series=series,
-        instances=instances,
-        limit=INSTANCES_SHOWN,
+        grid=Grid((), instances, int(series.number_of_instances or 0), wishes, INSTANCES_SHOWN),
         syntaxes=TRANSFER_SYNTAXES,
     )
 
