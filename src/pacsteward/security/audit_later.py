@@ -58,14 +58,20 @@ class Later:
         return len(self._waiting)
 
     def flush(self) -> None:
-        """Record all that waits, and what another thread is just recording."""
+        """Record all that waits, and what another thread is just recording.
+
+        Not what comes meanwhile: while many ask it would never be done, each time with a
+        transaction for the few that came during the last one.
+        """
         with self._recording:
-            while batch := self._take():
+            left = len(self._waiting)
+            while left > 0 and (batch := self._take()):
                 try:
                     self._record(batch)
                 except BaseException:
                     self._give_back(batch)
                     raise
+                left -= len(batch)
 
     def _run(self) -> None:
         while True:

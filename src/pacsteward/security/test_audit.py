@@ -220,6 +220,23 @@ def test_entries_that_come_soon_after_each_other_are_recorded_together() -> None
     assert len(batches) <= (time.monotonic() - began) / DELAY_S + 2
 
 
+def test_what_comes_while_entries_are_recorded_waits_for_the_next_batch() -> None:
+    batches: list[int] = []
+
+    def record(batch: Sequence[AuditEntry]) -> None:
+        batches.append(len(batch))
+        if len(batches) < 100:
+            later.put(an_entry(len(batches)))
+
+    later = Later(record)
+    # Not the thread's own batch: who says when it begins.
+    with later._state:
+        later._waiting += [an_entry(0), an_entry(1)]
+    later.flush()
+    assert batches == [2]
+    assert later.waiting == 1
+
+
 def test_refusals_are_recorded_once_a_minute(audit: AuditBook, clock: ManualClock) -> None:
     for _ in range(50):
         audit.record_refusal(ADA, "No.", event_type=AuditEventType.USE_OF_RESTRICTED_FUNCTION)
