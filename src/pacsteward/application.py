@@ -97,6 +97,7 @@ def _bound(room: Feature, house: House) -> list[BoundRoute]:
             partial(route.handler, house),
             route.permission,
             at_once=partial(route.at_once, house) if route.at_once else None,
+            takes_query=route.takes_query,
         )
         for route in room.routes
     ]

@@ -102,6 +102,8 @@ class Route:
     ----------
     at_once
         Gives the same answer on the event loop, or raises `WouldWait`; see `web/short_way.py`.
+    takes_query
+        Whether it is asked for requests with a query, too.
     """
 
     method: str
@@ -109,6 +111,7 @@ class Route:
     handler: Handler
     permission: str | None
     at_once: Callable[[House, Request], WholeAnswer] | None = None
+    takes_query: bool = False
 
 
 @dataclass(frozen=True, slots=True)

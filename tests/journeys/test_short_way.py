@@ -221,6 +221,80 @@ def test_a_picture_that_is_drawn_at_once_is_the_one_that_a_thread_draws(
     assert set(+at_once) == set(PICTURES)
 
 
+SEARCHES = (
+    "/studies?StudyInstanceUID=2.25.98.1",
+    "/studies?0020000D=2.25.98.1&includefield=all&limit=1",
+    "/studies?StudyInstanceUID=2.25.98.1,2.25.98.3&fuzzymatching=true",
+    "/studies?StudyInstanceUID=2.25.98.1&NobodyKnowsThis=1",
+    "/studies?PatientID=nobody%20here",
+    "/studies?PatientID=nobody&NobodyKnowsThis=1",
+    "/studies?PatientID=1%5C2",
+    "/studies?StudyInstanceUID=2.25.98.1&offset=1",
+    "/studies?StudyInstanceUID=2.25.98.1&limit=none",
+    "/studies?StudyInstanceUID=2.25.98.1&accept=application/json",
+    "/studies?PatientName=*",
+    "/studies",
+    "/series?StudyInstanceUID=2.25.98.1",
+    "/studies/2.25.98.1/series",
+    "/studies/2.25.98.1/series/2.25.98.1.1/instances?limit=3",
+    "/studies/2.25.98.1/series/2.25.98.1.1/instances",
+    "/studies/no-uid/series",
+    "/instances?SOPInstanceUID=2.25.98.1.1.1",
+)
+
+
+def test_a_search_that_is_answered_at_once_has_the_answer_of_the_long_way(
+    stored: tuple[Path, list[Dataset]],
+) -> None:
+    data, _objects = stored
+    with served(data) as door, door.client() as client:
+        at_once: Counter[tuple[str, int]] = Counter()
+        for search in SEARCHES:
+            for accept in ("", "application/dicom+json", "application/dicom+xml", "text/html"):
+                path, headers = f"/dicom-web{search}", {"accept": accept}
+                short = client.get(path, headers=headers)
+                was_at_once = door.at_once[-1]
+                long = client.get(path, headers=headers | LONG_WAY)
+                assert not door.at_once[-1]
+                assert plain(short) == plain(long), (search, accept)
+                at_once[search, short.status_code] += was_at_once
+    # What names few rows, and nothing that is refused.
+    assert {search for (search, status), count in at_once.items() if count and status == 204} == {
+        "/studies?PatientID=nobody%20here",
+        "/studies?PatientID=nobody&NobodyKnowsThis=1",
+        "/studies?StudyInstanceUID=2.25.98.1&offset=1",
+    }
+    assert {search for (search, status), count in at_once.items() if count and status == 200} == {
+        "/studies?StudyInstanceUID=2.25.98.1",
+        "/studies?0020000D=2.25.98.1&includefield=all&limit=1",
+        "/studies?StudyInstanceUID=2.25.98.1&NobodyKnowsThis=1",
+        "/studies?StudyInstanceUID=2.25.98.1&accept=application/json",
+        "/studies/2.25.98.1/series/2.25.98.1.1/instances",
+    }
+    assert sum(count for (_search, status), count in at_once.items() if status >= 300) == 0
+
+
+def test_each_search_is_in_the_audit_book_whichever_way_it_was_answered(
+    stored: tuple[Path, list[Dataset]],
+) -> None:
+    data, _objects = stored
+    path = "/dicom-web/studies?StudyInstanceUID=2.25.98.1"
+    with served(data) as door, door.client() as client:
+        client.get(path)
+        door.house.audit.close()
+        before = door.house.audit.count()
+        client.get(path)
+        assert door.at_once[-1]
+        client.get(path, headers=LONG_WAY)
+        assert not door.at_once[-1]
+        door.house.audit.close()
+        assert door.house.audit.count() == before + 2
+        first, second = door.house.audit.entries(limit=2)
+        assert first.what == second.what
+        assert first.actor == second.actor
+        assert first.objects == second.objects
+
+
 def test_what_is_not_plain_goes_the_long_way(stored: tuple[Path, list[Dataset]]) -> None:
     data, objects = stored
     path = instance_path(objects[0]) + "/frames/1"

@@ -80,7 +80,7 @@ class BoundRoute:
         None makes it public; only those in `PUBLIC_PATHS` may be.
     title, menu
         Of a page that stands in the menu.
-    at_once
+    at_once, takes_query
         Answers the same, where that can be done without waiting; see `short_way.py`.
     """
 
@@ -92,6 +92,7 @@ class BoundRoute:
     title: str = ""
     menu: int | None = None
     at_once: AtOnce | None = None
+    takes_query: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def build_short_way(parts: Parts) -> ShortWay:
     settings = parts.settings
     return ShortWay(
         [
-            ShortRoute(route.path, route.at_once, route.permission)
+            ShortRoute(route.path, route.at_once, route.permission, route.takes_query)
             for route in parts.routes
             if route.at_once is not None and route.permission is not None
         ],

@@ -7,9 +7,10 @@ than everything that is done for it. So a route may also say how to answer *at o
 
 What the layers ask is asked here too, by their own functions and in their order: limits of the
 head, client and host, who it is, the permission. Their results and what the handler finds make the
-same answer. Whatever is not plain goes the long way: another method, a body, a query, a condition,
-a range, an origin elsewhere, nobody or somebody who has to be looked up, a lack of permission, an
-error, and all that would have to wait. So nothing is refused here, and nothing explained.
+same answer. Whatever is not plain goes the long way: another method, a body, a query where the
+route looks for none, a condition, a range, an origin elsewhere, nobody or somebody who has to be
+looked up, a lack of permission, an error, and all that would have to wait. So nothing is refused
+here, and nothing explained.
 """
 
 from __future__ import annotations
@@ -85,11 +86,18 @@ AtOnce = Callable[[Request], WholeAnswer]
 
 @dataclass(frozen=True, slots=True)
 class ShortRoute:
-    """A GET route that can be answered at once."""
+    """A GET route that can be answered at once.
+
+    Parameters
+    ----------
+    takes_query
+        Whether what stands behind the question mark is read there, too.
+    """
 
     path: str
     at_once: AtOnce
     permission: str
+    takes_query: bool = False
 
 
 class ShortWay:
@@ -148,10 +156,8 @@ class ShortWay:
         self, scope: dict[str, Any], own_headers: Headers, memory: Memory
     ) -> list[Buffer] | None:
         began = time.perf_counter()
-        if scope["query_string"]:
-            return None
         route, path_params = self._route(scope["path"])
-        if route is None:
+        if route is None or (scope["query_string"] and not route.takes_query):
             return None
         greeting = memory.greeting
         if greeting is None or greeting.headers != scope["headers"]:

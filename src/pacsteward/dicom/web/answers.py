@@ -39,7 +39,7 @@ from pacsteward.dicom.web.negotiation import (
     accepted,
     choose,
 )
-from pacsteward.dicom.web.streaming import PiecesAnswer, StreamedAnswer
+from pacsteward.dicom.web.streaming import EmptyAnswer, PiecesAnswer, StreamedAnswer
 
 __all__ = ["Request", "Response"]
 
@@ -90,7 +90,8 @@ def list_form(request: Request) -> Offer:
     NotAcceptable
         The client takes none of them.
     """
-    return choose(ranges_of(request), _LIST_OFFERS)
+    text = accept_of(request)
+    return _list_form(text) if len(text) < _REMEMBERED_LENGTH else _list_form.__wrapped__(text)
 
 
 def single_form(request: Request) -> Offer:
@@ -108,7 +109,12 @@ def single_form(request: Request) -> Offer:
 _REMEMBERED_LENGTH: Final = 1024
 
 
-# A sender sends the same Accept with thousands of requests.
+# A client sends the same Accept with thousands of requests.
+@lru_cache(maxsize=256)
+def _list_form(text: str) -> Offer:
+    return choose(accepted(text), _LIST_OFFERS)
+
+
 @lru_cache(maxsize=256)
 def _single_form(text: str) -> Offer:
     return choose(accepted(text), _SINGLE_OFFERS)
@@ -136,11 +142,31 @@ def encoded_list_answer(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Do the same as `list_answer` with data sets that are JSON text already."""
-    text = f"[{','.join(models)}]"
     if form.is_multipart:
-        return list_answer(request, form, json.loads(text), headers=headers)
+        return list_answer(request, form, json.loads(_array(models)), headers=headers)
+    return encoded_json_answer(request, form, models, headers=headers)
+
+
+def encoded_json_answer(
+    request: Request,
+    form: Offer,
+    models: Sequence[str],
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> PiecesAnswer:
+    """Do the same where the form is not of several parts."""
     every = {"vary": _VARY, "cache-control": NO_STORE, **(headers or {})}
-    return _whole(request, text.encode("utf-8", "replace"), form.media_type, 200, every)
+    body = _array(models).encode("utf-8", "replace")
+    return _whole(request, body, form.media_type, 200, every)
+
+
+def no_content(headers: Mapping[str, str]) -> EmptyAnswer:
+    """Answer 204: nothing was found."""
+    return EmptyAnswer(204, headers)
+
+
+def _array(models: Sequence[str]) -> str:
+    return f"[{','.join(models)}]"
 
 
 def single_answer(
@@ -179,7 +205,7 @@ def _dumps(value: Any) -> bytes:
 
 def _whole(
     request: Request, body: bytes, media_type: str, status_code: int, headers: dict[str, str]
-) -> Response:
+) -> PiecesAnswer:
     if len(body) >= _GZIP_FROM_BYTES and takes_gzip(request):
         body = b"".join(gzipped([body]))
         headers["content-encoding"] = "gzip"

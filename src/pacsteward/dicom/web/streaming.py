@@ -222,6 +222,15 @@ class PiecesAnswer(Response):
             await send({"type": "http.response.body", "body": piece, "more_body": number < last})
 
 
+class EmptyAnswer(Response):
+    """An answer without a body, such as 204."""
+
+    pieces: Sequence[Buffer] = ()
+
+    def __init__(self, status_code: int, headers: Mapping[str, str]) -> None:
+        super().__init__(status_code=status_code, headers=headers)
+
+
 def _joined(pieces: Iterable[Buffer]) -> list[Buffer]:
     """Put small pieces that follow each other together: each one sent passes many layers."""
     joined: list[Buffer] = []

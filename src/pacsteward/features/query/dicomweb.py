@@ -10,21 +10,24 @@ PS3.18 10.6 (Search transaction), 8.3.4 (its parameters).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
-from pacsteward.base.errors import Exhausted
+from pacsteward.archive import Match
+from pacsteward.base.errors import Exhausted, WouldWait
 from pacsteward.dicom.attributes import Level, name_of
 from pacsteward.dicom.matching import Criterion, Query, Single
 from pacsteward.dicom.uids import check_uid
 from pacsteward.dicom.web.answers import (
     Request,
     Response,
+    encoded_json_answer,
     encoded_list_answer,
     list_form,
+    no_content,
     service_url,
     warning,
 )
@@ -39,6 +42,7 @@ from pacsteward.features.query.resources import (
     returned,
 )
 from pacsteward.features.query.settings import QuerySettings
+from pacsteward.web.short_way import WholeAnswer
 
 _IN_PATH: Final[Mapping[str, tuple[Level, int, str]]] = MappingProxyType(
     {
@@ -54,27 +58,61 @@ def search(level: Level) -> Callable[[House, Request], Response]:
     def handle(house: House, request: Request) -> Response:
         form = list_form(request)
         asked = _read(house, request, level)
-        # One more than is given tells whether there are others.
-        query = asked.query
-        wanted = None if query.limit is None else query.limit + 1
-        matches = house.archive.find(replace(query, limit=wanted))
-        writer = ResultWriter(level, query.returns, service_url(request))
-        results = [writer.write(match) for match in islice(matches, query.limit)]
-        has_more = next(matches, None) is not None if query.limit is not None else False
-        house.audit.record_query(
-            name=request.state.actor.name,
-            address=request.state.actor.address,
-            level=level,
-            keys=tuple(query.criteria),
-            matches=len(results),
-            kind=request.state.actor.kind,
-        )
-        remarks = warning(*_remarks(house, asked, len(results), has_more=has_more))
+        matches = house.archive.find(_with_one_more(asked.query))
+        results = _written(request, asked.query, matches)
+        has_more = asked.query.limit is not None and next(matches, None) is not None
+        remarks = _recorded(house, request, asked, len(results), has_more=has_more)
         if not results:
-            return Response(status_code=204, headers=remarks)
+            return no_content(remarks)
         return encoded_list_answer(request, form, results, headers=remarks)
 
     return handle
+
+
+def search_at_once(level: Level) -> Callable[[House, Request], WholeAnswer]:
+    """Make what answers such a search on the event loop, where that can be done without waiting."""
+
+    def handle(house: House, request: Request) -> WholeAnswer:
+        form = list_form(request)
+        if form.is_multipart:
+            raise WouldWait
+        asked = _read(house, request, level)
+        matches = house.archive.find_at_once(_with_one_more(asked.query))
+        if asked.query.limit is not None and len(matches) > asked.query.limit:
+            raise WouldWait  # how many there are besides has to be counted
+        results = _written(request, asked.query, matches)
+        remarks = _recorded(house, request, asked, len(results), has_more=False)
+        if not results:
+            return no_content(remarks)
+        return encoded_json_answer(request, form, results, headers=remarks)
+
+    return handle
+
+
+def _with_one_more(query: Query) -> Query:
+    """Ask for one more than is given: it tells whether there are others."""
+    return query if query.limit is None else replace(query, limit=query.limit + 1)
+
+
+def _written(request: Request, query: Query, matches: Iterable[Match]) -> list[str]:
+    writer = ResultWriter(query.level, query.returns, service_url(request))
+    return [writer.write(match) for match in islice(matches, query.limit)]
+
+
+def _recorded(
+    house: House, request: Request, asked: Search, given: int, *, has_more: bool
+) -> dict[str, str]:
+    """Have the search recorded; return the headers with what is to be said of its answer."""
+    actor = request.state.actor
+    house.audit.record_query(
+        name=actor.name,
+        address=actor.address,
+        level=asked.query.level,
+        keys=tuple(asked.query.criteria),
+        matches=given,
+        kind=actor.kind,
+    )
+    return warning(*_remarks(house, asked, given, has_more=has_more))
 
 
 def _read(house: House, request: Request, level: Level) -> Search:
@@ -124,7 +162,14 @@ def _additional(house: House, query: Query, given: int) -> str:
 
 
 def _routes(path: str, level: Level) -> Route:
-    return Route("GET", f"/dicom-web{path}", search(level), "studies.find")
+    return Route(
+        "GET",
+        f"/dicom-web{path}",
+        search(level),
+        "studies.find",
+        search_at_once(level),
+        takes_query=True,
+    )
 
 
 ROUTES = (
