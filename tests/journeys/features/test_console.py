@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,11 +34,37 @@ class Console:
     url: str
     study: str
     conflict: int
+    job: str
+
+    @property
+    def names(self) -> dict[str, object]:
+        """What stands for what in the addresses of pages."""
+        return {"study": self.study, "conflict": self.conflict, "job": self.job}
 
     def go(self, path: str) -> None:
         answer = self.page.goto(self.url + path)
         assert answer is not None
         assert answer.status == 200, path
+
+
+def failed_job(site: Site) -> str:
+    """Order what cannot be done, and return the job's number when it was given up."""
+    peer = {"ae_title": "AWAY", "host": "127.0.0.1", "port": 9}
+    assert site.http.post("/api/v1/peers", json=peer).status_code == 200
+    order = site.http.post("/api/v1/studies/2.25.404/send", json={"destination": "AWAY"})
+    job = str(order.json()["job_id"])
+    await_state(site, job, "failed", attempts=1)
+    return job
+
+
+def await_state(site: Site, job: str, state: str, *, attempts: int) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        found = site.http.get(f"/api/v1/jobs/{job}").json()
+        if (found["state"], found["attempts"]) == (state, attempts):
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +78,7 @@ def console(site: Site) -> Iterator[Console]:
         assert site.stow(part10(changed)).status_code == status
     conflict = json.loads(site.product.run("archive", "conflicts", "--json"))[0]["conflict_key"]
     site.product.run("peers", "add", "CT1", "127.0.0.1", "104")
+    job = failed_job(site)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1366, "height": 768})
@@ -72,20 +100,21 @@ def console(site: Site) -> Iterator[Console]:
         page.click("button.primary")
         page.wait_for_url(lambda url: "/login" not in url)
         uid = str(study["0020000D"]["Value"][0])
-        yield Console(page, faults, site.product.url, uid, conflict)
+        yield Console(page, faults, site.product.url, uid, conflict, job)
         browser.close()
 
 
 PAGES = (
     "/studies", "/studies/{study}", "/elsewhere", "/peers", "/peers/new", "/health", "/people",
     "/tokens", "/account", "/audit", "/attention", "/attention/conflicts/{conflict}",
+    "/jobs?state=all", "/jobs/{job}",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_f186_pages_are_sound_and_usable_by_everybody(console: Console, path: str) -> None:
     console.faults.clear()
-    console.go(path.format(study=console.study, conflict=console.conflict))
+    console.go(path.format(**console.names))
     console.page.wait_for_load_state("networkidle")
     assert console.page.title()
     assert console.page.locator("h1").count() == 1
@@ -105,7 +134,7 @@ def test_f186_pages_fit_a_telephone_and_a_small_desktop(console: Console, path: 
     try:
         for width in (390, 1024, 1280):
             page.set_viewport_size({"width": width, "height": 800})
-            console.go(path.format(study=console.study, conflict=console.conflict))
+            console.go(path.format(**console.names))
             assert page.evaluate("document.documentElement.scrollWidth") == width
     finally:
         page.set_viewport_size({"width": 1366, "height": 768})
@@ -114,7 +143,7 @@ def test_f186_pages_fit_a_telephone_and_a_small_desktop(console: Console, path: 
 TABLES = (
     "/attention", "/attention/conflicts/{conflict}", "/health", "/studies", "/studies/{study}",
     "/studies/{study}/series/{study}.1", "/studies/{study}/series/{study}.1/instances/{study}.1.1",
-    "/peers", "/people", "/tokens", "/audit",
+    "/peers", "/people", "/tokens", "/audit", "/jobs?state=all", "/jobs/{job}",
 )  # fmt: skip
 
 
@@ -124,7 +153,7 @@ def test_f186_no_table_is_slid_sideways_from_a_telephone_on(console: Console, pa
     try:
         for width in (390, 768, 1024):
             page.set_viewport_size({"width": width, "height": 800})
-            console.go(path.format(study=console.study, conflict=console.conflict))
+            console.go(path.format(**console.names))
             hidden = page.evaluate(
                 "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
             )
@@ -154,6 +183,21 @@ def test_f186_a_conflict_is_opened_from_its_finding_by_the_keyboard(console: Con
         page.get_by_role("link", name="Download the other one").click()
     file = pydicom.dcmread(download.value.path())
     assert file.PatientName == "Else^Somebody"
+
+
+def test_f186_a_failed_job_is_found_and_tried_again_by_the_keyboard(
+    console: Console, site: Site
+) -> None:
+    page = console.page
+    console.go("/health")
+    page.get_by_role("link", name=re.compile("Jobs were given up")).click()
+    expect(page.locator("#state")).to_have_value("failed")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text(f"Job {console.job}")
+    page.get_by_role("button", name="Try again").press("Enter")
+    expect(page.locator("main")).to_contain_text(f"Job {console.job} is tried again")
+    await_state(site, console.job, "failed", attempts=2)
 
 
 def test_f186_the_button_of_the_viewer_is_on_a_small_desktop(console: Console) -> None:

@@ -11,9 +11,10 @@ from pacsteward.base.jobs.model import (
     Progress,
     this_job,
 )
-from pacsteward.base.jobs.queue import JobQueue
+from pacsteward.base.jobs.queue import Also, JobQueue
 
 __all__ = [
+    "Also",
     "JobCancelled",
     "JobEngine",
     "JobKind",

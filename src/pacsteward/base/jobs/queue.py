@@ -28,6 +28,9 @@ from pacsteward.base.jobs.kinds import JobKind
 from pacsteward.base.jobs.model import JobState, JobView, KindView, Progress
 from pacsteward.base.jobs.tables import JOB, JOB_KIND
 
+Also = Callable[[Connection], object]
+"""Called in the transaction of a change: what it writes is kept with it or not at all."""
+
 ARGUMENTS_MAX_BYTES = 256 * 1024
 """A job names what it works on; it does not carry it."""
 
@@ -102,10 +105,15 @@ class JobQueue:
         """
         return str(_insert(connection, self._row(kind, key, arguments)))
 
-    def cancel(self, job_id: str) -> bool:
+    def cancel(self, job_id: str, *, also: Also | None = None) -> bool:
         """Take a waiting job away, ask a running one to stop; False if it had ended before.
 
         A running job stops where it reports its progress, normally within a second.
+
+        Parameters
+        ----------
+        also
+            Called in the same transaction, unless the job had ended.
 
         Raises
         ------
@@ -124,10 +132,17 @@ class JobQueue:
             else:
                 return False
             connection.execute(update(JOB).where(JOB.c.job_id == int(job_id)).values(**change))
+            if also is not None:
+                also(connection)
         return True
 
-    def retry(self, job_id: str) -> None:
+    def retry(self, job_id: str, *, also: Also | None = None) -> None:
         """Begin again with a job that ended badly; let one that waits be tried at once.
+
+        Parameters
+        ----------
+        also
+            Called in the same transaction.
 
         Raises
         ------
@@ -139,13 +154,18 @@ class JobQueue:
         with self._database.write() as connection:
             row = _locked(connection, job_id)
             if row.state in (JobState.RUNNING, JobState.DONE):
-                raise Conflict(f"Job {job_id} is {row.state}, so it cannot be tried again.")
+                raise Conflict(
+                    f"Job {job_id} is {row.state}, so it cannot be tried again.",
+                    remedy="Wait for its end where it is running; order the work anew if it is to "
+                    "be done twice.",
+                )
             if row.state != JobState.WAITING and row.key:
                 other = _waiting(connection, row.kind, row.key)
                 if other is not None:
                     raise Conflict(
                         f"Job {job_id} was not tried again.",
                         why=f"Job {other} already waits to do the same.",
+                        remedy=f"Look at job {other}, or have that one tried at once.",
                     )
             connection.execute(
                 update(JOB)
@@ -159,16 +179,24 @@ class JobQueue:
                     is_cancel_wanted=False,
                 )
             )
+            if also is not None:
+                also(connection)
         if self._on_enqueue is not None:
             self._on_enqueue()
 
-    def pause(self, kind: str) -> None:
-        """Start no more jobs of `kind` until `resume`; running ones go on."""
-        self._set_paused(kind, True)
+    def pause(self, kind: str, *, also: Also | None = None) -> None:
+        """Start no more jobs of `kind` until `resume`; running ones go on.
 
-    def resume(self, kind: str) -> None:
+        Parameters
+        ----------
+        also
+            Called in the same transaction.
+        """
+        self._set_paused(kind, True, also)
+
+    def resume(self, kind: str, *, also: Also | None = None) -> None:
         """Undo `pause`."""
-        self._set_paused(kind, False)
+        self._set_paused(kind, False, also)
         if self._on_enqueue is not None:
             self._on_enqueue()
 
@@ -249,12 +277,14 @@ class JobQueue:
             "enqueued_at": self._clock.now(),
         }
 
-    def _set_paused(self, kind: str, is_paused: bool) -> None:
+    def _set_paused(self, kind: str, is_paused: bool, also: Also | None) -> None:
         with self._database.write() as connection:
             ensure_kinds(connection, [kind])
             connection.execute(
                 update(JOB_KIND).where(JOB_KIND.c.kind == kind).values(is_paused=is_paused)
             )
+            if also is not None:
+                also(connection)
 
 
 def ensure_kinds(connection: Connection, kinds: Iterable[str]) -> None:

@@ -45,6 +45,26 @@ def wait_until(is_true: Callable[[], bool], timeout_s: float = 10.0) -> None:
         time.sleep(0.01)
 
 
+def test_what_is_written_beside_a_change_is_kept_with_it_or_not_at_all(
+    database: Database, clock: ManualClock
+) -> None:
+    def refuse(_connection: object) -> None:
+        raise ZeroDivisionError
+
+    queue = JobQueue(database, clock)
+    job_id = queue.enqueue("work")
+    with pytest.raises(ZeroDivisionError):
+        queue.cancel(job_id, also=refuse)
+    assert queue.job(job_id).state is JobState.WAITING
+    with pytest.raises(ZeroDivisionError):
+        queue.pause("work", also=refuse)
+    assert not any(one.is_paused for one in queue.kinds())
+    queue.cancel(job_id)
+    with pytest.raises(ZeroDivisionError):
+        queue.retry(job_id, also=refuse)
+    assert queue.job(job_id).state is JobState.CANCELLED
+
+
 def test_job_runs_once_with_its_arguments_and_keeps_its_result(
     database: Database, clock: ManualClock
 ) -> None:

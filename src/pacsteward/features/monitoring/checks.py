@@ -103,7 +103,11 @@ def do_jobs_succeed(house: House) -> Finding:
     if not failed:
         return Finding("ok", "No job was given up.")
     words = ", ".join(f"{one.failed} of {one.kind}" for one in failed)
-    return Finding("warning", f"Jobs were given up after their last attempt: {words}.")
+    return Finding(
+        "warning",
+        f"Jobs were given up after their last attempt: {words}.",
+        link="/jobs?state=failed",
+    )
 
 
 CHECKS = (
@@ -154,7 +158,8 @@ CHECKS = (
         Check(
             "do_jobs_succeed",
             "Does the work behind the scenes succeed?",
-            "Look for the job in the log, remove the cause, and ask for the work again.",
+            "The page Jobs and `pacsteward jobs list --state failed` say why; remove the cause and "
+            "have them tried again.",
         ),
         do_jobs_succeed,
     ),

@@ -1,0 +1,51 @@
+"""Jobs from the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from pacsteward.base.errors import Conflict, Invalid, NotFound
+from pacsteward.base.jobs import JobState
+from pacsteward.feature import House
+from pacsteward.features.jobs import cli
+from pacsteward.features.jobs.conftest import STUDY
+
+
+def test_failed_job_is_listed_and_tried_again(house: House, failed: str) -> None:
+    (row,) = cli.list_jobs(house, state=JobState.FAILED)
+    assert (row.job, row.kind, row.state) == (failed, "send_study", "failed")
+    assert STUDY in row.about
+    assert "was not sent" in row.error
+    assert failed in cli.retry(house, failed)
+    assert [one.state for one in cli.list_jobs(house)] == ["waiting"]
+    entry = house.audit.entries()[0]
+    assert f"job {failed} (send_study) tried again" in entry.what
+    assert "command line" in entry.what
+
+
+def test_list_leaves_out_what_has_ended_unless_it_is_asked_for(house: House) -> None:
+    job_id = house.jobs.enqueue("count_things")
+    cli.cancel(house, job_id)
+    assert cli.list_jobs(house) == []
+    assert [one.job for one in cli.list_jobs(house, ended=True)] == [job_id]
+    with pytest.raises(Conflict):
+        cli.cancel(house, job_id)
+
+
+def test_kinds_are_listed_paused_and_resumed(house: House, failed: str) -> None:
+    cli.pause(house, "send_study")
+    kinds = {one.kind: one for one in cli.list_kinds(house)}
+    assert kinds["send_study"].is_paused
+    assert kinds["send_study"].failed == 1
+    assert kinds["count_things"].title == "Count things"
+    cli.resume(house, "send_study")
+    assert not any(one.is_paused for one in cli.list_kinds(house))
+    with pytest.raises(NotFound):
+        cli.pause(house, "no_such")
+
+
+def test_what_cannot_be_is_told(house: House) -> None:
+    with pytest.raises(Invalid):
+        cli.retry(house)
+    with pytest.raises(NotFound):
+        cli.retry(house, "4711")
