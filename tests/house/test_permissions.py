@@ -22,6 +22,13 @@ def test_permissions_that_doors_ask_for_are_listed(all_rooms: list[Feature]) -> 
     assert permissions_named(all_rooms) - set(PERMISSIONS) == set()
 
 
+def test_permissions_that_are_listed_are_asked_for(all_rooms: list[Feature]) -> None:
+    """A right that nobody checks misleads whoever gives it."""
+    # What one route gives in two forms asks for the second right itself.
+    inside = {"studies.download"}
+    assert set(PERMISSIONS) - permissions_named(all_rooms) == inside
+
+
 def test_roles_and_services_grant_what_is_listed() -> None:
     granted = set().union(*ROLES.values(), *SERVICES.values())
     assert granted - {"*"} - set(PERMISSIONS) == set()

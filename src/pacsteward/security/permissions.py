@@ -1,7 +1,9 @@
 """The rights there are, and which role holds which.
 
 A route, page or service names the permission it needs beside itself; a test fails the build when
-one is named that is not listed here.
+one is named that is not listed here, or one is listed that nothing asks for. What commands alone
+can do (hide, delete, verify, rebuild) needs no right of these: who may write to the data folder may
+do everything.
 """
 
 from __future__ import annotations
@@ -19,9 +21,6 @@ PERMISSIONS: Mapping[str, str] = MappingProxyType(
         "studies.download": "Take a whole study away as a file.",
         "studies.store": "Send objects to the archive.",
         "studies.move": "Have studies sent to a peer.",
-        "studies.reject": "Hide instances from readers, and show them again.",
-        "studies.delete": "Remove studies for good.",
-        "archive.verify": "Have all stored bytes checked.",
         "peers.see": "See the machines that we speak with.",
         "peers.change": "Register, change and remove peers; admit unknown callers.",
         "peers.echo": "Send a C-ECHO to a peer; query it.",
@@ -29,10 +28,9 @@ PERMISSIONS: Mapping[str, str] = MappingProxyType(
         "people.change": "Add, change and remove people; give roles.",
         "tokens.change": "Make and revoke tokens of machines.",
         "audit.read": "Read the audit book.",
-        "jobs.see": "See work in the queues.",
-        "jobs.change": "Pause, retry and cancel work.",
+        "jobs.see": "See the work behind the scenes: what waits, runs and failed.",
+        "jobs.change": "Have work tried again, cancel and pause it.",
         "metrics.read": "Read figures for monitoring.",
-        "settings.see": "See the settings.",
         "self": "Sign out, see the own account; everybody who is signed in has it.",
     }
 )
@@ -44,7 +42,7 @@ ROLES: Mapping[str, frozenset[str]] = MappingProxyType(
         "technologist": frozenset(
             {"self", "studies.find", "studies.read", "studies.store", "peers.see", "peers.echo"}
         ),
-        "auditor": frozenset({"self", "audit.read", "people.see", "peers.see", "settings.see"}),
+        "auditor": frozenset({"self", "audit.read", "people.see", "peers.see"}),
         "machine": frozenset(
             {"self", "dimse.echo", "studies.find", "studies.read", "studies.store", "metrics.read"}
         ),

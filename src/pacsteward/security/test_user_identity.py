@@ -27,7 +27,7 @@ def test_a_right_password_is_looked_at_once_a_minute_and_not_after_a_change(
 
 
 def test_what_a_user_may_narrows_and_never_widens() -> None:
-    user = Actor("person", "rita", frozenset({"studies.find", "studies.delete"}))
+    user = Actor("person", "rita", frozenset({"studies.find", "peers.change"}))
     of_peer = frozenset({"dimse.echo", "studies.find", "studies.store"})
     assert narrowed(of_peer, user) == {"dimse.echo", "studies.find"}
     everything = Actor("person", "ada", frozenset({"*"}))

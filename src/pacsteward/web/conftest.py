@@ -138,12 +138,12 @@ ROUTES = (
     BoundRoute(("GET",), "/dicom-web/live", _live, "studies.find"),
     BoundRoute(("POST",), "/dicom-web/studies", _whole_body, "studies.find"),
     BoundRoute(("POST",), "/body", _whole_body, "studies.find"),
-    BoundRoute(("DELETE",), "/dicom-web/studies", _whole_body, "studies.delete"),
+    BoundRoute(("DELETE",), "/dicom-web/studies", _whole_body, "peers.change"),
 )
 OPERATIONS = (
     ApiOperation("GET", "/things", _operation, "studies.find", "List things.", "hall"),
     ApiOperation("POST", "/things", _operation, "studies.find", "Add a thing.", "hall"),
-    ApiOperation("DELETE", "/things", _operation, "studies.delete", "Remove things.", "hall"),
+    ApiOperation("DELETE", "/things", _operation, "peers.change", "Remove things.", "hall"),
 )
 
 

@@ -139,7 +139,7 @@ def test_missing_permission_is_403_and_never_401(door: Visitor, token: dict[str,
         assert answer.status_code == 403
         assert "insufficient_scope" in answer.headers["www-authenticate"]
         assert answer.json()["kind"] == "forbidden"
-        assert answer.json()["why"] == "It needs the permission studies.delete."
+        assert answer.json()["why"] == "It needs the permission peers.change."
     page = door.sign_in("rob").get("/office")
     assert page.status_code == 403
     assert "people.see" in page.text
