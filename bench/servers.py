@@ -153,7 +153,7 @@ def pacsteward(
     port, http_port, sink_port = free_port(), free_port(), free_port()
     command = [sys.executable, "-m", "pacsteward"]
     data = ["--data", str(folder / "data")]
-    ports = ["--dimse-port", str(port), "--http-port", str(http_port), "--mllp-port", "0"]
+    ports = ["--dimse-port", str(port), "--http-port", str(http_port)]
     variables = {**os.environ, **(environment or {})}
     began = time.monotonic()
     with (folder / "log").open("ab") as log:

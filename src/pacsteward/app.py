@@ -58,7 +58,8 @@ class ServerSettings(Section):
         2575,
         ge=0,
         le=65535,
-        description="Port of HL7 v2 over MLLP; nothing listens there yet. A port.",
+        description="Without effect: this version does not speak HL7, so nothing listens there. "
+        "A port.",
     )
     database_url: str = Field(
         "",

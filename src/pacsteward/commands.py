@@ -26,7 +26,7 @@ def serve(
     host: str | None = None,
     dimse_port: int | None = None,
     http_port: int | None = None,
-    mllp_port: int | None = None,
+    mllp_port: Annotated[int | None, Parameter(show=False)] = None,
     config: Path | None = None,
     only: Literal["keeper", "doors", "web", "jobs"] | None = None,
 ) -> int:
@@ -41,7 +41,7 @@ def serve(
     http_port
         Port of the console, DICOMweb and the API.
     mllp_port
-        Port of HL7 v2 over MLLP; nothing listens there yet.
+        Without effect: this version does not speak HL7.
     config
         Settings file; by default pacsteward.toml here, else the one in the data folder.
     only

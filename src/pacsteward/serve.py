@@ -154,6 +154,8 @@ def _greet(place: Place, password: str | None, kinds: Collection[Kind], *, secon
             "  beware    it listens beyond this machine without TLS: put a TLS proxy in front of "
             "HTTP, and trust the network that DICOM is on"
         )
+    if server.mllp_port not in (0, ServerSettings.model_fields["mllp_port"].default):
+        lines.append("  beware    mllp_port has no effect: this version does not speak HL7")
     print("\n".join(lines), flush=True)
 
 

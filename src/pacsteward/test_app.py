@@ -16,6 +16,7 @@ from pacsteward.app import Place, first_steps, opened_house
 from pacsteward.archive.fixtures import sender as sent
 from pacsteward.base.errors import Forbidden, Invalid
 from pacsteward.cli import main
+from pacsteward.serve import Kind, _greet
 
 NOBODY = 65534
 """An account that owns nothing."""
@@ -135,6 +136,20 @@ def test_help_offers_no_negation_of_what_is_off_anyway(capsys: pytest.CaptureFix
         told = capsys.readouterr().out
         assert "--json" in told or words == ["repl"]
         assert re.findall("--(?:no|empty)-", told) == []
+
+
+def test_setting_without_effect_is_not_offered_and_told_to_whoever_sets_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["serve", "--help"])
+    told = capsys.readouterr().out
+    assert "--http-port" in told
+    assert "mllp" not in told
+    for given, is_told in ((None, False), (0, False), (2576, True)):
+        place = Place.found(tmp_path, overrides={"mllp_port": given})
+        _greet(place, None, tuple(Kind), seconds=1.0)
+        assert ("mllp_port has no effect" in capsys.readouterr().out) is is_told
 
 
 def test_peer_is_made_strict_again_by_the_negation_of_its_switch(

@@ -126,7 +126,7 @@ def test_a_second_start_is_quick_and_a_second_archive_on_the_same_folder_is_refu
     # Measured at about two seconds; a machine that tests on all its cores gets some grace.
     assert running.started_in_s < 15
     try:
-        zero_ports = ["--dimse-port", "0", "--http-port", "0", "--mllp-port", "0"]
+        zero_ports = ["--dimse-port", "0", "--http-port", "0"]
         other = subprocess.run(
             [*PACSTEWARD, "serve", "--data", str(running.data), *zero_ports],
             capture_output=True,
@@ -147,7 +147,7 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path: Path, door: str
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        ports = {"--dimse-port": "0", "--http-port": "0", "--mllp-port": "0", door: port}
+        ports = {"--dimse-port": "0", "--http-port": "0", door: port}
         other = subprocess.run(
             [*PACSTEWARD, "serve", "--data", str(tmp_path), *chain(*ports.items())],
             capture_output=True,

@@ -34,7 +34,6 @@ class Product:
     ae_title: str = "PACSTEWARD"
     dimse_port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)
-    mllp_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
     started_in_s: float = 0.0
 
@@ -63,7 +62,6 @@ class Product:
                     *("--data", str(self.data)),
                     *("--dimse-port", str(self.dimse_port)),
                     *("--http-port", str(self.http_port)),
-                    *("--mllp-port", str(self.mllp_port)),
                     *options,
                 ],
                 stdout=log,
