@@ -6,7 +6,9 @@ nobody sends, at half the disk's pace at most. A segment in which nothing is nee
 anew, or removed when there are enough.
 
 A segment is needed while the index has not passed all its records, while any row names it, while a
-big object's only record is in it, and while a reader holds it.
+big object's only record is in it, and while a reader holds it. It is also needed while its head is
+all that cuts off what was never safe at the end of the segment before it: after a write or a sync
+that failed, records that were refused may be on the disk there, and would count without it.
 """
 
 from __future__ import annotations
@@ -82,6 +84,8 @@ class PreparedSegments:
         self._lock = threading.Lock()
         self._stock: list[Path] = []
         self._unneeded: set[str] = set()
+        self._cutting: set[str] = set()
+        """Needed for no more than what they cut off from the segment before them."""
         self._wake = threading.Event()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="segments", daemon=True)
@@ -187,14 +191,28 @@ class PreparedSegments:
             containers, self._unneeded = self._unneeded, set()
         if not containers:
             return
+        before: Segment | None = None
         for segment in find_segments(self._folder)[0]:
-            if segment.container in containers and not self._reclaim(segment):
+            if segment.container in containers and not self._reclaim(segment, before):
                 with self._lock:
                     # A reader holds it, or the index has not passed it: look again later.
                     self._unneeded.add(segment.container)
+            if segment.path.exists():
+                before = segment
+            else:
+                with self._lock:
+                    # What one of these cut off may have gone with it.
+                    self._unneeded |= self._cutting
+                    self._cutting = set()
 
-    def _reclaim(self, segment: Segment) -> bool:
-        """Take a segment back if nothing in it is needed; false to look again later."""
+    def _reclaim(self, segment: Segment, before: Segment | None) -> bool:
+        """Take a segment back if nothing in it is needed; false to look again later.
+
+        Parameters
+        ----------
+        before
+            The one before it, if there is one.
+        """
         if segment.before_sequence is None:
             # The last one is being written to; it is looked at when it has been deleted from
             # again, or after the next start.
@@ -209,6 +227,9 @@ class PreparedSegments:
                 return True
             if self._has_live_objects(connection, segment):
                 return True
+        if before is not None and _cuts_off(segment, before):
+            self._cutting.add(segment.container)
+            return True
         descriptor = disk.open_file(segment.path, os.O_RDWR)
         try:
             try:
@@ -268,3 +289,19 @@ class PreparedSegments:
             for container in objects
             for table in (LOCATION, CONFLICT, SET_ASIDE)
         )
+
+
+def _cuts_off(segment: Segment, before: Segment) -> bool:
+    """Whether records of the segment before this one would count if this one were not there."""
+    first, end = segment.head.first_sequence, segment.before_sequence
+    assert end is not None
+    try:
+        with reading(before.path) as file:
+            return any(first <= record.sequence < end for record in walk(file, before.head))
+    except OSError as error:
+        _log.warning(
+            "%s is kept, since the end of the one before it cannot be read. %s",
+            segment.path.name,
+            error,
+        )
+        return True

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from pacsteward.archive import containers, disk
-from pacsteward.archive.fixtures.sender import House, data_set, running
+from pacsteward.archive.fixtures.sender import MIB, SMALL, House, data_set, running
 from pacsteward.archive.landing import Landed, Landing
 from pacsteward.archive.model import Instance, Selection
 from pacsteward.archive.read import Reader
+from pacsteward.archive.rebuild import rebuild
 from pacsteward.archive.record import checksum_of
 from pacsteward.archive.segment import (
     HEAD_BYTES,
@@ -25,11 +26,14 @@ from pacsteward.archive.segment import (
     reading,
     walk,
 )
+from pacsteward.archive.tables import SET_ASIDE
 from pacsteward.archive.test_landing import SEGMENT_BYTES, description, opened, write_at
 from pacsteward.archive.test_spares import PREPARED as WITH_SPARES
 from pacsteward.archive.test_spares import change, fill_segments, prepared, until
+from pacsteward.base import faults
+from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Broken, NotFound
+from pacsteward.base.errors import Broken, NotFound, Unavailable
 
 SECTOR_BYTES = 512
 
@@ -85,6 +89,60 @@ def old_bytes(folder: Path, landed: Landed, begin: int) -> bytes:
     twin.close()
     (segment,) = find_segments(folder / "twin")[0]
     return segment.path.read_bytes()[begin : landed.location.offset]
+
+
+# --- what was never safe ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "fault"),
+    # The file of a big object is synced before its record is.
+    [(1000, "before-fsync:eio"), (2 * MIB, "before-fsync:eio@2+")],
+    ids=["in the log", "big"],
+)
+def test_what_was_refused_does_not_come_back_when_the_segment_behind_it_is_used_anew(
+    tmp_path: Path, database: Database, size_bytes: int, fault: str
+) -> None:
+    """The head of the segment behind is all that says where the one before it ended."""
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.50"), "1.50")
+        with faults.armed(fault), pytest.raises(Unavailable):
+            house.store(data_set("1.66", pixels=bytes(size_bytes)), "1.66")
+        fill_segments(house, 10)
+        first, second = find_segments(tmp_path / "landing")[0][:2]
+        assert house.location("1.50").container == first.container
+        inside = [
+            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == second.container
+        ]
+        assert inside
+        looked = looks_of(house, 1)
+        change(house, *inside)
+        until(looked)
+        left = house.uids()
+    assert rebuild(tmp_path, database, SystemClock(), SMALL) == len(left)
+    with running(tmp_path, database) as house:
+        assert house.uids() == left
+        assert house.rows(SET_ASIDE) == []
+
+
+def test_a_segment_goes_once_there_is_nothing_before_it_to_be_cut_off(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.50"), "1.50")
+        with faults.armed("before-fsync:eio"), pytest.raises(Unavailable):
+            house.store(data_set("1.66"), "1.66")
+        fill_segments(house, 10)
+        first, second = find_segments(tmp_path / "landing")[0][:2]
+        looked = looks_of(house, 1)
+        inside = [
+            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == second.container
+        ]
+        change(house, *inside)
+        until(looked)
+        assert second.path.exists()
+        change(house, "1.50")
+        until(lambda: not first.path.exists() and not second.path.exists())
 
 
 # --- readers ------------------------------------------------------------------------------------
@@ -149,7 +207,7 @@ def test_a_reader_that_reads_keeps_its_segment_from_being_used_anew(
         with reader.open(instance) as stored:
             began = stored.read(0, 100)
             change(house, *inside)
-            looked = looks_of(house)
+            looked = looks_of(house, 2)
             until(looked)
             assert path.exists()
             assert prepared(tmp_path) == []
@@ -158,17 +216,19 @@ def test_a_reader_that_reads_keeps_its_segment_from_being_used_anew(
         until(lambda: not path.exists())
 
 
-def looks_of(house: House) -> Callable[[], bool]:
-    """Tell whether the recycler has looked twice since now."""
+def looks_of(house: House, count: int) -> Callable[[], bool]:
+    """Tell whether the recycler has looked through its segments so often since now."""
     spares = house.keeper._spares
-    real, looks = spares._reclaim, []
+    real, looks = spares._reclaim_all, []
 
-    def reclaim(segment: object) -> bool:
-        looks.append(segment)
-        return real(segment)  # type: ignore[arg-type]
+    def reclaim_all() -> None:
+        is_asked = bool(spares._unneeded)
+        real()
+        if is_asked:
+            looks.append(True)
 
-    spares._reclaim = reclaim  # type: ignore[method-assign]
-    return lambda: len(looks) >= 2
+    spares._reclaim_all = reclaim_all  # type: ignore[method-assign]
+    return lambda: len(looks) >= count
 
 
 @pytest.mark.usefixtures("no_holes")
