@@ -84,6 +84,8 @@ class PreparedSegments:
         self._lock = threading.Lock()
         self._stock: list[Path] = []
         self._unneeded: set[str] = set()
+        self._last: set[str] = set()
+        """Those of which some was deleted while they were written to."""
         self._cutting: set[str] = set()
         """Needed for no more than what they cut off from the segment before them."""
         self._wake = threading.Event()
@@ -112,9 +114,11 @@ class PreparedSegments:
             self._thread.join()
 
     def take(self) -> Path | None:
-        """Give one away; called by the committer."""
+        """Give one away; called by the committer when it begins another segment."""
         with self._lock:
             path = self._stock.pop() if self._stock else None
+            self._unneeded |= self._last
+            self._last = set()
         self._wake.set()
         return path
 
@@ -214,8 +218,10 @@ class PreparedSegments:
             The one before it, if there is one.
         """
         if segment.before_sequence is None:
-            # The last one is being written to; it is looked at when it has been deleted from
-            # again, or after the next start.
+            # It is being written to. Of one that is begun meanwhile the name is not there yet; so
+            # it may be looked at only when the one behind that is begun.
+            with self._lock:
+                self._last.add(segment.container)
             return True
         # A transaction that is on the disk when it ends: those of the indexer are not, and what
         # they said of this segment must not be forgotten once it is gone.

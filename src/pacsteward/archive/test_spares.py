@@ -83,6 +83,19 @@ def test_a_segment_of_which_all_was_deleted_is_given_back(
         assert len(house.uids()) == 10 - len(inside)
 
 
+def test_a_segment_from_which_all_was_deleted_while_it_was_the_last_is_given_back(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database) as house:
+        fill_segments(house, 4)
+        (first,) = find_segments(tmp_path / "landing")[0]
+        change(house, *house.uids())
+        until(lambda: not house.keeper._spares._unneeded)
+        fill_segments(house, 10)
+        until(lambda: not first.path.exists())
+        assert len(house.uids()) == 10
+
+
 def test_a_reader_keeps_a_segment_and_never_reads_another_one_in_its_place(
     tmp_path: Path, database: Database
 ) -> None:
