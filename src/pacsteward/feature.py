@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
@@ -259,18 +259,3 @@ def find_rooms(package: ModuleType) -> list[Feature]:
             raise TypeError(f"{module.__name__} holds no FEATURE.")
         rooms.append(feature)
     return sorted(rooms, key=lambda room: room.name)
-
-
-def permissions_named(rooms: Iterable[Feature]) -> set[str]:
-    """Collect every permission that the rooms' doors ask for."""
-    named = {
-        permission
-        for room in rooms
-        for permission in (
-            *(service.permission for service in room.dimse),
-            *(route.permission for route in room.routes),
-            *(operation.permission for operation in room.api),
-            *(page.permission for page in room.pages),
-        )
-    }
-    return {permission for permission in named if permission is not None}

@@ -35,12 +35,13 @@ from pacsteward.dicom.dimse.message import decode_command_set, response_command_
 from pacsteward.dicom.dimse.negotiate import agree, objection
 from pacsteward.dicom.dimse.pdu import (
     HEADER,
+    PDV_HEADER_SIZE,
     AssociateRequest,
     PduType,
     check_length,
     decode_pdu,
     encode_pdu,
-    presentation_data_values,
+    next_pdv,
 )
 from pacsteward.dicom.dimse.user_information import (
     decode_user_information,
@@ -107,14 +108,21 @@ def _read_pdus(data: bytes) -> None:
         body = data[at + HEADER.size : at + HEADER.size + length]
         at += HEADER.size + length
         if kind == PduType.P_DATA_TF:
-            for _number, _control, fragment in presentation_data_values(memoryview(body)):
-                decode_command_set(fragment)
+            _read_pdvs(memoryview(body))
             continue
         pdu = decode_pdu(kind, body)
         if isinstance(pdu, AssociateRequest):
             objection(pdu, lambda _title: True)
             agree(pdu, [])
         encode_pdu(pdu)
+
+
+def _read_pdvs(body: memoryview) -> None:
+    at = 0
+    while at < len(body):
+        _number, _control, size = next_pdv(body, at, len(body))
+        at += PDV_HEADER_SIZE + size
+        decode_command_set(body[at - size : at])
 
 
 def _read_user_information(data: bytes) -> None:

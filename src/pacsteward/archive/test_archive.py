@@ -15,6 +15,7 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
+from pydicom.uid import generate_uid
 from sqlalchemy import func, select
 
 from pacsteward.archive import Archive, ArchiveSettings, Origin, Outcome, Selection
@@ -25,7 +26,6 @@ from pacsteward.base.db import Database
 from pacsteward.base.errors import Conflict, Invalid, NotFound, Unavailable
 from pacsteward.base.events import FactLog
 from pacsteward.base.events.log import Position
-from pacsteward.base.ids import new_uid
 from pacsteward.dicom.attributes import Level, tag_of
 from pacsteward.dicom.dicomjson import to_json
 from pacsteward.dicom.matching import Query, Single
@@ -101,7 +101,7 @@ def encoded(dataset: Dataset) -> tuple[FileMeta, bytes]:
 
 
 def send(archive: Archive, dataset: Dataset, **changes: Any) -> str:
-    for keyword, value in {"SOPInstanceUID": new_uid(), **changes}.items():
+    for keyword, value in {"SOPInstanceUID": generate_uid(), **changes}.items():
         setattr(dataset, keyword, value)
     result = archive.store(ORIGIN, *encoded(dataset))
     assert result.outcome is Outcome.STORED
@@ -131,7 +131,7 @@ def test_c68_what_was_acknowledged_is_found_at_once(house: House, ct: Dataset) -
 def test_a_study_without_a_patient_id_is_kept_and_marked(house: House, ct: Dataset) -> None:
     send(house.reader, ct)
     assert house.reader.doubtful_patients() == []
-    send(house.reader, ct, PatientID="", StudyInstanceUID=new_uid())
+    send(house.reader, ct, PatientID="", StudyInstanceUID=generate_uid())
     (marked,) = house.reader.doubtful_patients()
     assert (marked.study_instance_uid, marked.identity_doubt) == (ct.StudyInstanceUID, "missing")
 
@@ -252,7 +252,7 @@ def test_rejected_instances_are_hidden_until_they_are_restored(house: House, ct:
 
 def test_deleting_takes_empty_series_studies_and_patients_along(house: House, ct: Dataset) -> None:
     one = send(house.reader, ct)
-    send(house.reader, ct, SeriesInstanceUID=new_uid())
+    send(house.reader, ct, SeriesInstanceUID=generate_uid())
     assert house.rows() == [1, 1, 2, 2]
     assert house.reader.delete(Selection(sop_instance_uids=(one,)), actor=ANNE) == 1
     assert house.rows() == [1, 1, 1, 1]

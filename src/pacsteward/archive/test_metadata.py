@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
 from pacsteward.archive import metadata as metadata_module
 from pacsteward.archive.bulk import locate
@@ -22,7 +22,6 @@ from pacsteward.archive.containers import container_path
 from pacsteward.archive.metadata import MetadataBook, tidy
 from pacsteward.archive.read import Reader, StoredObject
 from pacsteward.base.errors import Broken, Invalid, NotFound, Unsupported
-from pacsteward.base.ids import new_uid
 from pacsteward.dicom.part10 import split_part10
 
 SAMPLES = os.environ.get("PACSTEWARD_TEST_DATA", "")
@@ -62,7 +61,7 @@ def read(book: MetadataBook, *uids: str | None, base_url: str = BASE) -> list[di
 
 
 def another(dataset: Dataset, number: int) -> Dataset:
-    dataset.SOPInstanceUID = new_uid()
+    dataset.SOPInstanceUID = generate_uid()
     dataset.InstanceNumber = number
     return dataset
 
@@ -285,7 +284,7 @@ def test_one_damaged_header_does_not_hide_its_series(
     vault: Any, book: MetadataBook, ct: Dataset
 ) -> None:
     vault.keep(another(ct, 1))
-    ct.SOPInstanceUID = new_uid()
+    ct.SOPInstanceUID = generate_uid()
     bad = vault.keep_bytes(ct, b"\x08\x00\x05\x00CS\xff\x00short", "1.2.840.10008.1.2.1")
     answer = read(book, ct.StudyInstanceUID)
     assert len(answer) == 2
@@ -344,8 +343,8 @@ def test_objects_of_every_encoding_have_metadata(
     vault: Any, book: MetadataBook, name: str, transfer_syntax_uid: str
 ) -> None:
     dataset = dcmread(get_testdata_file(name), force=True)
-    dataset.StudyInstanceUID = dataset.get("StudyInstanceUID") or new_uid()
-    dataset.SeriesInstanceUID = dataset.get("SeriesInstanceUID") or new_uid()
+    dataset.StudyInstanceUID = dataset.get("StudyInstanceUID") or generate_uid()
+    dataset.SeriesInstanceUID = dataset.get("SeriesInstanceUID") or generate_uid()
     vault.keep(dataset, transfer_syntax_uid=transfer_syntax_uid)
     (answer,) = read(book, dataset.StudyInstanceUID)
     assert answer["00080018"]["Value"] == [dataset.SOPInstanceUID]
@@ -362,7 +361,7 @@ def test_c40_a_deflated_object_is_inflated_no_further_than_its_header(
     reader = Reader(vault.database, vault.data_folder)
     with reader.open(reader.instance("", "", plain)) as stored:
         data = stored.data_set()
-    ct.SOPInstanceUID = new_uid()
+    ct.SOPInstanceUID = generate_uid()
     compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     deflated = compressor.compress(data) + compressor.flush()
     vault.keep_bytes(ct, deflated, "1.2.840.10008.1.2.1.99")
@@ -430,8 +429,8 @@ def test_real_objects_have_metadata_whose_values_can_be_fetched(
             continue
         named = Dataset()
         named.SOPClassUID = meta.media_storage_sop_class_uid or "1.2"
-        named.SOPInstanceUID = new_uid()
-        named.StudyInstanceUID, named.SeriesInstanceUID = "1.2.3", new_uid()
+        named.SOPInstanceUID = generate_uid()
+        named.StudyInstanceUID, named.SeriesInstanceUID = "1.2.3", generate_uid()
         uid = vault.keep_bytes(named, data[offset:], meta.transfer_syntax_uid)
         (answer,) = read(book, "1.2.3", named.SeriesInstanceUID)
         if len(answer) <= 6:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
+from pydicom.uid import generate_uid
 from sqlalchemy import update
 
 from pacsteward.archive import blocks, read
@@ -19,7 +20,6 @@ from pacsteward.archive.read import Reader
 from pacsteward.archive.segment import IN_USE, encode_head
 from pacsteward.archive.tables import LOCATION
 from pacsteward.base.errors import Broken, NotFound
-from pacsteward.base.ids import new_uid
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def reader(vault: Any) -> Reader:
 
 
 def one_of_many(ct: Dataset, number: int | None) -> Dataset:
-    ct.SOPInstanceUID = new_uid()
+    ct.SOPInstanceUID = generate_uid()
     ct.InstanceNumber = number
     return ct
 

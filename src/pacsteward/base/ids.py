@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import uuid
 from typing import NewType
 
 Uid = NewType("Uid", str)
@@ -11,11 +10,6 @@ Uid = NewType("Uid", str)
 
 AeTitle = NewType("AeTitle", str)
 """An application entity title without its padding, PS3.5 6.2: 1 to 16 characters."""
-
-
-def new_uid() -> Uid:
-    """Return a new UID from a random UUID under the root 2.25 (PS3.5 B.2)."""
-    return Uid(f"2.25.{uuid.uuid4().int}")
 
 
 def new_secret(size_bytes: int = 24) -> str:

@@ -72,9 +72,6 @@ UNABLE_TO_PROCESS: Final = 0xC000
 WARNING_SUBOPS: Final = 0xB000
 """Sub-operations are complete, and at least one failed or had a warning."""
 
-# Failure reasons of storage commitment, PS3.4 J.3.3 (PS3.3 C.14.1.1).
-DUPLICATE_TRANSACTION_UID: Final = 0x0131
-
 
 def store_status(error: BaseException) -> int:
     """Return the status with which C-STORE tells an error (PS3.4 B.2.3)."""

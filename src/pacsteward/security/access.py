@@ -279,11 +279,6 @@ class Access:
         visit = self.visit_by_token(text, address)
         return visit.actor if visit else None
 
-    def actor_of_session(self, cookie: str, address: str) -> Actor | None:
-        """Return whose session this is; None when it has ended."""
-        visit = self.visit_by_session(cookie, address)
-        return visit.actor if visit else None
-
     def recall(self, secret: str, address: str, number: int) -> Visit | None:
         """Return a visit that was checked a moment ago; never blocks.
 

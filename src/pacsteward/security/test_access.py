@@ -96,14 +96,14 @@ def test_use_of_a_token_is_noted_now_and_then(access: Access, clock: ManualClock
 
 def test_session_gives_the_person_with_permissions_of_now(access: Access, ada: str) -> None:
     session = access.sign_in(ada, PASSWORD, HERE)
-    actor = access.actor_of_session(session.cookie, HERE)
-    assert actor is not None
-    assert actor.may("studies.read")
+    visit = access.visit_by_session(session.cookie, HERE)
+    assert visit is not None
+    assert visit.actor.may("studies.read")
     access.people.change_roles(ada, ["auditor"])
-    actor = access.actor_of_session(session.cookie, HERE)
-    assert actor is not None
-    assert not actor.may("studies.read")
-    assert actor.may("audit.read")
+    visit = access.visit_by_session(session.cookie, HERE)
+    assert visit is not None
+    assert not visit.actor.may("studies.read")
+    assert visit.actor.may("audit.read")
 
 
 def test_each_sign_in_makes_a_new_session(access: Access, ada: str) -> None:
@@ -111,7 +111,7 @@ def test_each_sign_in_makes_a_new_session(access: Access, ada: str) -> None:
     first, second = (access.sign_in(ada, PASSWORD, HERE) for _ in range(2))
     assert first.cookie != second.cookie
     assert first.form_token != second.form_token
-    assert access.actor_of_session("planted", HERE) is None
+    assert access.visit_by_session("planted", HERE) is None
 
 
 def test_session_is_kept_as_a_hash(access: Access, ada: str, database: Database) -> None:
@@ -125,9 +125,9 @@ def test_session_ends_when_it_is_not_used(access: Access, ada: str, clock: Manua
     session = access.sign_in(ada, PASSWORD, HERE)
     for _ in range(3):
         clock.advance(29 * 60)
-        assert access.actor_of_session(session.cookie, HERE) is not None
+        assert access.visit_by_session(session.cookie, HERE) is not None
     clock.advance(30 * 60)
-    assert access.actor_of_session(session.cookie, HERE) is None
+    assert access.visit_by_session(session.cookie, HERE) is None
 
 
 def test_session_ends_after_its_length_however_busy(
@@ -136,9 +136,9 @@ def test_session_ends_after_its_length_however_busy(
     session = access.sign_in(ada, PASSWORD, HERE)
     for _ in range(12 * 6 - 1):
         clock.advance(600)
-        assert access.actor_of_session(session.cookie, HERE) is not None
+        assert access.visit_by_session(session.cookie, HERE) is not None
     clock.advance(600)
-    assert access.actor_of_session(session.cookie, HERE) is None
+    assert access.visit_by_session(session.cookie, HERE) is None
 
 
 def test_r5_who_is_inside_stays_inside_while_the_database_takes_nothing(
@@ -154,7 +154,7 @@ def test_r5_who_is_inside_stays_inside_while_the_database_takes_nothing(
     monkeypatch.setattr(access._database, "write", refuse)
     for _ in range(2):
         clock.advance(120)
-        assert access.actor_of_session(session.cookie, HERE) is not None
+        assert access.visit_by_session(session.cookie, HERE) is not None
         assert access.actor_of_token(token, HERE) is not None
 
 
@@ -162,9 +162,9 @@ def test_no_clock_revives_a_session(access: Access, ada: str, clock: ManualClock
     """R8: once it has ended it stays so, also when the clock is set back."""
     session = access.sign_in(ada, PASSWORD, HERE)
     clock.advance(86_400)
-    assert access.actor_of_session(session.cookie, HERE) is None
+    assert access.visit_by_session(session.cookie, HERE) is None
     clock.advance(-86_400)
-    assert access.actor_of_session(session.cookie, HERE) is None
+    assert access.visit_by_session(session.cookie, HERE) is None
 
 
 class Jumping(ManualClock):
@@ -187,7 +187,7 @@ def test_r8_a_clock_that_jumps_signs_nobody_out(
     for days in (1, -1, -1, 1):
         clock.jump(days)
         clock.advance(600)
-        assert access.actor_of_session(session.cookie, HERE) is not None
+        assert access.visit_by_session(session.cookie, HERE) is not None
 
 
 def test_r8_a_clock_that_is_set_back_lets_nobody_in_again(
@@ -198,7 +198,7 @@ def test_r8_a_clock_that_is_set_back_lets_nobody_in_again(
     session = access.sign_in(ada, PASSWORD, HERE)
     clock.advance(7200)
     clock.jump(-1)
-    assert access.actor_of_session(session.cookie, HERE) is None
+    assert access.visit_by_session(session.cookie, HERE) is None
 
 
 def test_r8_a_clock_that_is_set_back_before_a_restart_lets_nobody_in_again(
@@ -210,7 +210,7 @@ def test_r8_a_clock_that_is_set_back_before_a_restart_lets_nobody_in_again(
     clock.jump(-1)
     restarted = Jumping(clock.now())
     again = Access(database, restarted, AuditBook(database, restarted), SecuritySettings())
-    assert again.actor_of_session(session.cookie, HERE) is None
+    assert again.visit_by_session(session.cookie, HERE) is None
 
 
 @pytest.mark.parametrize("days", [-1, 1])
@@ -223,8 +223,8 @@ def test_r8_processes_that_began_before_and_after_a_jump_agree(
     second = Access(database, clock, AuditBook(database, clock), SecuritySettings())
     for here, there in ((first, second), (second, first)):
         session = here.sign_in(ada, PASSWORD, HERE)
-        assert there.actor_of_session(session.cookie, HERE) is not None
-        assert here.actor_of_session(session.cookie, HERE) is not None
+        assert there.visit_by_session(session.cookie, HERE) is not None
+        assert here.visit_by_session(session.cookie, HERE) is not None
 
 
 def test_sign_out_ends_the_session_in_every_process(
@@ -232,41 +232,45 @@ def test_sign_out_ends_the_session_in_every_process(
 ) -> None:
     elsewhere = Access(database, clock, audit, SecuritySettings())
     session = access.sign_in(ada, PASSWORD, HERE)
-    assert elsewhere.actor_of_session(session.cookie, HERE) is not None
+    assert elsewhere.visit_by_session(session.cookie, HERE) is not None
     access.sign_out(session.cookie, HERE)
-    assert elsewhere.actor_of_session(session.cookie, HERE) is None
+    assert elsewhere.visit_by_session(session.cookie, HERE) is None
 
 
 def test_disabling_ends_sessions_and_keeps_out(access: Access, ada: str) -> None:
     session = access.sign_in(ada, PASSWORD, HERE)
     access.people.set_disabled(ada, is_disabled=True)
-    assert access.actor_of_session(session.cookie, HERE) is None
+    assert access.visit_by_session(session.cookie, HERE) is None
     with pytest.raises(SignInFailed):
         access.sign_in(ada, PASSWORD, HERE)
 
 
 def test_new_password_ends_the_other_sessions(access: Access, ada: str) -> None:
     mine, other = (access.sign_in(ada, PASSWORD, HERE) for _ in range(2))
-    actor = access.actor_of_session(mine.cookie, HERE)
-    assert actor is not None
+    visit = access.visit_by_session(mine.cookie, HERE)
+    assert visit is not None
     access.change_own_password(
-        actor, PASSWORD, "another long one", "another long one", keep_session=hash_of(mine.cookie)
+        visit.actor,
+        PASSWORD,
+        "another long one",
+        "another long one",
+        keep_session=hash_of(mine.cookie),
     )
-    assert access.actor_of_session(mine.cookie, HERE) is not None
-    assert access.actor_of_session(other.cookie, HERE) is None
+    assert access.visit_by_session(mine.cookie, HERE) is not None
+    assert access.visit_by_session(other.cookie, HERE) is None
     access.sign_in(ada, "another long one", HERE)
 
 
 def test_own_password_needs_the_present_one(access: Access, ada: str) -> None:
     session = access.sign_in(ada, PASSWORD, HERE)
-    actor = access.actor_of_session(session.cookie, HERE)
-    assert actor is not None
+    visit = access.visit_by_session(session.cookie, HERE)
+    assert visit is not None
     with pytest.raises(Forbidden):
         access.change_own_password(
-            actor, "wrong wrong wrong", "another long one", "another long one"
+            visit.actor, "wrong wrong wrong", "another long one", "another long one"
         )
     with pytest.raises(Invalid):
-        access.change_own_password(actor, PASSWORD, "another long one", "yet another one")
+        access.change_own_password(visit.actor, PASSWORD, "another long one", "yet another one")
 
 
 def test_signing_in_and_out_is_in_the_audit_book(

@@ -79,11 +79,11 @@ def test_an_administrator_gets_in_whichever_process_answers(
     disk.is_full = True
     session = access.sign_in(ada, PASSWORD, HERE)
     for process in (access, other):
-        actor = process.actor_of_session(session.cookie, HERE)
-        assert actor is not None
-        assert actor.name == ada
-        assert actor.may("people.change")
-        assert process.actor_of_session(f"{session.cookie}x", HERE) is None
+        visit = process.visit_by_session(session.cookie, HERE)
+        assert visit is not None
+        assert visit.actor.name == ada
+        assert visit.actor.may("people.change")
+        assert process.visit_by_session(f"{session.cookie}x", HERE) is None
 
 
 def test_it_ends_at_sign_out_in_every_process_and_after_half_an_hour(
@@ -91,13 +91,13 @@ def test_it_ends_at_sign_out_in_every_process_and_after_half_an_hour(
 ) -> None:
     disk.is_full = True
     first, second = (access.sign_in(ada, PASSWORD, HERE) for _ in range(2))
-    assert other.actor_of_session(first.cookie, HERE) is not None
+    assert other.visit_by_session(first.cookie, HERE) is not None
     other.sign_out(first.cookie, HERE)
     for process in (access, other):
-        assert process.actor_of_session(first.cookie, HERE) is None
-        assert process.actor_of_session(second.cookie, HERE) is not None
+        assert process.visit_by_session(first.cookie, HERE) is None
+        assert process.visit_by_session(second.cookie, HERE) is not None
     clock.advance(SecuritySettings().session_idle_s + 1)
-    assert access.actor_of_session(second.cookie, HERE) is None
+    assert access.visit_by_session(second.cookie, HERE) is None
 
 
 @pytest.mark.parametrize("end", ["disable", "password", "remove"])
@@ -111,7 +111,7 @@ def test_it_ends_with_what_ends_other_sessions(
     disk.is_full = True
     session = access.sign_in(ada, PASSWORD, HERE)
     disk.is_full = False
-    assert access.actor_of_session(session.cookie, HERE) is not None
+    assert access.visit_by_session(session.cookie, HERE) is not None
     match end:
         case "disable":
             access.people.set_disabled(ada, is_disabled=True)
@@ -119,7 +119,7 @@ def test_it_ends_with_what_ends_other_sessions(
             access.people.set_password(ada, "another horse battery")
         case "remove":
             access.people.remove(ada)
-    assert access.actor_of_session(session.cookie, HERE) is None
+    assert access.visit_by_session(session.cookie, HERE) is None
 
 
 def test_sign_ins_are_in_the_audit_book_when_there_is_room(
@@ -167,7 +167,7 @@ def test_an_administrator_gets_in_although_very_many_entries_wait(
     with pytest.raises(Unavailable):
         audit.record_or_keep(entry, waiting_max=5)
     session = access.sign_in(ada, PASSWORD, HERE)
-    assert access.actor_of_session(session.cookie, HERE) is not None
+    assert access.visit_by_session(session.cookie, HERE) is not None
 
 
 def test_guesses_are_counted_whichever_process_they_meet(
@@ -233,7 +233,7 @@ def test_an_old_session_does_not_keep_its_browser_from_the_sign_in_page(
     session = access.sign_in(ada, PASSWORD, HERE)
     clock.advance(86_400)
     disk.is_full = True
-    assert access.actor_of_session(session.cookie, HERE) is None
+    assert access.visit_by_session(session.cookie, HERE) is None
 
 
 def test_sessions_in_memory_have_a_number() -> None:

@@ -109,11 +109,6 @@ class AssociationRefused(Unavailable):
             remedy=remedy,
         )
 
-    @property
-    def is_transient(self) -> bool:
-        """Whether the peer said that it may be different later."""
-        return self.result == 2
-
 
 class ClientAssociation:
     """An association that we requested, ready for operations; made by `connect`.
@@ -152,12 +147,6 @@ class ClientAssociation:
         assert self._accept is not None
         user = self._accept.user
         return user.implementation_class_uid, user.implementation_version_name
-
-    @property
-    def peer_max_pdu_size_bytes(self) -> int:
-        """The longest P-DATA-TF PDU that the peer wants; 0 for any."""
-        assert self._accept is not None
-        return self._accept.user.max_pdu_size_bytes
 
     @property
     def identity_response(self) -> bytes | None:

@@ -17,9 +17,6 @@ class AssociationOpened:
 
     at: datetime
     caller: Caller
-    is_registered: bool
-    contexts_proposed: int
-    contexts_accepted: int
 
 
 @dataclass(frozen=True, slots=True)

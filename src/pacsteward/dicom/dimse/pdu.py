@@ -2,7 +2,7 @@
 
 `encode_pdu` turns a value into bytes; `decode_pdu` turns a type and a body into a value. P-DATA-TF
 is different, since images pass in it: `p_data_header` makes the twelve bytes before a fragment, and
-`presentation_data_values` walks a body and yields slices of it, so no payload is copied.
+`next_pdv` says where in a body the next one lies, so no payload is copied.
 
 The length field is not seen here: who reads the six bytes of header compares it with the limits
 before it reads on (`check_length`).
@@ -265,24 +265,6 @@ def p_data_header(context_id: int, control: int, size_bytes: int) -> bytes:
     return P_DATA_HEADER.pack(
         PduType.P_DATA_TF, size_bytes + 6, size_bytes + 2, context_id, control
     )
-
-
-def presentation_data_values(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Yield context ID, control header and fragment of each PDV in a P-DATA-TF body.
-
-    The fragments are slices of `body`.
-
-    Raises
-    ------
-    ProtocolError
-        A PDV does not fit into the PDU.
-    """
-    at = 0
-    while at < len(body):
-        context_id, control, size = next_pdv(body, at, len(body))
-        at += PDV_HEADER_SIZE
-        yield context_id, control, body[at : at + size]
-        at += size
 
 
 def next_pdv(data: memoryview, at: int, end: int) -> tuple[int, int, int]:

@@ -379,15 +379,7 @@ class _Guest:
                 "contexts": f"{len(agreement.contexts)} of {len(agreement.answers)}",
             },
         )
-        server.tell(
-            AssociationOpened(
-                self._opened_at,
-                caller,
-                admitted.is_registered,
-                len(agreement.answers),
-                len(agreement.contexts),
-            )
-        )
+        server.tell(AssociationOpened(self._opened_at, caller))
 
     def _reject(self, refused: Refused) -> None:
         assert self._caller is not None
@@ -425,6 +417,7 @@ class _Guest:
             how,
             extra={
                 "association": self._caller.association_id,
+                "duration_s": round(event.duration_s, 3),
                 "requests": event.requests,
                 "received_size_bytes": event.received_size_bytes,
                 "sent_size_bytes": event.sent_size_bytes,

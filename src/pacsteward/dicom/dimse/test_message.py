@@ -21,8 +21,12 @@ from pacsteward.dicom.dimse.message import (
     message_ids,
     response_command_set,
 )
-from pacsteward.dicom.dimse.pdu import presentation_data_values
-from pacsteward.dicom.dimse.test_support import CT, find_command, store_command
+from pacsteward.dicom.dimse.test_support import (
+    CT,
+    find_command,
+    presentation_data_values,
+    store_command,
+)
 
 
 def theirs() -> Dataset:

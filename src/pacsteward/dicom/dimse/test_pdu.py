@@ -25,9 +25,14 @@ from pacsteward.dicom.dimse.pdu import (
     decode_pdu,
     encode_pdu,
     p_data_header,
+)
+from pacsteward.dicom.dimse.test_support import (
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    VERIFICATION,
     presentation_data_values,
 )
-from pacsteward.dicom.dimse.test_support import CT, EXPLICIT, IMPLICIT, VERIFICATION
 from pacsteward.dicom.dimse.user_information import (
     AbortReason,
     CommonExtendedNegotiation,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +30,7 @@ from pacsteward.dicom.dimse import (
 from pacsteward.dicom.dimse import message as dimse
 from pacsteward.dicom.dimse.message import decode_command_set, encode_command_set, whole_pdus
 from pacsteward.dicom.dimse.pdu import (
+    PDV_HEADER_SIZE,
     AssociateAccept,
     AssociateRequest,
     ContextProposal,
@@ -39,7 +40,7 @@ from pacsteward.dicom.dimse.pdu import (
     ReleaseRequest,
     decode_pdu,
     encode_pdu,
-    presentation_data_values,
+    next_pdv,
 )
 from pacsteward.dicom.dimse.user_information import UserInformation
 
@@ -84,6 +85,15 @@ def on_both_loops(scene: Scene) -> Callable[[Any], None]:
     test.__doc__ = scene.__doc__
     test.__module__ = scene.__module__
     return test
+
+
+def presentation_data_values(body: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """Yield context ID, control header and fragment of each PDV in a P-DATA-TF body."""
+    at = 0
+    while at < len(body):
+        context_id, control, size = next_pdv(body, at, len(body))
+        at += PDV_HEADER_SIZE + size
+        yield context_id, control, body[at - size : at]
 
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
