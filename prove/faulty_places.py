@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 
 from pacsteward.base.faults import POINTS, STRIKES, VARIABLE
-from prove.kills import NOT_REACHED, RARE
+from prove.kills import RARE
 from prove.promise import Outcome, Promise, Scale
 from prove.sites import KINDS, Site, beneath, database, sending, site
 
@@ -43,14 +43,13 @@ class Struck:
 def harm_every_place(scale: Scale) -> Outcome:
     """Faults."""
     times = 3 if scale.is_quick else TIMES
-    points = [point for point in POINTS if point not in NOT_REACHED]
     figures, details, is_kept = [], {}, True
     for kind in KINDS:
         say = beneath(scale.say, kind)
         with database(kind) as url, site(scale.folder / kind, url) as place, sending(place.load):
             found: dict[str, Struck] = {}
             chance = random.Random(scale.seed)
-            for point in points:
+            for point in POINTS:
                 for deed in DEEDS:
                     struck = found[f"{point} {deed}"] = harm(place, point, deed, times, chance)
                     is_kept &= struck.strikes >= times and not struck.processes_ended
@@ -60,7 +59,7 @@ def harm_every_place(scale: Scale) -> Outcome:
             heard = {answer for answer in place.load.statuses() if "no answer" not in answer}
             is_kept &= place.findings.is_clean and not place.load.surprises and heard <= ANSWERS
             figures.append(
-                f"{kind}: {len(points)} places x {len(DEEDS)} x {times}, {_strikes(found)} faults, "
+                f"{kind}: {len(POINTS)} places x {len(DEEDS)} x {times}, {_strikes(found)} faults, "
                 f"{sum(one.processes_ended for one in found.values())} processes ended, "
                 f"{len(heard - ANSWERS)} wrong answers, {len(place.load.acknowledged)} "
                 f"acknowledged, {place.findings.words()}"

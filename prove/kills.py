@@ -29,8 +29,6 @@ REACH_TIMEOUT_S = 10.0
 """So long it may send, once it is ready, without the place being reached so often."""
 RARE = ("after-open", "after-rename", "after-dirsync")
 """Places that are reached with a new segment or a big object only."""
-NOT_REACHED = ("object-put-sent", "object-put-acked")
-"""Places of a store that writes to buckets, which there is none of."""
 
 
 def kill_at_random(scale: Scale) -> Outcome:
@@ -88,7 +86,6 @@ def random_kills(place: Site, kills: int, wanted: int, chance: random.Random, sa
 def kill_at_fault_points(scale: Scale) -> Outcome:
     """R2."""
     turns = 1 if scale.is_quick else TURNS
-    points = [point for point in POINTS if point not in NOT_REACHED]
     figures, details, is_kept = [], {}, True
     for kind in KINDS:
         say = beneath(scale.say, kind)
@@ -96,7 +93,7 @@ def kill_at_fault_points(scale: Scale) -> Outcome:
             hits: dict[str, int] = {}
             starting = 0
             chance = random.Random(scale.seed)
-            for point in points:
+            for point in POINTS:
                 for turn in range(turns):
                     # Every fourth turn is aimed at the start, where few calls are made.
                     most = 3 if turn % 4 == 3 else 8 if point in RARE else 60
@@ -108,9 +105,9 @@ def kill_at_fault_points(scale: Scale) -> Outcome:
             place.load.pause()
             last = place.survey_all()
             is_kept &= place.findings.is_clean and not place.load.surprises
-            is_kept &= all(hits[point] for point in points)
+            is_kept &= all(hits[point] for point in POINTS)
             figures.append(
-                f"{kind}: {len(points)} points x {turns}, killed there {sum(hits.values())} times "
+                f"{kind}: {len(POINTS)} points x {turns}, killed there {sum(hits.values())} times "
                 f"({starting} while starting), {len(place.load.acknowledged)} acknowledged, "
                 f"{place.findings.words()}"
             )

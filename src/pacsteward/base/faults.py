@@ -44,11 +44,9 @@ POINTS: Final[Mapping[str, str]] = MappingProxyType(
         "before-commit": "A transaction of the index is about to be committed.",
         "after-commit": "A transaction of the index was committed.",
         "before-answer": "All is safe, and the sender has not been told.",
-        "object-put-sent": "An object was sent to a bucket and not yet confirmed.",
-        "object-put-acked": "A bucket has confirmed an object.",
     }
 )
-"""Every place there is. Those of buckets wait for a store that writes to one."""
+"""Every place there is."""
 
 HANG_S = 60.0
 WAIT_S = 0.5
