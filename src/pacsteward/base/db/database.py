@@ -33,7 +33,7 @@ else:
     wire = late("pacsteward.base.db.wire")
 
 CONNECTIONS_MAX = 32
-"""Of one process, at a time."""
+"""Of one process, at a time; looks have connections of their own (`look.py`)."""
 
 _KEPT = 8
 """So many of them stay open when they are not needed."""
