@@ -6,7 +6,8 @@ import socket
 import time
 from dataclasses import dataclass
 
-PATIENCE_S = 3.0
+PATIENCE_S = 20.0
+"""Less than the half minute after which a door cuts whoever says nothing."""
 
 
 @dataclass(frozen=True, slots=True)

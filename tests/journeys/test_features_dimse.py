@@ -351,7 +351,7 @@ def completed(product: Product, study: str) -> list[dict[str, Any]]:
 
 
 def await_completed(product: Product, study: str, count: int) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while len(facts := completed(product, study)) < count:
         assert time.monotonic() < deadline, facts
         time.sleep(0.1)

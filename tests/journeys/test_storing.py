@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from typing import Any
@@ -295,14 +294,12 @@ def _eight_senders(product: Product) -> None:
         failures.extend(answer for answer in answers if answer[0] != 0)
 
     threads = [threading.Thread(target=send, args=(number,)) for number in range(SENDERS)]
-    began = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=100)
         assert not thread.is_alive()
     assert failures == []
-    assert time.monotonic() - began < 60
 
 
 def _instances(numbers: range, *, series: int) -> Iterator[tuple[str, bytes]]:

@@ -29,7 +29,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
 
 
 def until(wanted: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not wanted():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -70,7 +70,7 @@ def visitor(product: Product, **headers: str) -> httpx.Client:
 @contextmanager
 def pair(product: Product) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     """Give two clients, each with a process of its own; the second one begins when it must."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         with closing(visitor(product)) as first, closing(visitor(product)) as second:
             if process_of(product, first) != process_of(product, second):

@@ -269,7 +269,7 @@ def test_what_a_crashed_server_has_forgotten_is_indexed_again_although_nothing_c
         forget(house)
         with pytest.raises(Unavailable):
             house.keeper.change("deleted", actor="admin", choose=lambda _connection: ["1.1"])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(house.uids()) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.02)

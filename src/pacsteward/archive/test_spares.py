@@ -20,7 +20,7 @@ PREPARED = SMALL.model_copy(update={"prepared_segments": 2})
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -384,10 +384,9 @@ def test_a_waiting_reader_makes_the_index_hurry(
 ) -> None:
     from pacsteward.archive import indexer
 
-    monkeypatch.setattr(indexer, "LINGER_S", 30.0)
+    # Longer than anybody waits here.
+    monkeypatch.setattr(indexer, "LINGER_S", 3600.0)
     with running(tmp_path, database) as house:
         house.store(data_set("1.1"), "1.1")
-        began_at = time.perf_counter()
         house.wait()
-        assert time.perf_counter() - began_at < 5
         assert house.uids() == ["1.1"]

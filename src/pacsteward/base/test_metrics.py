@@ -68,7 +68,7 @@ def test_process_that_is_gone_is_not_shown(tmp_path: Path) -> None:
 def test_snapshots_are_written_by_themselves(tmp_path: Path) -> None:
     doors = process(tmp_path / "run", "doors", 5)
     doors.start(every_s=0.02)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not (tmp_path / "run" / "metrics-doors.prom").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)

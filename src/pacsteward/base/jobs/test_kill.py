@@ -16,7 +16,10 @@ WORKER = """
 import sys, time
 from pathlib import Path
 from pacsteward.base.db import open_database
-from pacsteward.base.jobs import JobEngine, JobKind, Retry, Work
+from pacsteward.base.jobs import JobEngine, JobKind, Retry, Work, roster, store
+
+# Whoever waits until a worker has been silent for long enough waits for ever here.
+roster.GONE_AFTER_S = store.CRASH_PAUSE_S = 3600.0
 
 folder = Path(sys.argv[1])
 
@@ -32,7 +35,7 @@ engine = JobEngine(
 )
 engine.start()
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -54,7 +57,6 @@ def test_killed_process_loses_no_job_and_its_successor_goes_on_at_once(
     try:
         log = tmp_path / "log"
         _wait_until(lambda: log.exists() and len(log.read_text().split()) >= 4)
-        killed_at = time.monotonic()
         os.kill(first.pid, signal.SIGKILL)
     finally:
         first.kill()
@@ -67,12 +69,11 @@ def test_killed_process_loses_no_job_and_its_successor_goes_on_at_once(
     finally:
         second.kill()
         second.wait()
-    assert time.monotonic() - killed_at < 10
     assert {job.result for job in fresh.jobs()} == set(range(8))
     assert set(log.read_text().split()) == {str(number) for number in range(8)}
 
 
-def _wait_until(is_true: object, timeout_s: float = 20.0) -> None:
+def _wait_until(is_true: object, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not is_true():  # type: ignore[operator]
         assert time.monotonic() < deadline

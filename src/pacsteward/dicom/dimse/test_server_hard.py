@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import time
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
@@ -177,14 +176,12 @@ async def test_c96_a_silent_or_dripping_caller_is_cut_by_artim():
     async with house(limits=QUICK) as home:
         silent = await RawPeer.call(home.port)
         dripping = await RawPeer.call(home.port)
-        words = encode_pdu(request())
-        begin = time.monotonic()
-        for position in range(20):
-            dripping.say(words[position : position + 1])
-            await asyncio.sleep(0.03)
+        # If each byte gave it more time, all of them would arrive, and be answered.
+        for byte in encode_pdu(request()):
+            dripping.say(bytes([byte]))
+            await asyncio.sleep(0.01)
         assert await silent.is_closed()
         assert await dripping.is_closed()
-        assert time.monotonic() - begin < 1.5
         await until(lambda: len(home.told(ConnectionDropped)) == 2)
         assert "ARTIM" in home.told(ConnectionDropped)[0].how
 
@@ -202,11 +199,11 @@ async def test_c96_a_caller_that_does_not_close_after_refusal_is_cut_by_artim():
 async def test_c96_idle_association_is_cut():
     async with house(limits=QUICK) as home:
         peer = await RawPeer.associate(home.port)
-        begin = time.monotonic()
         assert await peer.hear() == Abort(0, 0)
-        assert 0.7 < time.monotonic() - begin < 1.5
         await until(lambda: bool(home.told(AssociationClosed)))
-        assert "idle" in home.told(AssociationClosed)[0].how
+        closed = home.told(AssociationClosed)[0]
+        assert "idle" in closed.how
+        assert closed.duration_s >= QUICK.association_idle_s
 
 
 @on_both_loops
@@ -216,16 +213,14 @@ async def test_c96_a_stalled_data_set_is_cut_though_its_bytes_drip():
         peer = await RawPeer.associate(home.port, CT_CONTEXT)
         peer.say_message(1, store_command("1.2.9"), b"ab")
         await peer.hear_message()
-        begin = time.monotonic()
         command = store_command("1.2.10") | {dimse.COMMAND_DATA_SET_TYPE: 1}
         peer.say_message(1, command)
         words = p_data_header(1, 2, 1000) + bytes(1000)
-        async with asyncio.timeout(3):
-            while not shelf.abandoned:
-                peer.say(words[:1])
-                words = words[1:]
-                await asyncio.sleep(0.05)
-        assert time.monotonic() - begin < 1.0
+        while not shelf.abandoned:
+            assert words, "the bytes gave it more time"
+            peer.say(words[:1])
+            words = words[1:]
+            await asyncio.sleep(0.02)
         assert await peer.hear() == Abort(0, 0)
         assert list(shelf.objects) == ["1.2.9"]
 
@@ -271,9 +266,8 @@ async def test_r13_the_door_serves_beside_stalled_connections():
         stalled = [await RawPeer.call(home.port) for _ in range(60)]
         for peer in stalled:
             peer.say(b"\x01\0\0")
-        begin = time.monotonic()
         await still_serves(home.port)
-        assert time.monotonic() - begin < 2
+        assert not any(peer.reader.at_eof() for peer in stalled)
 
 
 @on_both_loops

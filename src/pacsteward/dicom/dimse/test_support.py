@@ -76,7 +76,7 @@ def on_both_loops(scene: Scene) -> Callable[[Any], None]:
     @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
     def test(run: Any) -> None:
         async def play() -> None:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await scene()
 
         run(play())
@@ -96,7 +96,7 @@ def presentation_data_values(body: memoryview) -> Iterator[tuple[int, int, memor
         yield context_id, control, body[at - size : at]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for something that happens on the other side of a socket."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -310,9 +310,9 @@ class RawPeer:
                     return decoded, bytes(data_set)
 
     async def is_closed(self) -> bool:
-        """Whether the other side closes now, without another word."""
+        """Whether the other side closes without another word."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 return await self.reader.read(1) == b""
         except ConnectionError:
             return True

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import ssl
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -96,10 +95,8 @@ def test_objects_pass_both_ways_through_tls(certificate, run):
         with pytest.raises(Unavailable, match="could not be reached"):
             async with call(tls=strangers, server_name="archive"):
                 pass
-        begin = time.monotonic()
         silent = await RawPeer.call(server.port)
         assert await silent.is_closed()
-        assert time.monotonic() - begin < 2
         await server.stop(0)
 
     run(scene())
