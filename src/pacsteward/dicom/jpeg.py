@@ -115,6 +115,7 @@ def _decode_jpeg_8_bit(data: bytes, header: _JpegHeader, image: ImagePixel) -> D
         raise Unsupported(
             "The image was not decoded.",
             why=f"Its JPEG stream has {header.announced.components} components.",
+            remedy="Retrieve the object as it is stored.",
         )
     if not _is_transformed(header, image):
         # Asking for YCbCr from a stream that libjpeg takes for YCbCr leaves components alone.

@@ -205,6 +205,7 @@ def document(read: RangeReader, size: int, transfer_syntax_uid: str, media_type:
         raise Unsupported(
             f"The object was not rendered as {media_type}.",
             why=f"It holds a document of type {found}." if element else "It holds no document.",
+            remedy="Retrieve the object as it is stored.",
         )
     if element.length > DOCUMENT_MAX:
         raise Exhausted(
@@ -319,7 +320,11 @@ def _eight_bits(samples: npt.NDArray[Any], image: ImagePixel) -> Bytes:
     """Return colour samples as bytes; colour has no window (PS3.4 N.2)."""
     values = stored_values(samples, image)
     if image.is_float:
-        raise Unsupported("The image was not rendered.", why="Its colours are floating point.")
+        raise Unsupported(
+            "The image was not rendered.",
+            why="Its colours are floating point.",
+            remedy="Retrieve the object as it is stored.",
+        )
     if image.bits_stored > 8:
         values = values >> (image.bits_stored - 8)
     return np.ascontiguousarray(values.astype(np.uint8))

@@ -109,6 +109,7 @@ def draw(
         raise NotFound(
             f"There is no picture of instance {instance.sop_instance_uid}.",
             why="It has no pixel data.",
+            remedy="Retrieve the object as it is stored.",
         )
     with archive.open(instance) as stored, _bounded():
         # A small object is read once for both.

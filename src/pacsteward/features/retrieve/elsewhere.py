@@ -78,7 +78,10 @@ def send_study(house: House, study_instance_uid: str, destination: str) -> Moved
     selection = Selection(study_instance_uids=(study_instance_uid,))
     instances = house.archive.instances(selection)
     if not instances:
-        raise NotFound(f"Study {study_instance_uid} is not in the archive.")
+        raise NotFound(
+            f"Study {study_instance_uid} is not in the archive.",
+            remedy="Look for it by a query; it may have been rejected or deleted.",
+        )
     tally = asyncio.run(_send_all(house, peer, instances))
     if tally.failed:
         raise Unavailable(

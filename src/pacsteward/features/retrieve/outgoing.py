@@ -234,10 +234,12 @@ def choose_context(
         raise Unsupported(
             f"Instance {instance.sop_instance_uid} cannot be sent.",
             why=f"It is stored in {stored}; the receiver takes {taken}.",
+            remedy=f"Have the receiver accept {stored}.",
         )
     raise Unsupported(
         f"Instance {instance.sop_instance_uid} cannot be sent.",
         why=f"No context for SOP class {instance.sop_class_uid}.",
+        remedy="Have the receiver accept it.",
     )
 
 

@@ -70,7 +70,8 @@ class Target:
         if not found:
             raise NotFound(
                 f"There is no {'series' if self.series else 'study'} "
-                f"{self.series or self.study} here."
+                f"{self.series or self.study} here.",
+                remedy="Look for it by a query; it may have been rejected or deleted.",
             )
         return found
 

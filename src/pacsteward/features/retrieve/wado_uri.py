@@ -109,6 +109,7 @@ def _frame(query: Mapping[str, str]) -> int:
         raise Invalid(
             "The parameter frameNumber was not understood.",
             why="It must be a whole number from 1 on (PS3.18 9.4.1.2.4).",
+            remedy="Write it as, for instance, 3.",
         )
     if int(text) < 1:
         raise NotFound("There is no frame 0.", why="Frames are counted from 1.")
@@ -155,6 +156,7 @@ def _bad_region() -> Invalid:
     return Invalid(
         "The parameter region was not understood.",
         why="It must be four shares from 0 to 1: left,top,right,bottom (PS3.18 9.5.1.2.4).",
+        remedy="Write it as, for instance, 0.25,0.25,0.75,0.75.",
     )
 
 
