@@ -314,9 +314,17 @@ def _encapsulated(
     for item in items:
         spans.append((item.start, item.end - item.start))
     if not spans:
-        raise Invalid("The pixel data were not read.", why="They hold no fragment.")
+        raise Invalid(
+            "The pixel data were not read.",
+            why="They hold no fragment.",
+            remedy="Have it corrected where it was made.",
+        )
     return BulkData(media_type(transfer_syntax_uid), sum(size for _, size in spans), tuple(spans))
 
 
 def _no_such_value(why: str) -> NotFound:
-    return NotFound("There are no such bulk data.", why=why)
+    return NotFound(
+        "There are no such bulk data.",
+        why=why,
+        remedy="Take the address from the metadata of the instance.",
+    )

@@ -232,6 +232,7 @@ def instance_of_record(database: Database, set_aside_key: int) -> Instance:
         raise NotFound(
             f"Record {set_aside_key} was not found.",
             why="It was never set aside, or it was indexed or deleted since.",
+            remedy="`pacsteward archive set-aside` lists those there are.",
         )
     return _unindexed(row)
 

@@ -72,4 +72,5 @@ class FileRange(Fragments):
         return Invalid(
             f"The data set is cut short at offset {self._size}.",
             why=f"Bytes {offset} to {offset + length} were to be read.",
+            remedy="Ask the sender for the complete object.",
         )

@@ -188,7 +188,9 @@ def _parsed(data: bytes, is_implicit_vr: bool, is_little_endian: bool) -> Datase
     except Exception as error:
         # pydicom meets damage with whatever its innermost line raises.
         raise Invalid(
-            "The header was not read.", why=f"{type(error).__name__} while it was decoded."
+            "The header was not read.",
+            why=f"{type(error).__name__} while it was decoded.",
+            remedy="Have it corrected where it was made.",
         ) from error
 
 
@@ -233,7 +235,9 @@ def _converted(header: Header, bulk_data_prefix: str, inline_limit_bytes: int) -
     except Exception as error:
         # Elements that were never elements: the rest of a damaged data set read as one.
         raise Invalid(
-            "The header was not converted.", why=f"{type(error).__name__} while it was decoded."
+            "The header was not converted.",
+            why=f"{type(error).__name__} while it was decoded.",
+            remedy="Have it corrected where it was made.",
         ) from error
 
 

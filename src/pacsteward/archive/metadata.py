@@ -234,6 +234,7 @@ class MetadataBook:
             raise NotFound(
                 f"{what} was not found.",
                 why="Nothing of it is stored or shown" + (" in that study." if series_uid else "."),
+                remedy="Look for it by a query; it may have been rejected or deleted.",
             )
         return series
 

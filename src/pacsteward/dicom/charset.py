@@ -110,7 +110,9 @@ def encode(text: str, character_set: str) -> bytes:
     for term in terms:
         if _known_term(term) is None:
             raise Unsupported(
-                "A text was not encoded.", why="Its character set is not one of PS3.3 C.12.1.1.2."
+                "A text was not encoded.",
+                why="Its character set is not one of PS3.3 C.12.1.1.2.",
+                remedy=f"Use {UTF_8}.",
             )
     known = tuple(map(_canonical_term, terms))
     encoded = (

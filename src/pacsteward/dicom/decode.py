@@ -238,7 +238,11 @@ class DecoderPool:
 
     def _take_seat(self) -> _Seat:
         if self._closed.is_set():
-            raise Unavailable("The image was not decoded.", why="The server is stopping.")
+            raise Unavailable(
+                "The image was not decoded.",
+                why="The server is stopping.",
+                remedy="Try again in a moment.",
+            )
         try:
             return self._free.get(timeout=self._wait_s)
         except queue.Empty:
@@ -479,7 +483,11 @@ def drawn_here(source: FrameSource, request: RenderRequest) -> bytes:
 
 def _crashed(returncode: int | None) -> PacstewardError:
     if returncode == -signal.SIGALRM:
-        return Exhausted("The image was not decoded.", why="The decoder took too long.")
+        return Exhausted(
+            "The image was not decoded.",
+            why="The decoder took too long.",
+            remedy="Retrieve the object as it is stored.",
+        )
     return Invalid(
         "The image could not be decoded.",
         why="Its pixel data made the decoder fail.",

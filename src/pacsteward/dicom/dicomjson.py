@@ -215,6 +215,7 @@ class _Writer:
             raise Invalid(
                 "The data set was not converted to JSON.",
                 why=f"Its sequences are nested more than {DEPTH_MAX} levels deep.",
+                remedy="Retrieve the object as it is stored.",
             )
         # `items` gives elements as they were read; indexing would have pydicom parse them, and
         # its tags compare slowly.

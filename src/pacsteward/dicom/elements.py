@@ -174,6 +174,7 @@ class DataSetReader:
             raise Exhausted(
                 "A data set was not read.",
                 why=f"Its sequences are nested more than {MAX_DEPTH} deep.",
+                remedy="Have it corrected where it was made.",
             )
         position = start
         while position < end:
@@ -205,6 +206,7 @@ class DataSetReader:
                     "A sequence was not read.",
                     why=f"{format_tag(element.tag)} holds {format_tag(tag)} where an item should "
                     f"begin, at offset {position - 8}.",
+                    remedy="Have it corrected where it was made.",
                 )
             if length == UNDEFINED_LENGTH:
                 content_end = self._end_of_item(position, end, inner, depth)
@@ -219,6 +221,7 @@ class DataSetReader:
             raise Invalid(
                 "A sequence was not read.",
                 why=f"{format_tag(element.tag)} has no sequence delimiter.",
+                remedy="Have it corrected where it was made.",
             )
 
     def element_at(
@@ -248,6 +251,7 @@ class DataSetReader:
                 "The image was not read.",
                 why=f"Its encapsulated pixel data hold {format_tag(tag)} where a fragment should "
                 f"begin, at offset {position}.",
+                remedy="Have it corrected where it was made.",
             )
         if position + 8 + length > self.size:
             raise _ends_early(position + 8 + length, self.size)
@@ -293,6 +297,7 @@ class DataSetReader:
                 "A data set was not read.",
                 why=f"{format_tag(tag)} at offset {position} says {length} bytes, and "
                 f"{max(end - value, 0)} are left.",
+                remedy="Have it corrected where it was made.",
             )
         return Element(tag, vr, position, value, length, value + length)
 

@@ -108,7 +108,11 @@ def find_fragments(
     if spans is None:
         spans = _walk_fragments(reader, encoding, first)
     if not spans:
-        raise Invalid("The image was not read.", why="Its encapsulated pixel data are empty.")
+        raise Invalid(
+            "The image was not read.",
+            why="Its encapsulated pixel data are empty.",
+            remedy="Have it corrected where it was made.",
+        )
     packed = b"".join([FRAGMENT.pack(*span) for span in spans])
     if codec is Codec.VIDEO:
         return Fragments(packed, FIRST.pack(0))
@@ -124,7 +128,11 @@ def _basic_offset_table(
     """Return the offsets of the Basic Offset Table, and where the first fragment item begins."""
     item = next(reader.items(pixel_data, encoding), None)
     if item is None:
-        raise Invalid("The image was not read.", why="Its encapsulated pixel data are empty.")
+        raise Invalid(
+            "The image was not read.",
+            why="Its encapsulated pixel data are empty.",
+            remedy="Have it corrected where it was made.",
+        )
     length = item.end - item.start
     offsets: tuple[int, ...] = ()
     if length % 4 == 0 and length <= HEADER_MAX:

@@ -89,6 +89,7 @@ class Fragments:
             raise Invalid(
                 f"The data set is cut short at offset {self._size}.",
                 why=f"Bytes {offset} to {offset + length} were to be read.",
+                remedy="Ask the sender for the complete object.",
             )
         if not length:
             return b""

@@ -425,7 +425,9 @@ def find_pixel_data(
     why = "It has no pixel data element."
     if _PIXEL_DATA_PROVIDER_URL in elements:
         why = "Its pixel data are kept by another server (Pixel Data Provider URL)."
-    raise NotFound("The object has no frames.", why=why)
+    raise NotFound(
+        "The object has no frames.", why=why, remedy="Retrieve the object as it is stored."
+    )
 
 
 def _header_too_large(fault: str) -> Exhausted:

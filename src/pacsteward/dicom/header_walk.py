@@ -156,6 +156,7 @@ class HeaderWalk:
             raise Invalid(
                 "The data set was not read.",
                 why=f"Its sequences are nested more than {self._depth_max} levels deep.",
+                remedy="Raise `archive.sequence_depth_max` if such objects are wanted.",
             )
         loop = self._walk_implicit if is_implicit else self._walk_explicit
         return loop(position, end, found, order, depth)
@@ -268,6 +269,7 @@ class HeaderWalk:
             raise Invalid(
                 "The data set was not read.",
                 why=f"More than {WALKED_MAX >> 20} MiB of it are heads of elements.",
+                remedy="Have it corrected where it was made.",
             )
 
     def _finish(self, position: int, rest: bytes, end: int | None, depth: int) -> int:
@@ -491,4 +493,8 @@ def _unswap(key: int, order: Order) -> int:
 
 
 def _broken(offset: int, why: str) -> Invalid:
-    return Invalid(f"The data set cannot be read at offset {offset}.", why=why)
+    return Invalid(
+        f"The data set cannot be read at offset {offset}.",
+        why=why,
+        remedy="Have it corrected where it was made.",
+    )

@@ -175,6 +175,7 @@ def _keys(
         raise Invalid(
             "The identifier was not read.",
             why=f"It has more than {KEYS_MAX} keys, or keys deeper than {DEPTH_MAX} levels.",
+            remedy="Ask with fewer keys, or in several questions.",
         )
     for element in elements:
         if element.tag & 0xFFFF == 0:

@@ -74,7 +74,9 @@ def _inflate_piece(inflater: zlib._Decompress, rest: Buffer) -> bytes:
         return inflater.decompress(rest, _PIECE)
     except zlib.error as error:
         raise Invalid(
-            "The deflated data set is damaged.", why=f"Inflating it failed: {error}."
+            "The deflated data set is damaged.",
+            why=f"Inflating it failed: {error}.",
+            remedy="Have it corrected where it was made.",
         ) from error
 
 
@@ -113,6 +115,7 @@ class InflatingSource:
             raise Invalid(
                 f"The data set is cut short at offset {self.size}.",
                 why=f"Bytes {offset} to {offset + length} were to be read.",
+                remedy="Ask the sender for the complete object.",
             )
         return self.window(offset, length)
 

@@ -143,6 +143,7 @@ class _Segments:
             raise Exhausted(
                 "The image was not rendered.",
                 why=f"A segmented palette has more than {_ENTRIES_MAX} entries.",
+                remedy="Retrieve the object as it is stored.",
             )
         if kind == 0 and position + 2 + length <= len(codes):
             self._entries.extend(codes[position + 2 : position + 2 + length])
@@ -172,10 +173,16 @@ class _Segments:
 
 
 def _bad_segment() -> Invalid:
-    return Invalid("The image was not rendered.", why="A segmented palette is damaged.")
+    return Invalid(
+        "The image was not rendered.",
+        why="A segmented palette is damaged.",
+        remedy="Retrieve the object as it is stored.",
+    )
 
 
 def _missing(index: int, detail: str) -> Invalid:
     return Invalid(
-        "The image was not rendered.", why=f"It has no usable {_NAMES[index]} palette: {detail}."
+        "The image was not rendered.",
+        why=f"It has no usable {_NAMES[index]} palette: {detail}.",
+        remedy="Retrieve the object as it is stored.",
     )

@@ -88,6 +88,7 @@ def container(image: ImagePixel) -> np.dtype[Any]:
         raise Unsupported(
             "The image was not decoded.",
             why=f"Its samples have {image.bits_allocated} bits allocated.",
+            remedy="Retrieve the object as it is stored.",
         )
     kind = "f" if image.is_float else "i" if image.is_signed else "u"
     return np.dtype(f"<{kind}{image.bits_allocated // 8}")

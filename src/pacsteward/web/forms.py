@@ -54,7 +54,11 @@ class Form:
         """
         text = self.text(name)
         if not (text.isascii() and text.isdigit() and len(text) < 19):
-            raise Invalid(f"{title} must be a whole number.", why=f"Found {text[:40]!r}.")
+            raise Invalid(
+                f"{title} must be a whole number.",
+                why=f"Found {text[:40]!r}.",
+                remedy="Write it in digits.",
+            )
         return int(text)
 
 

@@ -179,6 +179,7 @@ class ClientAssociation:
             f"{self._called} does not take SOP class {abstract_syntax}"
             + (f" in transfer syntax {transfer_syntax}." if transfer_syntax else "."),
             why="It did not accept a presentation context for it.",
+            remedy="Have it allowed there, or send to another peer.",
         )
 
     # Operations ----------------------------------------------------------------------------------

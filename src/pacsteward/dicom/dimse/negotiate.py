@@ -236,6 +236,7 @@ def request_pdu(
             raise Invalid(
                 f"{title!r} is not an AE title.",
                 why="It must have 1 to 16 printable ASCII characters and no backslash (PS3.5 6.2).",
+                remedy="Correct it.",
             )
     if not all(context.transfer_syntaxes for context in contexts):
         raise Invalid("A presentation context was proposed without any transfer syntax.")

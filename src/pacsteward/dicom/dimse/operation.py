@@ -125,7 +125,12 @@ class Operation:
         """
         if self.collected is not None:
             if len(self.collected) + len(fragment) > size_max:
-                self.fail(Exhausted(f"The data set has more than {size_max} bytes."))
+                self.fail(
+                    Exhausted(
+                        f"The data set has more than {size_max} bytes.",
+                        remedy="Split it up, or raise `dicom.identifier_bytes_max`.",
+                    )
+                )
             else:
                 self.collected += fragment
 

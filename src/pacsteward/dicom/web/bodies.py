@@ -78,7 +78,11 @@ async def received(inflow: Inflow, take: Take, room: Room | None = None) -> None
 
 
 def _not_received() -> Invalid:
-    return Invalid("The body was not received.", why="The connection ended before it did.")
+    return Invalid(
+        "The body was not received.",
+        why="The connection ended before it did.",
+        remedy="Send it again.",
+    )
 
 
 def _too_large(max_bytes: int) -> TooLarge:

@@ -165,6 +165,7 @@ def find_series(archive: Archive, study_instance_uid: str, series_instance_uid: 
     raise NotFound(
         f"There is no series {series_instance_uid} in study {study_instance_uid}.",
         why="It was never received, or it was rejected or deleted.",
+        remedy="Look for the patient in the list of studies.",
     )
 
 
