@@ -25,7 +25,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -121,6 +121,23 @@ def configure(
         _Explain(shows_words=number <= logging.DEBUG),
         hide,
     ]
+    _configure_structlog(shared)
+    console = logging.StreamHandler(stream)
+    console.setFormatter(_formatter(shared, [*guard, _as_json if as_json else _as_text(stream)]))
+    handlers: list[logging.Handler] = [console]
+    if file is not None:
+        kept = SharedFile(file)
+        kept.setFormatter(_formatter(shared, [*guard, _as_json]))
+        handlers.append(kept)
+    _let_speak(handlers, number)
+    logging.captureWarnings(True)
+    # The default for a broken handler is a traceback on standard error, in the middle of JSON.
+    logging.raiseExceptions = False
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_uncaught_in_thread
+
+
+def _configure_structlog(shared: Sequence[structlog.typing.Processor]) -> None:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -133,13 +150,10 @@ def configure(
         # Loggers of modules are made before the process is configured.
         cache_logger_on_first_use=False,
     )
-    console = logging.StreamHandler(stream)
-    console.setFormatter(_formatter(shared, [*guard, _as_json if as_json else _as_text(stream)]))
-    handlers: list[logging.Handler] = [console]
-    if file is not None:
-        keeper = SharedFile(file)
-        keeper.setFormatter(_formatter(shared, [*guard, _as_json]))
-        handlers.append(keeper)
+
+
+def _let_speak(handlers: Iterable[logging.Handler], number: int) -> None:
+    """Put `handlers` in the place of those there are; `number` is the level."""
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -149,11 +163,6 @@ def configure(
     root.setLevel(number)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(number, logging.WARNING))
-    logging.captureWarnings(True)
-    # The default for a broken handler is a traceback on standard error, in the middle of JSON.
-    logging.raiseExceptions = False
-    sys.excepthook = _log_uncaught
-    threading.excepthook = _log_uncaught_in_thread
 
 
 def named(name: str) -> Any:
