@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from pacsteward.web.inflow import SCOPE_KEY, Inflow, length_of
 from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES, is_streamed
 from pacsteward.web.listening import Seat
+from pacsteward.web.nearby import let_flow
 from pacsteward.web.short_way import Memory, ShortWay
 
 _TOO_LARGE = (
@@ -59,6 +60,7 @@ class PatientProtocol(HttpToolsProtocol):
         """Begin to wait for the first head."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self.transport.set_protocol(_Receiver(self))
+        let_flow(transport.get_extra_info("socket"), transport.get_extra_info("peername"))
         self._head_bytes = 0
         self._is_in_body = False
         self._is_answered = False
