@@ -57,8 +57,23 @@ from pacsteward.dicom.matching import (
 )
 from pacsteward.dicom.names import normalise, ways_to_meet
 
-LikeNames = Callable[[Place, str], Sequence[str]]
-"""Gives the names, in normal form, that stand in a column and are like what was asked for."""
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What has to be known of the names in the index before one is looked for.
+
+    Parameters
+    ----------
+    like
+        Gives the names, in normal form, that stand in a column and are like what was asked for;
+        None where matching is literal.
+    have_groups
+        Whether any name in a column may have more than one component group.
+    """
+
+    like: Callable[[Place, str], Sequence[str]] | None = None
+    have_groups: Callable[[Place], bool] = lambda _place: True
+
 
 FROM: Final[Mapping[Level, str]] = {
     Level.PATIENT: "patient",
@@ -105,11 +120,11 @@ class _At:
     sql: Sql
 
 
-def where(query: Query, dialect: Dialect, like_names: LikeNames) -> Sql:
+def where(query: Query, dialect: Dialect, names: Names) -> Sql:
     """Return the condition of a query, on the tables of `FROM` for its level."""
     own = [Sql(VISIBLE[query.level])]
     below: list[_At] = []
-    for condition in _conditions(query, dialect, like_names):
+    for condition in _conditions(query, dialect, names):
         if DEPTH[condition.level] <= DEPTH[query.level]:
             own.append(condition.sql)
         elif condition.sql is not ALWAYS:
@@ -144,7 +159,7 @@ def _is_supported(tag: int, criterion: Criterion, level: Level) -> bool:
     )
 
 
-def _conditions(query: Query, dialect: Dialect, like_names: LikeNames) -> Iterable[_At]:
+def _conditions(query: Query, dialect: Dialect, names: Names) -> Iterable[_At]:
     combined = dict(_combined(query)) if query.combined_datetime else {}
     for tag, criterion in query.criteria.items():
         if isinstance(criterion, Universal) or tag in ABOUT_THE_ANSWER or tag in combined:
@@ -152,7 +167,6 @@ def _conditions(query: Query, dialect: Dialect, like_names: LikeNames) -> Iterab
         if isinstance(criterion, SequenceMatch):
             yield from _in_request(tag, criterion, dialect)
         elif place := place_of(tag, query.level):
-            names = like_names if query.fuzzy else None
             yield _At(place.level, _on_place(place, criterion, dialect, names))
         else:
             yield from _on_computed(tag, criterion, query.level, dialect)
@@ -162,29 +176,27 @@ def _conditions(query: Query, dialect: Dialect, like_names: LikeNames) -> Iterab
 # --- attributes with a column --------------------------------------------------------------------
 
 
-def _on_place(
-    place: Place, criterion: Criterion, dialect: Dialect, like_names: LikeNames | None
-) -> Sql:
+def _on_place(place: Place, criterion: Criterion, dialect: Dialect, names: Names) -> Sql:
     if isinstance(criterion, MultiValue):
-        ways = [_on_place(place, one, dialect, like_names) for one in criterion.values]
+        ways = [_on_place(place, one, dialect, names) for one in criterion.values]
         if not place.has_several:
             # It may as well be one identifier that has a backslash in it, against the standard.
-            ways.append(_on_text(place, "\\".join(_texts(criterion)), dialect, None))
+            ways.append(_on_text(place, "\\".join(_texts(criterion)), dialect, Names()))
         return any_of(ways)
     if isinstance(criterion, UidList):
         return dialect.one_of(place.column, criterion.uids)
     if isinstance(criterion, Range):
         return _within(place.column, criterion)
     if isinstance(criterion, Single):
-        return _on_text(place, criterion.value, dialect, like_names)
+        return _on_text(place, criterion.value, dialect, names)
     if isinstance(criterion, Wildcard):
-        return _on_text(place, criterion.pattern, dialect, like_names)
+        return _on_text(place, criterion.pattern, dialect, names)
     return ALWAYS
 
 
-def _on_text(place: Place, pattern: str, dialect: Dialect, like_names: LikeNames | None) -> Sql:
+def _on_text(place: Place, pattern: str, dialect: Dialect, names: Names) -> Sql:
     if place.vr == "PN":
-        return _on_name(place, pattern, dialect, like_names)
+        return _on_name(place, pattern, dialect, names)
     if place.vr in ("IS", "US"):
         return _same_integer(place.column, pattern)
     if place.vr == "DS":
@@ -217,7 +229,7 @@ def _same_decimal(column: str, value: str, dialect: Dialect) -> Sql:
     return Sql(f"{column} <> '' AND {dialect.decimal(column)} = ?", (number,))
 
 
-def _on_name(place: Place, pattern: str, dialect: Dialect, like_names: LikeNames | None) -> Sql:
+def _on_name(place: Place, pattern: str, dialect: Dialect, names: Names) -> Sql:
     """Match a person name in any of its component groups (PS3.4 C.2.2.2.1).
 
     A pattern is met by the whole value, or by one group of it where it names no groups itself.
@@ -227,7 +239,8 @@ def _on_name(place: Place, pattern: str, dialect: Dialect, like_names: LikeNames
         return NEVER
     column = place.words or place.column
     separators = ["\\"] if place.has_several else []
-    if "=" not in normal:
+    is_anywhere = normal.startswith("*") and normal.endswith("*")
+    if not is_anywhere and "=" not in normal and names.have_groups(place):
         separators.append("=")
     ways = []
     for wanted in ways_to_meet(normal):
@@ -241,8 +254,8 @@ def _on_name(place: Place, pattern: str, dialect: Dialect, like_names: LikeNames
             if not (wanted.startswith("*") or wanted.endswith("*")):
                 ways.append(f"*{separator}{wanted}{separator}*")
     parts = [text_matches(dialect, column, way) for way in ways]
-    if like_names is not None:
-        parts.append(dialect.one_of(column, like_names(place, pattern)))
+    if names.like is not None:
+        parts.append(dialect.one_of(column, names.like(place, pattern)))
     return any_of(parts)
 
 
@@ -341,7 +354,7 @@ def _in_request(tag: int, criterion: SequenceMatch, dialect: Dialect) -> Iterabl
     for inner, wanted in criterion.items.items():
         place = REQUEST_ATTRIBUTES.get(inner)
         if place is not None and not isinstance(wanted, Universal):
-            yield _At(place.level, _on_place(place, wanted, dialect, None))
+            yield _At(place.level, _on_place(place, wanted, dialect, Names()))
 
 
 # --- levels below --------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def text_matches(dialect: Dialect, column: str, pattern: str) -> Sql:
     if not pattern or not is_storable(pattern) or len(pattern) > PATTERN_MAX:
         return NEVER
     pattern = _STARS.sub("*", pattern)
-    prefix = re.split(r"[*?]", pattern, maxsplit=1)[0]
+    prefix = literal_beginning(pattern)
     if prefix == pattern:
         return equal(column, pattern)
     parts = []
@@ -234,6 +234,11 @@ def text_matches(dialect: Dialect, column: str, pattern: str) -> Sql:
     if pattern != f"{prefix}*":
         parts.append(dialect.glob(column, pattern))
     return every(parts)
+
+
+def literal_beginning(pattern: str) -> str:
+    """Return what stands before the first wild card."""
+    return re.split(r"[*?]", pattern, maxsplit=1)[0]
 
 
 def _begins_with(column: str, prefix: str) -> Sql:

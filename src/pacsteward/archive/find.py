@@ -16,7 +16,7 @@ PS3.4 C.4.1 (C-FIND); PS3.18 8.3.4 and 10.6 (QIDO-RS).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,13 +34,22 @@ from pacsteward.archive.columns import (
     Place,
     place_of,
 )
-from pacsteward.archive.conditions import FROM, VISIBLE, where
-from pacsteward.archive.dialect import FINDS_FEW, Dialect, Postgres, Sql, Sqlite
+from pacsteward.archive.conditions import FROM, VISIBLE, Names, where
+from pacsteward.archive.dialect import (
+    FINDS_FEW,
+    Dialect,
+    Postgres,
+    Sql,
+    Sqlite,
+    literal_beginning,
+)
 from pacsteward.archive.likeness import NameBook
+from pacsteward.archive.words_index import SHORTEST
 from pacsteward.base.db import Database, Look, was_stopped
 from pacsteward.base.errors import Exhausted, Invalid, Unavailable, WouldWait
 from pacsteward.dicom.attributes import Level, name_of
-from pacsteward.dicom.matching import Criterion, Query, Single, UidList
+from pacsteward.dicom.matching import Criterion, Query, Single, UidList, Wildcard
+from pacsteward.dicom.names import normalise
 
 CHUNK: Final = 500
 """Answers that are read together, in rows."""
@@ -119,26 +128,41 @@ class Finder:
             It names no such thing, has many answers, took too long, or asks for what only the
             objects have.
         """
-        if query.fuzzy or not any(
+        words = _name_alone(query)
+        names_few = words or any(
             _names_few(tag, criterion, query.level) for tag, criterion in query.criteria.items()
-        ):
+        )
+        if query.fuzzy or not names_few:
             raise WouldWait
         if any(is_outside(tag, query.level) for tag in query.returns):
             raise WouldWait
-        condition = self._where(query)
+        condition = self._where(query, self._at_once)
+        # The full-text table may go through long lists, and so may one for each group of a name.
         if not condition.is_selective or " MATCH " in condition.text:
-            raise WouldWait  # the full-text table may go through long lists
+            raise WouldWait
+        if words and " OR " in condition.text:
+            raise WouldWait
         columns = _columns(query.level, query.returns)
-        statement = self._statement(query, condition, columns.sql, AT_ONCE_MAX + 1, query.offset)
-        rows = self._database.at_once(
-            self._dialect.statement(statement.text),
-            statement.parameters,
-            within_s=AT_ONCE_S,
-            timeout_s=self._timeout_s,
-        )
+        if words:
+            condition = self._first_of(query.level, condition, words)
+        rows = self._at_once(self._statement(query, condition, columns.sql, AT_ONCE_MAX + 1))
         if len(rows) > AT_ONCE_MAX:
             raise WouldWait
-        return [_found(columns, row) for row in rows[: query.limit]]
+        end = None if query.limit is None else query.offset + query.limit
+        return [_found(columns, row) for row in rows[query.offset : end]]
+
+    def _first_of(self, level: Level, condition: Sql, words: str) -> Sql:
+        """Narrow a condition on a name down to a few rows: many patients may be called so.
+
+        In the order of the names, so that a planner that does not know how many there are walks
+        their index to the last of these few and no further.
+        """
+        key = KEY_COLUMNS[level]
+        few = (
+            f"SELECT {key} FROM {FROM[level]} WHERE {condition.text} "  # noqa: S608
+            f"ORDER BY {words} LIMIT {AT_ONCE_MAX + 1}"
+        )
+        return Sql(f"{key} IN ({few})", condition.parameters, is_selective=True)
 
     def count(self, query: Query) -> int:
         """Return how many answers there are, whatever the limit and the offset."""
@@ -217,15 +241,32 @@ class Finder:
             yield from (f"{column}{direction}" for column in _order_of(tag, query.level))
         yield from usual
 
-    def _where(self, query: Query) -> Sql:
-        def like_names(place: Place, wanted: str) -> Sequence[str]:
+    def _where(self, query: Query, ask: Callable[[Sql], Sequence[Any]] | None = None) -> Sql:
+        """Return the condition of a query; `ask` puts the short questions that it takes."""
+
+        def like(place: Place, wanted: str) -> Sequence[str]:
             with self._database.read() as connection:
                 return self._names.like(connection, place, wanted)
 
-        return where(query, self._dialect, like_names)
+        def have_groups(place: Place) -> bool:
+            # Most archives have no such name, and to look for one in the middle of all the others
+            # takes longer than everything else. What there was before the query came is seen.
+            question = _ANY_WITH_GROUPS.get(place.words)
+            return question is None or bool((ask or self._at_a_glance)(question))
+
+        return where(query, self._dialect, Names(like if query.fuzzy else None, have_groups))
 
     def _rows_of(self, look: Look, statement: Sql) -> Sequence[Any]:
         return look.rows(self._dialect.statement(statement.text), statement.parameters)
+
+    def _at_once(self, statement: Sql) -> Sequence[Any]:
+        """Return the rows of one statement, for whoever may not wait."""
+        return self._database.at_once(
+            self._dialect.statement(statement.text),
+            statement.parameters,
+            within_s=AT_ONCE_S,
+            timeout_s=self._timeout_s,
+        )
 
     def _at_a_glance(self, statement: Sql) -> Sequence[Any]:
         """Return the rows of one statement, which needs no transaction."""
@@ -347,6 +388,36 @@ def _shared(place: Place, level: Level) -> str:
         f"coalesce((SELECT CASE WHEN min({column}) = max({column}) THEN min({column}) END "  # noqa: S608
         f"FROM {rows} AND {VISIBLE[place.level]}), '')"
     )
+
+
+def _any_with_groups(words: str) -> Sql:
+    # In the order of the index that has nothing else (`tables.py`), so that it is walked.
+    table, _, _ = words.partition(".")
+    text = f"SELECT 1 FROM {table} WHERE {words} LIKE '%=%' ORDER BY {words} LIMIT 1"  # noqa: S608
+    return Sql(text)
+
+
+_ANY_WITH_GROUPS: Final[Mapping[str, Sql]] = {
+    words: _any_with_groups(words)
+    for words in ("patient.patient_name_words", "study.patient_name_words")
+}
+"""Whether any name has more than one component group, by column."""
+
+
+def _name_alone(query: Query) -> str:
+    """Return the column of a name when a query asks for nothing but its beginning, else ""."""
+    if len(query.criteria) != 1:
+        return ""
+    ((tag, criterion),) = query.criteria.items()
+    place = place_of(tag, query.level)
+    if place is None or place.words not in _ANY_WITH_GROUPS or place.level is not query.level:
+        return ""
+    if isinstance(criterion, Single):
+        return place.words
+    if not isinstance(criterion, Wildcard):
+        return ""
+    wanted = normalise(criterion.pattern)
+    return place.words if len(literal_beginning(wanted)) >= SHORTEST else ""
 
 
 def _names_few(tag: int, criterion: Criterion, level: Level) -> bool:

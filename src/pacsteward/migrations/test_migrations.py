@@ -255,7 +255,8 @@ def _context(connection: Connection) -> MigrationContext:
         if not is_there:
             return True
         own_words = (REVISION_TABLE, "ix_study_study_key_identity_doubt")
-        return "_trigrams" not in (name or "") and name not in own_words
+        is_of_words = "_trigrams" in (name or "") or (name or "").endswith("_words_groups")
+        return not is_of_words and name not in own_words
 
     return MigrationContext.configure(
         connection,
