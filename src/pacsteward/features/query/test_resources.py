@@ -38,6 +38,18 @@ READ_FROM_AN_OBJECT.add_new(0x00180060, "DS", "120")
                 **{0x00200013: "no number", 0x00100030: "\ud800", 0x00080056: "OFFLINE"},
             }
         ),
+        *(
+            Match({**UIDS, 0x00100010: name, 0x00201208: number, 0x00200011: number})
+            for name, number in (
+                ("Doe^John^^ ", "007"),
+                ("^^", "0"),
+                (" ", "-5"),
+                ('O"Neil^A\\B', "1.5"),
+                ("=山田^太郎", "12345678901234567890"),
+                ("Doe\x07^J", "+7"),
+                ("Doe", "\u0661"),
+            )
+        ),
         Match({**UIDS, 0x00080201: "", 0x00209999: "not in the dictionary"}),
         Match(UIDS, READ_FROM_AN_OBJECT),
     ],
