@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.uid import RLELossless
 
 from tests.journeys.dicomweb.conftest import Collection
 from tests.support.dicomweb import (
@@ -85,6 +86,27 @@ def test_c51_frames_come_in_the_order_asked_for(site: Collection, film: Dataset)
         film.StudyInstanceUID, film.SeriesInstanceUID, film.SOPInstanceUID, [5, 1]
     )
     assert [np.frombuffer(frame, "<i2")[0] for frame in again] == [5, 1]
+
+
+def test_c42_bulk_data_of_compressed_frames_come_frame_by_frame(site: Collection) -> None:
+    data = small(22, 1, 1, NumberOfFrames="3", Rows=4, Columns=4)
+    data.PixelData = b"".join(np.full((4, 4), n, "<i2").tobytes() for n in (1, 2, 3))
+    data.compress(RLELossless, generate_instance_uid=False)
+    site.client.store_instances([data])
+    (model,) = site.http.get(f"{instance_path(data)}/metadata").json()
+    address = model["7FE00010"]["BulkDataURI"]
+
+    stored = site.http.get(address, headers={"accept": OCTETS})
+    assert [frame for _label, frame in parts_of(stored)] == list(
+        pydicom.encaps.generate_frames(data.PixelData, number_of_frames=3)
+    )
+    decoded = site.http.get(
+        address, headers={"accept": 'multipart/related; type="application/octet-stream"'}
+    )
+    assert [np.frombuffer(frame, "<i2")[0] for _label, frame in parts_of(decoded)] == [1, 2, 3]
+    # They are no one value, so they cannot be given as one.
+    alone = site.http.get(address, headers={"accept": "application/octet-stream"})
+    assert alone.status_code == 406
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pacsteward.archive import Archive, Instance, PromptArchive
 from pacsteward.base.errors import WouldWait
 from pacsteward.dicom.media import PDF_MEDIA_TYPE, PNG_MEDIA_TYPE
 from pacsteward.dicom.transcode import FrameCoder
+from pacsteward.dicom.uids import transfer_syntax
 from pacsteward.dicom.web.answers import (
     NO_STORE,
     PRIVATE_CACHE,
@@ -265,9 +266,20 @@ _HARMLESS: Final = frozenset(
 
 
 def bulk_data(house: House, request: Request) -> Response:
-    """Answer GET of what a BulkDataURI names, as one payload or as one part (C42, C43)."""
+    """Answer GET of what a BulkDataURI names, as one payload or as one part (C42, C43).
+
+    Compressed frames are no one value: each is a part of its own (PS3.18 8.7.3.3).
+    """
     target = Target.of(request)
     instance = target.one(house.archive)
+    if request.path_params["path"].upper() == _PIXEL_DATA:
+        count = _compressed_frames(house.archive, instance)
+        if count > 1:
+            numbers = range(1, count + 1)
+            coder = frame_coder(house.settings.of(RetrieveSettings))
+            answer = _several_frames(house.archive, request, target, numbers, coder)
+            record(house, request, target)
+            return answer
     found = bulk_data_of(house.archive, instance, request.path_params["path"])
     media_type = found.media_type if found.media_type in _HARMLESS else OCTET_STREAM
     types = dict.fromkeys((media_type, OCTET_STREAM))
@@ -287,6 +299,17 @@ def bulk_data(house: House, request: Request) -> Response:
         headers=DATA_HEADERS,
         size_bytes=len(head) + found.length + len(writer.gap) + len(writer.end),
     )
+
+
+def _compressed_frames(archive: Archive, instance: Instance) -> int:
+    """Return how many compressed frames an instance has; 0 when its pixel data are one value."""
+    syntax = transfer_syntax(instance.transfer_syntax_uid)
+    if not syntax.is_encapsulated or syntax.is_video or not instance.has_pixel_data:
+        return 0
+    return frames_of(archive, instance).number_of_frames
+
+
+_PIXEL_DATA: Final = "7FE00010"
 
 
 def _get(
