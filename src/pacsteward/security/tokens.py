@@ -11,14 +11,14 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, insert, select, update
 
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Conflict, NotFound
+from pacsteward.base.errors import Conflict, Invalid, NotFound
 from pacsteward.base.ids import new_secret
 from pacsteward.security.actor import HOUSE, Actor
 from pacsteward.security.audit import AuditBook
@@ -85,12 +85,19 @@ class Tokens:
         Raises
         ------
         Invalid
-            The name or a role cannot be taken.
+            The name or a role cannot be taken, or the token would have expired already.
         Conflict
             There is, or was, a token of this name: two in the audit book must not look alike.
         """
         name = check_name(name)
         chosen = check_roles(roles)
+        now = self._clock.now()
+        if expires_at is not None and expires_at <= now:
+            raise Invalid(
+                f"The token {name} would have expired before its first use.",
+                why=f"Its last moment is {expires_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC.",
+                remedy="Choose a later day, or none.",
+            )
         text = MARK + new_secret(32)
         with self._database.write() as connection:
             if connection.execute(select(TOKEN.c.name).where(TOKEN.c.name == name)).first():
@@ -106,7 +113,7 @@ class Tokens:
                     begins_with=text[: len(MARK) + 6],
                     roles=json.dumps(sorted(chosen)),
                     made_by=by.name,
-                    made_at=self._clock.now(),
+                    made_at=now,
                     expires_at=expires_at,
                 )
             )

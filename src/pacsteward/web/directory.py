@@ -11,11 +11,29 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 FOUND = "pacsteward.route"
 """Under which a request's scope holds the route that took it."""
+
+
+class KeyConvertor(Convertor[int]):
+    """``{number:key}``: a number that a database can have as a key; a longer one leads nowhere."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        """Return the number."""
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        """Return the piece of the path."""
+        return str(value)
+
+
+register_url_convertor("key", KeyConvertor())
 
 
 class Directory(BaseRoute):

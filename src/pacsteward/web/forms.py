@@ -44,8 +44,13 @@ class Form:
         """Say whether a box was ticked."""
         return bool(self.text(name))
 
-    def number(self, name: str, *, title: str) -> int:
+    def number(self, name: str, *, title: str, empty: int | None = None) -> int:
         """Return a whole number.
+
+        Parameters
+        ----------
+        empty
+            What a field that was emptied means; None: it must be filled in.
 
         Raises
         ------
@@ -53,6 +58,8 @@ class Form:
             It is none.
         """
         text = self.text(name)
+        if not text and empty is not None:
+            return empty
         if not (text.isascii() and text.isdigit() and len(text) < 19):
             raise Invalid(
                 f"{title} must be a whole number.",

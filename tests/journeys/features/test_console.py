@@ -17,6 +17,8 @@ import pydicom
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect, sync_playwright
+from pydicom import Dataset
+from pydicom.uid import ComprehensiveSRStorage
 
 from pacsteward.features.viewer.files import DIST
 from tests.support.dicomweb import Site
@@ -220,6 +222,56 @@ def test_f186_a_page_behind_the_last_leads_back_to_the_first(console: Console) -
     page.get_by_role("link", name="To the first page").click()
     expect(page).to_have_url(re.compile(r"/studies\?q=TWO"))
     expect(page.locator("#list tbody tr")).to_have_count(1)
+
+
+def test_f186_a_wrong_date_in_the_address_is_said_beside_the_filters(console: Console) -> None:
+    page = console.page
+    answer = page.goto(f"{console.url}/studies?q=TWO&since=2026-13-45")
+    assert answer is not None
+    assert answer.status == 400
+    expect(page.get_by_role("alert")).to_contain_text("2026-13-45 is no study date")
+    expect(page.locator("#q")).to_have_value("TWO")
+    page.get_by_role("link", name="Clear").click()
+    expect(page).to_have_url(re.compile("/studies$"))
+    console.faults.clear()
+
+
+def empty_report(study: int, series: int) -> Dataset:
+    report = small(study, series, 1, PatientID="REPORT", Modality="SR")
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = ComprehensiveSRStorage
+    del report.PixelData, report.Rows, report.Columns
+    return report
+
+
+def test_f186_a_report_is_read_in_the_console_and_leads_to_its_image(
+    console: Console, site: Site
+) -> None:
+    image, report = small(71, 1, 1, PatientID="REPORT"), empty_report(71, 2)
+    report.ContentSequence = [Dataset(), Dataset()]
+    text, source = report.ContentSequence
+    text.ValueType, text.TextValue = "TEXT", "A mass of 3 cm."
+    source.ValueType, source.ReferencedSOPSequence = "IMAGE", [Dataset()]
+    source.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = image.SOPInstanceUID
+    assert site.stow(part10(image), part10(report)).status_code == 200
+    page = console.page
+    console.go(f"/studies/{report.StudyInstanceUID}")
+    # There is an image in it: the viewer has something to show.
+    expect(page.get_by_text("This study holds no images.")).to_have_count(0)
+    page.locator(f'a[data-open-row][href$="{report.SeriesInstanceUID}"]').click()
+    page.locator("a[data-open-row]").click()
+    expect(page.locator(".report")).to_contain_text("A mass of 3 cm.")
+    page.locator(".report a").click()
+    expect(page).to_have_url(re.compile(f"{image.SOPInstanceUID}$"))
+    expect(page.locator(".report")).to_have_count(0)
+
+
+def test_f186_a_study_without_images_says_what_the_viewer_makes_of_it(
+    console: Console, site: Site
+) -> None:
+    report = empty_report(72, 1)
+    assert site.stow(part10(report)).status_code == 200
+    console.go(f"/studies/{report.StudyInstanceUID}")
+    expect(console.page.get_by_text("This study holds no images.")).to_have_count(1)
 
 
 def test_f186_every_instance_of_a_long_series_is_on_some_page(console: Console, site: Site) -> None:

@@ -105,5 +105,5 @@ def _day(text: str, *, days_later: int = 0) -> datetime | None:
 PAGES = (
     Page("/audit", show_audit, "audit.read", "Audit", menu=92),
     Page("/audit/chain", check_chain, "audit.read", "Is the book whole?"),
-    Page("/audit/{sequence:int}", show_entry, "audit.read", "Audit entry"),
+    Page("/audit/{sequence:key}", show_entry, "audit.read", "Audit entry"),
 )

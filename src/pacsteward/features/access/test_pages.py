@@ -123,6 +123,7 @@ def test_token_with_a_fault_keeps_the_form(console: Visitor) -> None:
     console.sign_in("ada")
     for fields, words in (
         ({"name": "mirror", "roles": "machine", "expires": "31.12.2099"}, "is no date"),
+        ({"name": "mirror", "roles": "machine", "expires": "2001-01-01"}, "before its first use"),
         ({"name": "mirror"}, "No role was given"),
         ({"name": "", "roles": "machine"}, "name cannot be taken"),
     ):
@@ -228,3 +229,9 @@ def test_reading_the_book_is_an_entry_itself(console: Visitor, house: House, pat
     assert console.get(path).status_code == 200
     (entry,) = house.audit.entries(AuditFilter(event=AuditEvent.AUDIT_LOG_USED))
     assert (entry.actor, entry.action) == ("tom", "R")
+
+
+@pytest.mark.parametrize("number", ["0", "4711", "9" * 30])
+def test_an_entry_that_cannot_be_is_not_there(console: Visitor, number: str) -> None:
+    console.sign_in("tom")
+    assert console.get(f"/audit/{number}", headers={"accept": "text/html"}).status_code == 404

@@ -135,7 +135,7 @@ def _file(archive: Archive, instance: Instance, name: str) -> Response:
     )
 
 
-_CONFLICT = attention.PATH + "/conflicts/{key:int}"
+_CONFLICT = attention.PATH + "/conflicts/{key:key}"
 
 PAGES = (
     Page(attention.PATH, show_all, "studies.read", "Attention", menu=31),
@@ -146,7 +146,7 @@ ROUTES = (
     Route("GET", f"{_CONFLICT}/object.dcm", download_conflict, "studies.read"),
     Route(
         "GET",
-        attention.PATH + "/set-aside/{key:int}/object.dcm",
+        attention.PATH + "/set-aside/{key:key}/object.dcm",
         download_set_aside,
         "studies.read",
     ),

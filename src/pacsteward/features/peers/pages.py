@@ -127,7 +127,7 @@ def _filled_in(form: Form) -> Peer:
     return replace(
         _as_written(form),
         port=form.number("port", title="Port"),
-        max_parallel=form.number("max_parallel", title="Associations at a time"),
+        max_parallel=form.number("max_parallel", title="Associations at a time", empty=0),
         services=registration.read_services(form.many("services")),
     )
 

@@ -85,6 +85,12 @@ def test_peer_is_changed_and_removed_by_form(console: Visitor, house: House) -> 
     assert house.peers.all() == []
 
 
+def test_a_number_that_few_machines_need_may_be_emptied(console: Visitor, house: House) -> None:
+    console.sign_in("ada")
+    console.fill_in("/peers/new", "/peers/new", **{**FILLED, "max_parallel": ""})
+    assert house.peers.need("CT1").max_parallel == 0
+
+
 def test_list_is_searched(console: Visitor, house: House) -> None:
     for title in ("CT1", "CT2", "MR1"):
         house.peers.add(Peer(title, "10.1.2.3", 104))

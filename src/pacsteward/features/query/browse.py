@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pacsteward.archive import Archive, Match
+from pacsteward.base.errors import Invalid
 from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.matching import (
     Criterion,
@@ -195,10 +196,10 @@ def _period(wanted: Wanted, today: date) -> Criterion:
     if not (wanted.since or wanted.until):
         return _days(wanted.days, today)
     parts = [
-        parse_criterion(STUDY_DATE, "DA", text)
+        _date(text)
         for text in (
-            f"{_compact(wanted.since)}-" if wanted.since else "",
-            f"-{_compact(wanted.until)}" if wanted.until else "",
+            f"{wanted.since}-" if wanted.since else "",
+            f"-{wanted.until}" if wanted.until else "",
         )
         if text
     ]
@@ -215,7 +216,25 @@ def _days(text: str, today: date) -> Criterion:
     if text in DAYS:
         first = today - timedelta(days=DAYS[text][1])
         return parse_criterion(STUDY_DATE, "DA", f"{first:%Y%m%d}-{today:%Y%m%d}")
-    return parse_criterion(STUDY_DATE, "DA", _compact(text))
+    return _date(text)
+
+
+def _date(text: str) -> Criterion:
+    """Read a day or a range that stands in the address.
+
+    Raises
+    ------
+    Invalid
+        It is none; said in the words of the page, not of the protocol.
+    """
+    try:
+        return parse_criterion(STUDY_DATE, "DA", _compact(text))
+    except Invalid as error:
+        raise Invalid(
+            f"{text.strip('-')} is no study date.",
+            why="The list of studies is restricted by its address, and that was changed.",
+            remedy="Choose the days in the fields From and To.",
+        ) from error
 
 
 def _compact(text: str) -> str:

@@ -120,7 +120,7 @@ async def _ask(peer: Peer, ours: AeTitle, asked: Asked) -> Answers:
             elif response.status not in (SUCCESS, CANCEL):
                 raise Unavailable(
                     f"{peer.ae_title} did not answer the question.",
-                    why=f"It said {response.status:04X} {response.comment}".strip() + ".",
+                    why=f"It said {response.status:04X} {response.comment}".strip(" .") + ".",
                     remedy="Ask for less, or look into the log of the other archive.",
                 )
             if len(studies) >= ANSWERS_MAX:

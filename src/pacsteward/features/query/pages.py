@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pacsteward.base.errors import Invalid
 from pacsteward.dicom.uids import TRANSFER_SYNTAXES, check_uid
 from pacsteward.feature import House, Page
-from pacsteward.features.query import browse, study
+from pacsteward.features.query import browse, report, study
 from pacsteward.web import (
     Column,
     Grid,
@@ -46,14 +47,20 @@ def list_studies(house: House, request: Request) -> Response:
         patient_id=query_text(request, "patient", 64),
         accession_number=query_text(request, "accession", 64),
     )
-    found = browse.list_studies(
-        house.archive,
-        wanted,
-        house.clock.now().astimezone().date(),
-        order_by=tuple((tag, wishes.is_descending) for tag in browse.SORTS[wishes.sort]),
-        limit=ROWS,
-        offset=(wishes.page - 1) * ROWS,
-    )
+    fault = None
+    found = browse.StudyList((), 0, "")
+    try:
+        found = browse.list_studies(
+            house.archive,
+            wanted,
+            house.clock.now().astimezone().date(),
+            order_by=tuple((tag, wishes.is_descending) for tag in browse.SORTS[wishes.sort]),
+            limit=ROWS,
+            offset=(wishes.page - 1) * ROWS,
+        )
+    except Invalid as error:
+        # The filters stay on the page, so that the wrong one can be corrected.
+        fault = error
     house.audit.record_query(
         name=request.state.actor.name,
         address=request.state.actor.address,
@@ -65,6 +72,8 @@ def list_studies(house: House, request: Request) -> Response:
     return render(
         request,
         "query/study_rows.html" if is_inline(request) else "query/studies.html",
+        status_code=400 if fault else 200,
+        fault=fault,
         grid=Grid(COLUMNS, found.rows, found.total, wishes, ROWS),
         wanted=wanted,
         read_as=found.read_as,
@@ -118,7 +127,8 @@ def show_instance(house: House, request: Request) -> Response:
     series_uid = check_uid(request.path_params["series"], "SeriesInstanceUID")
     sop_uid = check_uid(request.path_params["instance"], "SOPInstanceUID")
     instance = house.archive.instance(study_uid, series_uid, sop_uid)
-    lines = study.read_header_lines(house.archive, study_uid, series_uid, sop_uid)
+    data_set = study.read_data_set(house.archive, study_uid, series_uid, sop_uid)
+    report_lines = report.read_report(data_set)
     house.audit.record_access(request.state.actor, (study_uid,))
     return render(
         request,
@@ -126,7 +136,10 @@ def show_instance(house: House, request: Request) -> Response:
         study=study.read_study(house.archive, study_uid),
         instance=instance,
         sop_class=study.name_of_sop_class(instance.sop_class_uid),
-        lines=lines,
+        lines=study.header_lines(data_set),
+        report_title=report.title_of(data_set),
+        report=report_lines,
+        places=study.places_of(house.archive, (line.sop_instance_uid for line in report_lines)),
         syntaxes=TRANSFER_SYNTAXES,
     )
 

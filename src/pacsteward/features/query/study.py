@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
 from pacsteward.archive import Archive, Match
-from pacsteward.base.errors import NotFound
+from pacsteward.base.errors import NotFound, PacstewardError
 from pacsteward.dicom.attributes import Level, format_tag, keyword_of
 from pacsteward.dicom.matching import Query, Single
 from pacsteward.dicom.names import display
@@ -225,6 +225,23 @@ def name_of_sop_class(uid: str) -> str:
     return STORAGE_SOP_CLASSES.get(uid, uid)
 
 
+PLACES_MAX: Final = 100
+
+
+def places_of(archive: Archive, sop_instance_uids: Iterable[str]) -> dict[str, str]:
+    """Return the pages of those instances that are here, for the first hundred asked for."""
+    places = {}
+    for uid in islice(dict.fromkeys(uid for uid in sop_instance_uids if uid), PLACES_MAX):
+        try:
+            found = archive.instance("", "", uid)
+        except PacstewardError:
+            # It was never sent to us, or is no UID: the report still says its name.
+            continue
+        series = f"/studies/{found.study_instance_uid}/series/{found.series_instance_uid}"
+        places[uid] = f"{series}/instances/{uid}"
+    return places
+
+
 # --- a header in full ---------------------------------------------------------------------------
 
 _SHOWN_CHARACTERS: Final = 2_000
@@ -232,10 +249,10 @@ _SHOWN_LINES: Final = 3_000
 _MAX_DEPTH: Final = 16
 
 
-def read_header_lines(
+def read_data_set(
     archive: Archive, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
-) -> tuple[HeaderLine, ...]:
-    """Return every attribute of an instance, as it is given out through DICOMweb.
+) -> Mapping[str, Any]:
+    """Return an instance as DICOM JSON, as it is given out through DICOMweb.
 
     Raises
     ------
@@ -246,6 +263,11 @@ def read_header_lines(
         study_instance_uid, series_instance_uid, sop_instance_uid, base_url=""
     )
     (data_set,) = json.loads(b"".join(pieces))
+    return dict(data_set)
+
+
+def header_lines(data_set: Mapping[str, Any]) -> tuple[HeaderLine, ...]:
+    """Return every attribute of an instance."""
     lines = tuple(islice(_lines(data_set, 0), _SHOWN_LINES + 1))
     if len(lines) > _SHOWN_LINES:
         # A page of a hundred thousand lines helps nobody, and takes ten seconds to make.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pacsteward.features.query.study import read_header_lines
+from pacsteward.features.query.study import header_lines, read_data_set
 
 
 class Holding:
@@ -20,8 +20,8 @@ class Holding:
 
 
 def lines(model: dict[str, Any]) -> list[tuple[int, str, str]]:
-    found = read_header_lines(Holding(model), "1", "2", "3")  # type: ignore[arg-type]
-    return [(line.depth, line.keyword, line.value) for line in found]
+    read = read_data_set(Holding(model), "1", "2", "3")  # type: ignore[arg-type]
+    return [(line.depth, line.keyword, line.value) for line in header_lines(read)]
 
 
 def test_sequences_are_shown_item_by_item() -> None:
