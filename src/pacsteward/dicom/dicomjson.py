@@ -81,7 +81,16 @@ def value(tag: int, text: str, vr: str = "") -> Json:
         return {"vr": representation}
     words = [text] if representation in vrs.SINGLE_VALUED else text.split("\\")
     convert = _CONVERTERS.get(representation, _word)
-    return {"vr": representation, "Value": [convert(word) for word in words]}
+    return _attribute(representation, [convert(word) for word in words])
+
+
+def _attribute(vr: str, values: list[Any]) -> Json:
+    """Return an attribute object; one whose only value is empty has none (F.2.5).
+
+    A name of nothing but delimiters is such a value ("^^^^", as many devices write a referring
+    physician). OHIF 3.13 opens no study in whose answer stands ``[null]``.
+    """
+    return {"vr": vr} if values == [None] else {"vr": vr, "Value": values}
 
 
 def key(tag: int) -> str:
@@ -301,7 +310,7 @@ class _Writer:
             is_little_endian = dataset.original_encoding[1] is not False
             return self._binary(_as_bytes(content), vr, path, is_little_endian=is_little_endian)
         values = list(content) if element.VM > 1 else [content]
-        return {"vr": vr, "Value": [_parsed(one, vr) for one in values]}
+        return _attribute(vr, [_parsed(one, vr) for one in values])
 
     def _binary(
         self, content: bytes, vr: str, path: Path, *, is_little_endian: bool = True

@@ -79,6 +79,15 @@ def test_c23_names_are_objects_with_their_groups(text: str, groups: dict[str, st
     assert value(0x00100010, text) == {"vr": "PN", "Value": [groups]}
 
 
+def test_c23_a_name_of_delimiters_alone_is_empty() -> None:
+    assert value(0x00080090, "^^^^") == {"vr": "PN"}
+    assert to_json(reread(dataset(PatientName="^^=^")), bulk_data_uri=no_uri) == {
+        "00100010": {"vr": "PN"}
+    }
+    # Among several, its place counts.
+    assert value(0x00081048, "^\\Roe^Jane")["Value"] == [None, {"Alphabetic": "Roe^Jane"}]
+
+
 def test_c23_an_empty_attribute_has_no_value() -> None:
     assert value(0x00100010, "") == {"vr": "PN"}
     assert to_json(reread(dataset(PatientName="", PatientID="")), bulk_data_uri=no_uri) == {
