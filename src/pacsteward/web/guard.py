@@ -17,8 +17,9 @@ import hmac
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import Literal, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
+from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -26,6 +27,7 @@ from pacsteward.base.errors import Forbidden, PacstewardError
 from pacsteward.security import Actor, AuditBook, AuditEventType
 from pacsteward.web import problem
 from pacsteward.web.forms import FIELDS_MAX, TOKEN_FIELD, Form
+from pacsteward.web.page import leave_notice
 from pacsteward.web.threads import in_thread
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
@@ -170,17 +172,38 @@ def _same(sent: str, kept: str) -> bool:
 
 
 def to_sign_in(request: Request) -> Response:
-    """Send the browser to the sign-in page, and back here afterwards."""
-    path = request.scope["path"]
-    query = request.scope["query_string"].decode("latin-1")
-    wanted = f"{path}?{query}" if query else path
-    link = "/login"
-    if request.method in SAFE_METHODS and wanted != "/":
-        link = "/login?" + urlencode({"next": wanted})
-    if request.headers.get("hx-request") == "true":
+    """Send the browser to the sign-in page, and back to where it is afterwards.
+
+    What a script or a form asked for is not repeated: the page that it stands on is gone back to,
+    with its filters, and somebody who sent something hears that it was not done.
+    """
+    is_script = request.headers.get("hx-request") == "true"
+    is_page = request.method in SAFE_METHODS and not is_script
+    wanted = _address(request.url) if is_page else _page_before(request)
+    link = "/login" if wanted == "/" else "/login?" + urlencode({"next": wanted})
+    if is_script:
         # The script would put the sign-in page into the middle of this one.
-        return Response(status_code=401, headers={"hx-redirect": "/login"})
-    return RedirectResponse(link, 302 if request.method in SAFE_METHODS else 303)
+        response: Response = Response(status_code=401, headers={"hx-redirect": link})
+    else:
+        response = RedirectResponse(link, 302 if is_page else 303)
+    if request.method not in SAFE_METHODS:
+        leave_notice(response, _NOT_DONE, "warning")
+    return response
+
+
+_NOT_DONE = (
+    "You were signed out meanwhile, so what you sent was not done. Sign in and send it again."
+)
+
+
+def _page_before(request: Request) -> str:
+    """Return the page of ours that a form or a script stands on."""
+    before = request.headers.get("referer", "")
+    return safe_next(_address(urlsplit(before))) if _is_own(request, before) else "/"
+
+
+def _address(url: URL | SplitResult) -> str:
+    return f"{url.path}?{url.query}" if url.query else url.path
 
 
 def safe_next(text: str) -> str:

@@ -31,6 +31,27 @@ def test_visitor_of_a_page_is_sent_to_sign_in_and_back(door: Visitor) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "link"),
+    [
+        ("http://pacs.example/hall?words=x", "/login?next=%2Fhall%3Fwords%3Dx"),
+        ("http://evil.example/hall", "/login"),
+        ("http://pacs.example//evil.example/", "/login"),
+        ("https://pacs.example/hall", "/login"),
+    ],
+)
+def test_who_was_signed_out_meanwhile_goes_on_where_the_form_stands(
+    door: Visitor, before: str, link: str
+) -> None:
+    sent = door.post("/hall", data={"words": "x"}, headers={"referer": before})
+    assert (sent.status_code, sent.headers["location"]) == (303, link)
+    assert "what you sent was not done" in door.get(link).text
+    assert "was not done" not in door.get(link).text
+    asked = door.get("/hall?words=y", headers={"referer": before, "hx-request": "true"})
+    assert (asked.status_code, asked.headers["hx-redirect"]) == (401, link)
+    assert "was not done" not in door.get(link).text
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", "/dicom-web/links"),

@@ -88,6 +88,11 @@ class SeriesRow:
         """Whether there is nothing to draw, by the kind of its objects."""
         return self.modality in WITHOUT_PICTURES
 
+    @property
+    def is_nothing_alone(self) -> bool:
+        """Whether the viewer needs the images of other series to draw it."""
+        return self.has_no_pictures or self.modality == "SEG"
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceRow:
