@@ -28,7 +28,7 @@ from pacsteward.archive.columns import REQUEST_ATTRIBUTES_SEQUENCE
 from pacsteward.archive.completeness import CompletenessWatch
 from pacsteward.archive.conditions import unsupported
 from pacsteward.archive.courier import Courier, Couriers
-from pacsteward.archive.find import KEY_COLUMNS, Finder, Found, is_outside
+from pacsteward.archive.find import KEY_COLUMNS, Finder, Found, outside
 from pacsteward.archive.headers import instance_json, read_header, selected
 from pacsteward.archive.keeper import Keeper
 from pacsteward.archive.likeness import NameBook
@@ -257,10 +257,10 @@ class Archive:
             The index has not caught up with what was acknowledged.
         """
         self._catch_up()
-        outside = tuple(tag for tag in query.returns if is_outside(tag, query.level))
-        requestless = tuple(tag for tag in outside if tag != REQUEST_ATTRIBUTES_SEQUENCE)
+        lacking = outside(query.level, query.returns)
+        requestless = tuple(tag for tag in lacking if tag != REQUEST_ATTRIBUTES_SEQUENCE)
         for found in self._finder.find(query):
-            tags = outside if found.may_have_requests else requestless
+            tags = lacking if found.may_have_requests else requestless
             more = self._from_object(query.level, found, tags) if tags else None
             yield Match(found.values, more)
 

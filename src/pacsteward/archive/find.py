@@ -134,7 +134,7 @@ class Finder:
         )
         if query.fuzzy or not names_few:
             raise WouldWait
-        if any(is_outside(tag, query.level) for tag in query.returns):
+        if outside(query.level, query.returns):
             raise WouldWait
         condition = self._where(query, self._at_once)
         # The full-text table may go through long lists, and so may one for each group of a name.
@@ -329,8 +329,13 @@ def _columns(level: Level, returns: tuple[int, ...]) -> _Columns:
     return _Columns(", ".join((*sql.values(), KEY_COLUMNS[level])), tuple(sql))
 
 
-def is_outside(tag: int, level: Level) -> bool:
-    """Whether an attribute asked for can only be read from a stored object."""
+@lru_cache(maxsize=256)
+def outside(level: Level, returns: tuple[int, ...]) -> tuple[int, ...]:
+    """Return which of the attributes asked for can only be read from a stored object."""
+    return tuple(tag for tag in returns if _is_outside(tag, level))
+
+
+def _is_outside(tag: int, level: Level) -> bool:
     is_group_length = tag & 0xFFFF == 0
     is_bulk = tag >> 16 >= 0x7FE0
     # What the index knows at another level only would be untrue of this one.

@@ -73,6 +73,12 @@ def service_url(request: Request) -> str:
 
     The HTTP door has settled scheme and host before, also behind a proxy (C25).
     """
+    scope = request.scope
+    if not (scope.get("root_path") or scope.get("app_root_path")):
+        # What the framework's object for addresses comes to, which takes a tenth of a search.
+        for name, value in scope["headers"]:
+            if name == b"host":
+                return f"{scope['scheme']}://{value.decode('latin-1')}{SERVICE_PATH}"
     return f"{str(request.base_url).rstrip('/')}{SERVICE_PATH}"
 
 

@@ -140,6 +140,12 @@ def parse_media_type(text: str) -> MediaType:
     Invalid
         It is none.
     """
+    return _known_type(text) if len(text) < _REMEMBERED_LENGTH else _media_type(text)
+
+
+# A sender brings the same one, its boundary included, with each request; most do.
+@lru_cache(maxsize=256)
+def _known_type(text: str) -> MediaType:
     return _media_type(text)
 
 
