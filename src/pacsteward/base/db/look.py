@@ -250,11 +250,22 @@ class Looks:
 
 def unavailable(error: BaseException) -> Unavailable:
     """Say what a driver's error means for whoever asked."""
+    if _names_a_full_disk(error):
+        return Unavailable(
+            "Nothing can be written down: the disk of the database is full.",
+            remedy="Free space on it. What is stored can still be read.",
+        )
     return Unavailable(
         "The database did not answer.",
         why=f"{type(error).__name__}: {error}".strip()[:300],
         remedy="Try again; if it lasts, see that the database runs and its disk has space.",
     )
+
+
+def _names_a_full_disk(error: BaseException) -> bool:
+    """Whether it is SQLITE_FULL, or PostgreSQL's disk_full (SQLSTATE 53100)."""
+    full = getattr(error, "sqlite_errorname", ""), getattr(error, "sqlstate", "")
+    return full[0] == "SQLITE_FULL" or full[1] == "53100"
 
 
 def _is_answer(error: Exception) -> bool:

@@ -83,6 +83,23 @@ def test_a_question_finds_the_database_again(postgres_database: Database) -> Non
     question.close()
 
 
+def test_a_full_disk_is_called_by_its_name(tmp_path: Path) -> None:
+    database = open_database(tmp_path / "small.db")
+    with database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE words (word TEXT)")
+
+    def write_too_much() -> None:
+        with database.write() as connection:
+            # SQLite counts its own pages as it would a disk's.
+            connection.exec_driver_sql("PRAGMA max_page_count = 3")
+            connection.exec_driver_sql("INSERT INTO words VALUES (zeroblob(1000000))")
+
+    with pytest.raises(Unavailable, match="disk of the database is full") as caught:
+        write_too_much()
+    assert "Free space" in caught.value.remedy
+    database.close()
+
+
 def test_a_question_to_a_database_that_is_away_says_so(tmp_path: Path) -> None:
     database = open_database(f"postgresql://nobody@127.0.0.1:{free_port()}/none")
     with pytest.raises(Unavailable, match="did not answer"):

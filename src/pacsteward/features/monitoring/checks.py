@@ -17,17 +17,24 @@ def is_disk_roomy(house: House) -> Finding:
     """Compare the room that is left with the reserve and the warning share."""
     space = house.archive.space()
     used = 1 - space.free_bytes / space.total_bytes
-    words = f"{space.free_bytes / GIB:.1f} GiB of {space.total_bytes / GIB:.1f} GiB are free."
+    words = f"{_room(space.free_bytes)} of {_room(space.total_bytes)} are free."
     if space.is_full:
         return Finding(
             "critical",
             words,
-            f"The reserve of {space.reserve_bytes / GIB:.1f} GiB is reached: new objects are "
+            f"The reserve of {_room(space.reserve_bytes)} is reached: new objects are "
             "refused with A700, and their senders try again.",
         )
     if used >= house.settings.of(ArchiveSettings).warn_share:
         return Finding("warning", words, f"{used:.0%} of the disk are used.")
     return Finding("ok", words)
+
+
+def _room(size_bytes: int) -> str:
+    """Write a size as disks are spoken of; a small one not as "0.0 GiB"."""
+    if size_bytes < GIB:
+        return f"{size_bytes / 1024**2:.0f} MiB"
+    return f"{size_bytes / GIB:.1f} GiB"
 
 
 def is_archive_open(house: House) -> Finding:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 from tests.support.console import small_house
 
+from pacsteward.archive import Space
 from pacsteward.base.checks import Check, Finding, Status
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database
@@ -16,7 +17,7 @@ from pacsteward.base.events.dispatch import Subscriber
 from pacsteward.base.jobs import JobKind, JobQueue, Retry
 from pacsteward.base.jobs.engine import JobEngine, Work
 from pacsteward.feature import Feature, House, HouseCheck, Subscription
-from pacsteward.features.monitoring.checks import are_facts_told, do_jobs_succeed
+from pacsteward.features.monitoring.checks import are_facts_told, do_jobs_succeed, is_disk_roomy
 from pacsteward.features.monitoring.cli import check
 from pacsteward.features.monitoring.feature import FEATURE
 from pacsteward.features.monitoring.health import ask_all
@@ -101,3 +102,21 @@ def test_check_that_breaks_does_not_hide_the_others(house: House) -> None:
     assert answers[0].status == "unknown"
     assert answers[-1].status == "ok"
     assert all(one.remedy for one in answers if one.status == "unknown")
+
+
+class Disk:
+    """Stands for the archive: says how much room there is."""
+
+    def __init__(self, free_bytes: int) -> None:
+        self.free_bytes = free_bytes
+
+    def space(self) -> Space:
+        return Space(600 * 1024**2, self.free_bytes, 12 * 1024**2)
+
+
+def test_little_room_is_not_written_as_none(house: House) -> None:
+    small = replace(house, archive=Disk(8 * 1024**2))  # type: ignore[arg-type]
+    found = is_disk_roomy(small)
+    assert found.status == "critical"
+    assert found.what == "8 MiB of 600 MiB are free."
+    assert "12 MiB" in found.why
