@@ -174,6 +174,9 @@ class ReceiveBuffer:
         """Forget what was received; the association is over."""
         self.start = self.end
         self._drop()
+        # An association that we opened has a pool of its own, and lives until the collector of
+        # cycles comes by, which is seldom: megabytes for each C-MOVE. The pool is not to wait.
+        self._pool = ChunkPool(self._pool.chunk_size_bytes)
 
     def _turn_over(self) -> None:
         """Go on at the beginning of a chunk, with what has not been taken yet.

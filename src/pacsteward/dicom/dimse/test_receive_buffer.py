@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from pacsteward.dicom.dimse.receive_buffer import ChunkPool, OwnChunk, ReceiveBuffer, is_held
 
 SIZE = 1000
@@ -139,3 +141,13 @@ def test_after_a_rush_only_a_few_chunks_keep_their_memory():
         pool.give(chunk)
         assert not chunk.is_empty
     assert {id(pool.take()) for _ in range(40)} == set(map(id, taken))
+
+
+def test_chunks_of_an_association_that_is_over_do_not_wait_for_it():
+    pool = ChunkPool(1024)
+    buffer = ReceiveBuffer(pool, 0)
+    buffer.room(100)
+    gone = weakref.ref(pool)
+    del pool
+    buffer.discard()
+    assert gone() is None
