@@ -26,6 +26,8 @@ from pacsteward.base.errors import Unavailable
 from pacsteward.dicom.part10 import FileMeta
 
 TIMEOUT_S: Final = 300.0
+PRESENCE_S: Final = 2.0
+"""After so long without an answer a keeper counts as away; it is asked on the health page."""
 _KEPT_MAX: Final = 16
 
 
@@ -64,12 +66,13 @@ class KeeperClient:
         return self._ask({"call": verb, "arguments": dict(arguments)}, b"")
 
     def is_there(self) -> bool:
-        """Say whether a keeper takes calls."""
+        """Say whether a keeper answers; one that hangs or was stopped has a socket, too."""
         try:
-            self._connect().close()
-        except Unavailable:
+            with self._connect() as connection:
+                connection.settimeout(PRESENCE_S)
+                return self._exchange(connection, *_PRESENT) == {"result": None}
+        except (Unavailable, OSError):
             return False
-        return True
 
     def close(self) -> None:
         """End the connections."""
@@ -81,8 +84,7 @@ class KeeperClient:
     # --- inside -----------------------------------------------------------------------------
 
     def _ask(self, request: Mapping[str, Any], data: bytes | bytearray | memoryview) -> Any:
-        text = json.dumps(request).encode()
-        head = HEAD.pack(len(text), len(data)) + text
+        head = _head(request, data)
         connection, is_used = self._connection()
         try:
             answer = self._exchange(connection, head, data)
@@ -123,6 +125,14 @@ class KeeperClient:
         if len(data):
             connection.sendall(data)
         return answer_on(connection)
+
+
+def _head(request: Mapping[str, Any], data: bytes | bytearray | memoryview) -> bytes:
+    text = json.dumps(request).encode()
+    return HEAD.pack(len(text), len(data)) + text
+
+
+_PRESENT: Final = _head({"call": "present"}, b""), b""
 
 
 def connected(run_folder: Path) -> socket.socket:

@@ -5,6 +5,7 @@ A message is a head (`messages.py`; its number is the size of the data set), a t
 
     {"call": "store", "origin": {…}, "meta": {…}}        + data set
     {"call": "reject", "arguments": {…}}                  any verb of the keeper
+    {"call": "present"}                                   whether somebody is at work here
     {"call": "share"}                                     from now on as `sharing.py` says
 
 Answers are ``{"result": …}`` or ``{"error": {"kind", "what", "why", "remedy"}}``. A connection
@@ -246,6 +247,8 @@ class _Connection(asyncio.BufferedProtocol):
         if self._receiver is not None:
             receiver, self._receiver = self._receiver, None
             return result_fields(await receiver.finish())
+        if self._request["call"] == "present":
+            return None
         return await asyncio.to_thread(
             self._owner.call, self._request["call"], self._request.get("arguments", {})
         )

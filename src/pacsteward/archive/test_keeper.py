@@ -171,6 +171,21 @@ def test_without_a_keeper_other_processes_are_told_so(tmp_path: Path) -> None:
         client.store(ORIGIN, meta("1.1"), data_set("1.1"))
 
 
+def test_a_keeper_is_there_while_it_answers(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, database) as house:
+        with serving(house) as client:
+            assert client.is_there()
+        assert not client.is_there()
+    # One that hangs: whoever connects is let in by the system, and hears nothing.
+    monkeypatch.setattr("pacsteward.archive.client.PRESENCE_S", 0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(address_of(tmp_path / "run")))
+        listener.listen()
+        assert not client.is_there()
+
+
 def test_a_client_goes_on_after_the_keeper_was_restarted(
     tmp_path: Path, database: Database
 ) -> None:

@@ -41,7 +41,9 @@ def is_archive_open(house: House) -> Finding:
     """Find whether somebody takes instances in."""
     if house.archive.is_open():
         return Finding("ok", "The archive takes instances in.")
-    return Finding("critical", "Nobody takes instances in.", "The keeper process is not running.")
+    return Finding(
+        "critical", "Nobody takes instances in.", "The keeper process does not run, or hangs."
+    )
 
 
 def are_conflicts_settled(house: House) -> Finding:
