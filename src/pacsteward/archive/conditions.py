@@ -17,7 +17,7 @@ PS3.4 C.2.2.2 (matching), C.3.4 (computed attributes), C.4.1.2 and C.4.1.3 (leve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pacsteward.archive.columns import (
@@ -181,7 +181,8 @@ def _on_place(place: Place, criterion: Criterion, dialect: Dialect, names: Names
         ways = [_on_place(place, one, dialect, names) for one in criterion.values]
         if not place.has_several:
             # It may as well be one identifier that has a backslash in it, against the standard.
-            ways.append(_on_text(place, "\\".join(_texts(criterion)), dialect, Names()))
+            joined = "\\".join(_texts(criterion))
+            ways.append(_on_text(place, joined, dialect, replace(names, like=None)))
         return any_of(ways)
     if isinstance(criterion, UidList):
         return dialect.one_of(place.column, criterion.uids)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import inspect
 
 from pacsteward.archive import Archive, ArchiveSettings, find
 from pacsteward.archive.find import AT_ONCE_MAX, Finder
@@ -132,6 +133,16 @@ def test_a_name_in_more_than_one_script_is_found_from_the_moment_it_is_there(
     # From now on every name may be written in several ways, and that takes longer.
     with pytest.raises(WouldWait):
         archive.find_at_once(asked)
+
+
+@pytest.mark.parametrize("table", ["patient", "study"])
+def test_names_in_more_than_one_script_have_an_index_of_their_own(
+    database: Database, table: str
+) -> None:
+    """Whether there are any is asked before each search for a name."""
+    with database.read() as connection:
+        names = {one["name"] for one in inspect(connection).get_indexes(table)}
+    assert f"ix_{table}_patient_name_words_groups" in names
 
 
 def test_a_database_that_is_far_away_is_not_asked_on_a_loop(

@@ -154,8 +154,9 @@ def normalise(text: str) -> str:
 def ways_to_meet(pattern: str) -> tuple[str, ...]:
     """Return the patterns of whole names that meet a pattern, which may name component groups.
 
-    A group that the pattern leaves empty says nothing about that group: who asks for
-    ``Yamada^Tarou=山田^太郎`` or ``=山田^太郎`` means the patient however the rest is written.
+    A group that the pattern leaves empty, or gives as nothing but a star, says nothing about that
+    group, not even that there is one: who asks for ``Yamada^Tarou=山田^太郎``, ``=山田^太郎`` or
+    ``Yamada*=*`` means the patient however the rest is written.
 
     Parameters
     ----------
@@ -164,7 +165,11 @@ def ways_to_meet(pattern: str) -> tuple[str, ...]:
     """
     if "=" not in pattern:
         return (pattern,)
-    groups = pattern.split("=", 2)
+    groups = [group if group.strip("*") else "" for group in pattern.split("=", 2)]
+    while groups and not groups[-1]:
+        groups.pop()
+    if not groups:
+        return ("*",)
     way = "=".join(group or "*" for group in groups)
     if len(groups) == 3 or way.endswith("*"):
         return (way,)
