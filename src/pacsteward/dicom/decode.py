@@ -444,6 +444,10 @@ def _is_harmless(source: FrameSource, request: RenderRequest) -> bool:
 _QUICK_BYTES: Final = 512 * 512
 """Of a CT slice. It is drawn in a millisecond or two, most of it the JPEG encoder's."""
 
+_QUICK_HEADER_BYTES: Final = 8 << 10
+"""In more there is room for what takes longer than the pixels: look-up tables, overlays, thousands
+of elements."""
+
 
 def is_quickly_drawn(table: frames.FrameTable, request: RenderRequest) -> bool:
     """Whether an event loop may draw a frame: a small native one in grey, as a JPEG.
@@ -456,7 +460,8 @@ def is_quickly_drawn(table: frames.FrameTable, request: RenderRequest) -> bool:
         request.media_type == JPEG_MEDIA_TYPE
         and codec_of(table.delivered_transfer_syntax_uid) is Codec.NATIVE
         and codec_of(table.transfer_syntax_uid) is Codec.NATIVE
-        and table.header_length <= _HARMLESS_HEADER_BYTES // 2
+        and table.header_length <= _QUICK_HEADER_BYTES
+        and image.samples_per_pixel == 1
         and image.bits_allocated in (8, 16)
         and image.samples <= _QUICK_BYTES
         and (viewport is None or viewport.width * viewport.height <= _QUICK_BYTES)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pacsteward.web.nearby import let_flow
+
+ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 
 
 @pytest.fixture
@@ -28,12 +31,11 @@ def control_of(connection: socket.socket) -> str:
 
 def set_control(connection: socket.socket) -> str:
     """Choose any control but the plain one that this system lets us have."""
-    with open("/proc/sys/net/ipv4/tcp_available_congestion_control") as known:
-        for name in known.read().split():
-            if name != "reno":
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
-                return name
-    raise AssertionError("This system has one congestion control alone.")
+    for name in ALLOWED.read_text().split() if ALLOWED.exists() else ():
+        if name != "reno":
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, name.encode())
+            return name
+    pytest.skip("This system allows one congestion control alone.")
 
 
 def test_a_neighbour_is_not_paced(connection: socket.socket) -> None:
