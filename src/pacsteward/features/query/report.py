@@ -109,7 +109,9 @@ def _unit(measured: Item) -> str:
 
 
 def _person(item: Item) -> str:
-    names = item.get("0040A123", {}).get("Value") or [{}]
+    names = _items(item, "0040A123")
+    if not names:
+        return _text(item, "0040A123")
     groups = (names[0].get(group, "") for group in ("Alphabetic", "Ideographic", "Phonetic"))
     return display("=".join(groups).rstrip("="))
 
@@ -153,12 +155,17 @@ _READERS: Final[Mapping[str, Callable[[Item], str]]] = MappingProxyType(
 
 
 def _items(item: Item, key: str) -> list[Item]:
-    return [one or {} for one in item.get(key, {}).get("Value", [])]
+    """Return the items of a sequence.
+
+    Devices have sent these attributes with other VRs, and any object may hold them: what is no item
+    is none, and stands among the attributes of the instance.
+    """
+    return [one for one in item.get(key, {}).get("Value", []) if isinstance(one, Mapping)]
 
 
 def _text(item: Item, key: str) -> str:
     values = item.get(key, {}).get("Value", [])
-    return "" if not values or values[0] is None else str(values[0])
+    return "" if not values or isinstance(values[0], Mapping | None) else str(values[0])
 
 
 def _code(item: Item, key: str) -> str:

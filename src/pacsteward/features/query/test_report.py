@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pydicom
 import pytest
 from pydicom import Dataset
@@ -35,6 +37,10 @@ def measured(value: str, unit: str) -> list[Dataset]:
     data = Dataset()
     data.NumericValue, data.MeasurementUnitsCodeSequence = value, code("whatever", unit)
     return [data]
+
+
+def of_type(value_type: str) -> dict[str, Any]:
+    return {"0040A040": {"vr": "CS", "Value": [value_type]}}
 
 
 def document(*content: Dataset) -> Dataset:
@@ -101,6 +107,30 @@ def test_a_report_without_end_is_cut() -> None:
 def test_what_is_no_report_has_no_lines() -> None:
     data = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
     assert read_report(data.to_json_dict()) == ()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "lines"),
+    [
+        ({"0040A043": {"vr": "LO", "Value": ["Name"]}}, [("", "Two")]),
+        ({"0040A168": {"vr": "LO", "Value": ["Left"]}, **of_type("CODE")}, [("", "")]),
+        ({"0040A300": {"vr": "DS", "Value": [1]}, **of_type("NUM")}, [("", "no value")]),
+        ({"0040A123": {"vr": "PN", "Value": [None]}, **of_type("PNAME")}, [("", "")]),
+        ({"0040A123": {"vr": "LO", "Value": ["Roe"]}, **of_type("PNAME")}, [("", "Roe")]),
+        ({"00081199": {"vr": "LO", "Value": ["1.2.9"]}}, [("", "Two")]),
+        ({"00081199": {"vr": "LO", "Value": ["1.2.9"]}, **of_type("IMAGE")}, [("", "no object")]),
+        ({"0040A730": {"vr": "LO", "Value": ["b"]}}, [("", "Two")]),
+        ({"0040A160": {"vr": "PN", "Value": [{"Alphabetic": "Roe"}]}}, [("", "")]),
+    ],
+)
+def test_attributes_of_another_vr_are_no_fault(
+    wrong: dict[str, Any], lines: list[tuple[str, str]]
+) -> None:
+    said = {**of_type("TEXT"), "0040A160": {"vr": "UT", "Value": ["Two"]}, **wrong}
+    data = {**wrong, "0040A730": {"vr": "SQ", "Value": [said]}}
+    assert [(line.name, line.value) for line in read_report(data)] == lines
+    assert title_of(data) == ""
+    assert read_report(wrong) == ()
 
 
 @pytest.mark.parametrize("name", ["reportsi.dcm", "test-SR.dcm"])
