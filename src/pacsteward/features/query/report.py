@@ -23,12 +23,14 @@ Item = Mapping[str, Any]
 
 LINES_MAX: Final = 2_000
 DEPTH_MAX: Final = 16
+MORE: Final = "There is more. The JSON has all of it."
 
 _CONTENT: Final = "0040A730"
 _VALUE_TYPE: Final = "0040A040"
 _CONCEPT_NAME: Final = "0040A043"
 _MEANING: Final = "00080104"
 _CODE: Final = "00080100"
+_CODING_SCHEME: Final = "00080102"
 _BY_REFERENCE: Final = "0040DB73"
 
 
@@ -59,7 +61,7 @@ def read_report(data_set: Item) -> tuple[ReportLine, ...]:
     """Return the lines of a report; none for an object that has no content tree."""
     lines = tuple(islice(_lines(data_set, 0), LINES_MAX + 1))
     if len(lines) > LINES_MAX:
-        return (*lines[:LINES_MAX], ReportLine(0, "", "There is more. The JSON has all of it."))
+        return (*lines[:LINES_MAX], ReportLine(0, "", MORE))
     return lines
 
 
@@ -69,10 +71,14 @@ def title_of(data_set: Item) -> str:
 
 
 def _lines(item: Item, depth: int) -> Iterator[ReportLine]:
+    if apart := _apart(item, _CONTENT):
+        yield ReportLine(depth, "", apart)
     for child in _items(item, _CONTENT):
+        if depth > DEPTH_MAX:
+            yield ReportLine(depth, "", MORE)
+            return
         yield _line(child, depth)
-        if depth < DEPTH_MAX:
-            yield from _lines(child, depth + 1)
+        yield from _lines(child, depth + 1)
 
 
 def _line(item: Item, depth: int) -> ReportLine:
@@ -84,9 +90,11 @@ def _line(item: Item, depth: int) -> ReportLine:
         # PS3.3 C.17.3.2.4: another item of the same document, by the numbers on the way to it.
         path = ".".join(str(number) for number in item[_BY_REFERENCE].get("Value", []))
         return ReportLine(depth, name, f"see item {path}")
-    reader = _READERS.get(value_type)
-    if reader is None:
+    if value_type not in _READERS:
         return ReportLine(depth, name, f"({value_type or 'content of no type'})")
+    key, reader = _READERS[value_type]
+    if apart := _apart(item, key):
+        return ReportLine(depth, name, apart)
     objects = _items(item, "00081199")
     uid = _text(objects[0], "00081155") if objects else ""
     return ReportLine(depth, name, reader(item), sop_instance_uid=uid)
@@ -97,14 +105,19 @@ def _number(item: Item) -> str:
     if not measured:
         # PS3.3 C.18.1: no value, and perhaps the reason.
         return _code(item, "0040A301") or "no value"
-    unit = _unit(measured[0])
-    return f"{_text(measured[0], '0040A30A')} {unit}".strip()
+    number = _apart(measured[0], "0040A30A") or _text(measured[0], "0040A30A")
+    return f"{number} {_unit(measured[0])}".strip()
 
 
 def _unit(measured: Item) -> str:
-    """Return the unit in UCUM's own letters: "mm"; "1" is none."""
+    """Return the unit: in UCUM's own letters, "mm", of which "1" is none; else by its meaning."""
     codes = _items(measured, "004008EA")
-    unit = _text(codes[0], _CODE) if codes else ""
+    if not codes:
+        return ""
+    if _text(codes[0], _CODING_SCHEME) != "UCUM":
+        # A private code may be any number, and would stand behind the value as part of it.
+        return _code(measured, "004008EA")
+    unit = _text(codes[0], _CODE)
     return "" if unit == "1" else unit
 
 
@@ -133,25 +146,41 @@ def _shape(item: Item) -> str:
     return f"{_text(item, '00700023').lower()}, {points} point{'' if points == 1 else 's'}"
 
 
-_READERS: Final[Mapping[str, Callable[[Item], str]]] = MappingProxyType(
+def _reader_of_text(key: str) -> tuple[str, Callable[[Item], str]]:
+    return key, lambda item: _text(item, key)
+
+
+_READERS: Final[Mapping[str, tuple[str, Callable[[Item], str]]]] = MappingProxyType(
     {
-        "TEXT": lambda item: _text(item, "0040A160"),
-        "CODE": lambda item: _code(item, "0040A168"),
-        "NUM": _number,
-        "PNAME": _person,
-        "DATETIME": lambda item: _text(item, "0040A120"),
-        "DATE": lambda item: _text(item, "0040A121"),
-        "TIME": lambda item: _text(item, "0040A122"),
-        "UIDREF": lambda item: _text(item, "0040A124"),
-        "IMAGE": _object,
-        "COMPOSITE": _object,
-        "WAVEFORM": _object,
-        "SCOORD": _shape,
-        "SCOORD3D": _shape,
-        "TCOORD": lambda item: _text(item, "0040A130").lower(),
+        "TEXT": _reader_of_text("0040A160"),
+        "CODE": ("0040A168", lambda item: _code(item, "0040A168")),
+        "NUM": ("0040A300", _number),
+        "PNAME": ("0040A123", _person),
+        "DATETIME": _reader_of_text("0040A120"),
+        "DATE": _reader_of_text("0040A121"),
+        "TIME": _reader_of_text("0040A122"),
+        "UIDREF": _reader_of_text("0040A124"),
+        "IMAGE": ("00081199", _object),
+        "COMPOSITE": ("00081199", _object),
+        "WAVEFORM": ("00081199", _object),
+        "SCOORD": ("00700022", _shape),
+        "SCOORD3D": ("00700022", _shape),
+        "TCOORD": ("0040A130", lambda item: _text(item, "0040A130").lower()),
     }
 )
-"""How the value of each type is written, PS3.3 Table C.17.3-7."""
+"""Where the value of each type stands and how it is written, PS3.3 Table C.17.3-7."""
+
+
+def _apart(item: Item, key: str) -> str:
+    """Return what is said of a value that the JSON does not spell out; "" when it does.
+
+    A long text is given by its address. So is what is too long for a VR with a length of 16 bits
+    and is therefore of VR UN, such as the points of a long outline (PS3.5 6.2.2).
+    """
+    attribute = item.get(key, {})
+    if "BulkDataURI" in attribute:
+        return "(kept apart; the JSON has its address)"
+    return "(kept as bytes; the JSON has them)" if "InlineBinary" in attribute else ""
 
 
 def _items(item: Item, key: str) -> list[Item]:

@@ -9,12 +9,12 @@ import pytest
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
 
-from pacsteward.features.query.report import LINES_MAX, read_report, title_of
+from pacsteward.features.query.report import DEPTH_MAX, LINES_MAX, read_report, title_of
 
 
-def code(meaning: str, value: str = "1") -> list[Dataset]:
+def code(meaning: str, value: str = "1", scheme: str = "99TEST") -> list[Dataset]:
     data = Dataset()
-    data.CodeValue, data.CodingSchemeDesignator, data.CodeMeaning = value, "99TEST", meaning
+    data.CodeValue, data.CodingSchemeDesignator, data.CodeMeaning = value, scheme, meaning
     return [data]
 
 
@@ -33,9 +33,9 @@ def referred(uid: str) -> list[Dataset]:
     return [data]
 
 
-def measured(value: str, unit: str) -> list[Dataset]:
+def measured(value: str, *unit: str) -> list[Dataset]:
     data = Dataset()
-    data.NumericValue, data.MeasurementUnitsCodeSequence = value, code("whatever", unit)
+    data.NumericValue, data.MeasurementUnitsCodeSequence = value, code(*unit)
     return [data]
 
 
@@ -52,8 +52,13 @@ def document(*content: Dataset) -> Dataset:
     [
         (item("TEXT", "Finding", TextValue="Two\r\nlines"), "Two\r\nlines"),
         (item("CODE", "Side", ConceptCodeSequence=code("Left")), "Left"),
-        (item("NUM", "Length", MeasuredValueSequence=measured("12.5", "mm")), "12.5 mm"),
-        (item("NUM", "Ratio", MeasuredValueSequence=measured("0.4", "1")), "0.4"),
+        (
+            item("NUM", "Length", MeasuredValueSequence=measured("12.5", "no", "mm", "UCUM")),
+            "12.5 mm",
+        ),
+        (item("NUM", "Ratio", MeasuredValueSequence=measured("0.4", "no", "1", "UCUM")), "0.4"),
+        (item("NUM", "Length", MeasuredValueSequence=measured("12.5", "mm", "1")), "12.5 mm"),
+        (item("NUM", "Length", MeasuredValueSequence=measured("12.5", "", "mm")), "12.5 mm"),
         (item("NUM", "Length", MeasuredValueSequence=[]), "no value"),
         (item("PNAME", "Observer", PersonName="Roe^Richard"), "Roe, Richard"),
         (item("DATE", "Day", Date="20260302"), "20260302"),
@@ -102,6 +107,48 @@ def test_a_report_without_end_is_cut() -> None:
     lines = read_report(document(*many).to_json_dict())
     assert len(lines) == LINES_MAX + 1
     assert "There is more" in lines[-1].value
+
+
+@pytest.mark.parametrize("levels", [DEPTH_MAX + 1, DEPTH_MAX + 2, DEPTH_MAX + 20])
+def test_a_report_without_bottom_says_that_there_is_more(levels: int) -> None:
+    content = item("TEXT", "Finding", TextValue="Mass")
+    for _ in range(levels):
+        content = item("CONTAINER", "Section", ContentSequence=[content])
+    *_, above, last = read_report(document(content).to_json_dict())
+    assert above.is_heading
+    assert last.value == "There is more. The JSON has all of it."
+
+
+def test_a_report_that_just_fits_is_whole() -> None:
+    content = item("TEXT", "Finding", TextValue="Mass")
+    for _ in range(DEPTH_MAX):
+        content = item("CONTAINER", "Section", ContentSequence=[content])
+    assert read_report(document(content).to_json_dict())[-1].value == "Mass"
+
+
+@pytest.mark.parametrize(
+    ("value_type", "key"),
+    [
+        ("TEXT", "0040A160"),
+        ("NUM", "0040A300"),
+        ("PNAME", "0040A123"),
+        ("SCOORD", "00700022"),
+        ("IMAGE", "00081199"),
+    ],
+)
+def test_a_value_that_the_json_does_not_spell_out_is_not_called_empty(
+    value_type: str, key: str
+) -> None:
+    far = {key: {"vr": "UN", "BulkDataURI": "x"}, **of_type(value_type)}
+    near = {key: {"vr": "UN", "InlineBinary": "AAAA"}, **of_type(value_type)}
+    deep = {"0040A730": {"vr": "UN", "BulkDataURI": "x"}, **of_type("CONTAINER")}
+    said = read_report({"0040A730": {"vr": "SQ", "Value": [far, near, deep]}})
+    assert [line.value for line in said] == [
+        "(kept apart; the JSON has its address)",
+        "(kept as bytes; the JSON has them)",
+        "",
+        "(kept apart; the JSON has its address)",
+    ]
 
 
 def test_what_is_no_report_has_no_lines() -> None:
