@@ -20,6 +20,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from pydicom import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
+from pacsteward.features.query.study import PLACES_MAX
 from pacsteward.features.viewer.files import DIST
 from tests.support.dicomweb import Site
 from tests.support.samples import part10, small
@@ -263,6 +264,25 @@ def test_f186_a_report_is_read_in_the_console_and_leads_to_its_image(
     page.locator(".report a").click()
     expect(page).to_have_url(re.compile(f"{image.SOPInstanceUID}$"))
     expect(page.locator(".report")).to_have_count(0)
+
+
+def test_f186_a_report_says_only_of_what_was_looked_for_that_it_is_not_here(
+    console: Console, site: Site
+) -> None:
+    report = empty_report(73, 1)
+    report.ContentSequence = [Dataset() for _ in range(PLACES_MAX + 3)]
+    for number, source in enumerate(report.ContentSequence):
+        source.ValueType, source.ReferencedSOPSequence = "IMAGE", [Dataset()]
+        source.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = f"2.25.73.{number}"
+    assert site.stow(part10(report)).status_code == 200
+    study, series, instance = (
+        report.StudyInstanceUID,
+        report.SeriesInstanceUID,
+        report.SOPInstanceUID,
+    )
+    console.go(f"/studies/{study}/series/{series}/instances/{instance}")
+    expect(console.page.locator(".report p")).to_have_count(PLACES_MAX + 3)
+    expect(console.page.get_by_text("is not stored here")).to_have_count(PLACES_MAX)
 
 
 def test_f186_a_study_without_images_says_what_the_viewer_makes_of_it(

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Final
 
 from pacsteward.archive import Archive, Match
-from pacsteward.base.errors import NotFound, PacstewardError
+from pacsteward.base.errors import Invalid, NotFound
 from pacsteward.dicom.attributes import Level, format_tag, keyword_of
 from pacsteward.dicom.matching import Query, Single
 from pacsteward.dicom.names import display
@@ -233,18 +233,37 @@ def name_of_sop_class(uid: str) -> str:
 PLACES_MAX: Final = 100
 
 
-def places_of(archive: Archive, sop_instance_uids: Iterable[str]) -> dict[str, str]:
-    """Return the pages of those instances that are here, for the first hundred asked for."""
-    places = {}
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the instances are that an object points at.
+
+    Parameters
+    ----------
+    pages
+        The page of each that has one.
+    absent
+        What is not stored here. Of the rest nothing is said: it was not looked for, or is stored
+        and belongs to no study, since it could not be read.
+    """
+
+    pages: Mapping[str, str]
+    absent: frozenset[str]
+
+
+def places_of(archive: Archive, sop_instance_uids: Iterable[str]) -> Places:
+    """Look for instances; for the first hundred only."""
+    pages, absent = {}, set()
     for uid in islice(dict.fromkeys(uid for uid in sop_instance_uids if uid), PLACES_MAX):
         try:
             found = archive.instance("", "", uid)
-        except PacstewardError:
+        except (NotFound, Invalid):
             # It was never sent to us, or is no UID: the report still says its name.
+            absent.add(uid)
             continue
-        series = f"/studies/{found.study_instance_uid}/series/{found.series_instance_uid}"
-        places[uid] = f"{series}/instances/{uid}"
-    return places
+        if found.study_instance_uid:
+            series = f"/studies/{found.study_instance_uid}/series/{found.series_instance_uid}"
+            pages[uid] = f"{series}/instances/{uid}"
+    return Places(pages, frozenset(absent))
 
 
 # --- a header in full ---------------------------------------------------------------------------

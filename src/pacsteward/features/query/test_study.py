@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from pacsteward.features.query.study import header_lines, read_data_set
+import pytest
+
+from pacsteward.base.errors import NotFound, Unavailable
+from pacsteward.features.query.study import (
+    PLACES_MAX,
+    Places,
+    header_lines,
+    places_of,
+    read_data_set,
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    study_instance_uid: str
+    series_instance_uid: str = "1.2.3"
 
 
 class Holding:
-    """Stands for the archive: gives the metadata of one instance."""
+    """Stands for the archive: gives the metadata of one instance, and some instances."""
 
-    def __init__(self, model: dict[str, Any]) -> None:
+    def __init__(self, model: dict[str, Any] | None = None) -> None:
         self._model = model
+
+    def instance(self, _study: str, _series: str, uid: str) -> Stored:
+        """Answer by the last part of the UID."""
+        if uid.endswith(".404"):
+            raise NotFound(f"Instance {uid} was not found.")
+        if uid.endswith(".503"):
+            raise Unavailable("The database does not answer.")
+        return Stored("" if uid.endswith(".5") else "1.2")
 
     def metadata(self, *_uids: str, base_url: str) -> tuple[str, Iterator[bytes]]:
         return "etag", iter([json.dumps([self._model]).encode()])
@@ -60,3 +84,23 @@ def test_what_is_long_or_binary_is_described() -> None:
     assert shown["PixelSpacing"] == "1.5\\\\0.50"
     assert len(shown["PatientComments"]) < 2100
     assert shown["AccessionNumber"] == ""
+
+
+def places(*uids: str) -> Places:
+    return places_of(Holding(), uids)  # type: ignore[arg-type]
+
+
+def test_only_what_was_looked_for_and_is_not_there_is_called_absent() -> None:
+    many = [f"1.2.3.{number}" for number in range(1_000, 1_000 + PLACES_MAX)]
+    found = places("1.404", *many)
+    assert found.absent == {"1.404"}
+    assert found.pages == {uid: f"/studies/1.2/series/1.2.3/instances/{uid}" for uid in many[:-1]}
+
+
+def test_an_instance_of_no_study_has_no_page_and_is_not_absent() -> None:
+    assert places("1.2.5") == Places({}, frozenset())
+
+
+def test_nothing_is_called_absent_while_it_cannot_be_looked_for() -> None:
+    with pytest.raises(Unavailable):
+        places("1.404", "1.503")
