@@ -203,6 +203,22 @@ def test_f186_a_failed_job_is_found_and_tried_again_by_the_keyboard(
     await_state(site, console.job, "failed", attempts=2)
 
 
+def test_f186_a_value_of_a_page_of_two_columns_has_the_whole_width_of_a_telephone(
+    console: Console,
+) -> None:
+    page = console.page
+    try:
+        page.set_viewport_size({"width": 390, "height": 800})
+        console.go(f"/jobs/{console.job}")
+        widths = page.locator(".sides td").evaluate_all(
+            "cells => cells.map(e => [e.offsetWidth, e.parentElement.clientWidth])"
+        )
+        assert widths
+        assert all(cell == row for cell, row in widths), widths
+    finally:
+        page.set_viewport_size({"width": 1366, "height": 768})
+
+
 def test_f186_the_button_of_the_viewer_is_on_a_small_desktop(console: Console) -> None:
     page = console.page
     try:
@@ -223,6 +239,11 @@ def test_f186_a_page_behind_the_last_leads_back_to_the_first(console: Console) -
     page.get_by_role("link", name="To the first page").click()
     expect(page).to_have_url(re.compile(r"/studies\?q=TWO"))
     expect(page.locator("#list tbody tr")).to_have_count(1)
+    console.go("/jobs?state=failed&page=99")
+    expect(page.get_by_role("heading", name="This page is empty")).to_have_count(1)
+    page.get_by_role("link", name="To the first page").click()
+    expect(page).to_have_url(re.compile(r"/jobs\?state=failed$"))
+    expect(page.locator("table[data-rows] tbody tr")).not_to_have_count(0)
 
 
 def test_f186_a_wrong_date_in_the_address_is_said_beside_the_filters(console: Console) -> None:
@@ -304,6 +325,9 @@ def test_f186_every_instance_of_a_long_series_is_on_some_page(console: Console, 
     page.get_by_role("link", name="Next").click()
     expect(rows).to_have_count(1)
     expect(rows).to_contain_text("2.25.99.69.1.101")
+    console.go("/studies/2.25.99.69/series/2.25.99.69.1?page=99")
+    page.get_by_role("link", name="To the first page").click()
+    expect(rows).to_have_count(100)
 
 
 def test_f186_a_moment_says_in_which_zone_it_is(console: Console) -> None:
