@@ -130,6 +130,7 @@ def _operation(request: Request, number: int = 1) -> dict[str, Any]:
 
 ROUTES = (
     BoundRoute(("GET", "POST"), "/hall", _hall, "studies.find", "page", "Hall", 10),
+    BoundRoute(("POST",), "/hall/keep", _hall, "studies.find", "page", "Keep"),
     BoundRoute(("GET",), "/office", _hall, "people.see", "page", "Office", 20),
     BoundRoute(("GET",), "/dicom-web/links", _links, "studies.find"),
     BoundRoute(("GET",), "/dicom-web/missing", _missing, "studies.find"),

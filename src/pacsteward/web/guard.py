@@ -16,12 +16,13 @@ from __future__ import annotations
 import hmac
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Literal, cast
+from typing import Final, Literal, cast
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from starlette.datastructures import URL
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import Match
 
 from pacsteward.base.errors import Forbidden, PacstewardError
 from pacsteward.security import Actor, AuditBook, AuditEventType
@@ -199,7 +200,33 @@ _NOT_DONE = (
 def _page_before(request: Request) -> str:
     """Return the page of ours that a form or a script stands on."""
     before = request.headers.get("referer", "")
-    return safe_next(_address(urlsplit(before))) if _is_own(request, before) else "/"
+    if not _is_own(request, before):
+        return "/"
+    parts = urlsplit(before)
+    page = _readable_page(request, parts.path)
+    return safe_next(_address(parts) if page == parts.path else page)
+
+
+_PARTS_MAX: Final = 12
+"""Of an address; no page of ours has more, and whoever sends more is not to have each looked up."""
+
+
+def _readable_page(request: Request, path: str) -> str:
+    """Return `path`, or the nearest above it that can be gone to.
+
+    A form that was sent back with a fault stands at the address that it was sent to, which may take
+    nothing but forms.
+    """
+    if path.count("/") > _PARTS_MAX:
+        return "/"
+    while path and not _is_readable(request, path):
+        path = path.rpartition("/")[0]
+    return path or "/"
+
+
+def _is_readable(request: Request, path: str) -> bool:
+    asked = {**request.scope, "method": "GET", "path": path}
+    return any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)
 
 
 def _address(url: URL | SplitResult) -> str:

@@ -132,6 +132,20 @@ def test_token_with_a_fault_keeps_the_form(console: Visitor) -> None:
         assert words in answer.text
 
 
+def test_who_is_signed_out_on_a_form_with_a_fault_comes_back_to_its_page(console: Visitor) -> None:
+    console.sign_in("ada")
+    wrong = {"name": "mirror", "roles": "machine", "expires": "2001-01-01"}
+    assert console.fill_in("/tokens", "/tokens/make", **wrong).status_code == 400
+    console.cookies.clear()
+    here = {"referer": "http://pacs.example/tokens/make"}
+    link = console.post("/tokens/make", data=wrong, headers=here).headers["location"]
+    signed_in = console.post(
+        link, data={"username": "ada", "password": PASSWORD, "next": "/tokens"}
+    )
+    assert link == "/login?next=%2Ftokens"
+    assert console.get(signed_in.headers["location"]).status_code == 200
+
+
 def test_own_password_is_changed(console: Visitor, house: House) -> None:
     console.sign_in("tom")
     new = "quite another one"
