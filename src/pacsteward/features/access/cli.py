@@ -193,7 +193,9 @@ def audit(
     wanted = AuditFilter(
         actor=actor, object_id=object_id, containing=containing, only_failures=failures
     )
-    return [_row(entry) for entry in house.audit.entries(wanted, limit=limit)]
+    found = house.audit.entries(wanted, limit=limit)
+    house.audit.record_reading(at_command_line())
+    return [_row(entry) for entry in found]
 
 
 def verify_audit(house: House) -> str:

@@ -12,6 +12,7 @@ from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, Invalid
 from pacsteward.feature import House
 from pacsteward.features.access import checks, cli
+from pacsteward.security import AuditFilter
 
 
 def give(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
@@ -79,9 +80,12 @@ def test_disabled_person_is_enabled_again(house: House) -> None:
 
 def test_audit_is_read_and_verified(house: House) -> None:
     assert cli.audit(house, limit=1)[0].what.endswith("added tom as auditor.")
-    assert cli.verify_audit(house).startswith("The audit book is whole: 2 entries")
+    assert cli.verify_audit(house).startswith("The audit book is whole: 3 entries")
+    read = house.audit.entries(AuditFilter(), limit=1)[0]
+    assert read.actor.endswith("at the command line")
+    assert read.what.endswith("read the audit book.")
     with house.database.write() as connection:
-        connection.exec_driver_sql("DELETE FROM audit_entry WHERE sequence = 2")
+        connection.exec_driver_sql("DELETE FROM audit_entry WHERE sequence = 3")
     with pytest.raises(Broken, match="cut off"):
         cli.verify_audit(house)
 
