@@ -333,7 +333,11 @@ def _number(job_id: str) -> int:
 
 
 def _no_job(job_id: str) -> NotFound:
-    return NotFound(f"There is no job {job_id[:32]!r}.", why="Finished ones are removed in time.")
+    return NotFound(
+        f"There is no job {job_id[:32]!r}.",
+        why="Finished ones are removed in time.",
+        remedy="See all that are kept: `pacsteward jobs list --ended`, or the page Jobs.",
+    )
 
 
 def _view(row: Row[Any]) -> JobView:

@@ -422,8 +422,9 @@ def test_queue_is_listed_newest_first_by_kind_and_state(
 def test_unknown_job_is_not_found(database: Database, clock: ManualClock, job_id: str) -> None:
     queue = JobQueue(database, clock)
     for ask in (queue.job, queue.cancel, queue.retry):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFound) as caught:
             ask(job_id)
+        assert "jobs list --ended" in caught.value.remedy
 
 
 def test_impossible_requests_are_refused(database: Database, clock: ManualClock) -> None:
