@@ -164,8 +164,17 @@ def _is_vouched(request: Request) -> bool:
 
 
 def _is_own(request: Request, origin: str) -> bool:
-    parts = urlsplit(origin)
-    return (parts.scheme, parts.netloc) == (request.url.scheme, request.url.netloc)
+    parts = _split(origin)
+    ours = request.url
+    return parts is not None and (parts.scheme, parts.netloc) == (ours.scheme, ours.netloc)
+
+
+def _split(address: str) -> SplitResult | None:
+    """Take an address apart; None for one that is none, such as ``http://[``."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return None
 
 
 def _same(sent: str, kept: str) -> bool:
@@ -235,9 +244,10 @@ def _address(url: URL | SplitResult) -> str:
 
 def safe_next(text: str) -> str:
     """Return a path to go on to after sign-in; "/" when `text` leads anywhere but to us."""
-    parts = urlsplit(text)
+    parts = _split(text)
     leads_here = (
-        text.startswith("/")
+        parts is not None
+        and text.startswith("/")
         and not text.startswith(("//", "/\\"))
         and not parts.scheme
         and not parts.netloc

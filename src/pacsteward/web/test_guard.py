@@ -41,6 +41,7 @@ def test_visitor_of_a_page_is_sent_to_sign_in_and_back(door: Visitor) -> None:
         ("http://evil.example/hall", "/login"),
         ("http://pacs.example//evil.example/", "/login"),
         ("https://pacs.example/hall", "/login"),
+        ("http://[", "/login"),
     ],
 )
 def test_who_was_signed_out_meanwhile_goes_on_where_the_form_stands(
@@ -234,6 +235,7 @@ def test_form_token_of_another_session_does_not_fit(door: Visitor) -> None:
         {"origin": "https://evil.example"},
         {"origin": "null"},
         {"origin": "https://pacs.example"},
+        {"origin": "http://["},
     ],
 )
 def test_other_sites_cannot_use_the_browser_of_somebody(
@@ -278,6 +280,7 @@ def test_token_needs_no_form_token(door: Visitor, token: dict[str, str]) -> None
         ("javascript:alert(1)", "/"),
         ("/a\r\nset-cookie: x", "/"),
         ("hall", "/"),
+        ("//[", "/"),
     ],
 )
 def test_after_sign_in_nobody_is_sent_elsewhere(text: str, path: str) -> None:

@@ -105,7 +105,7 @@ def _page(text: str) -> int:
 
 PAGES = (
     Page("/jobs", show_all, "jobs.see", "Jobs", menu=32),
-    Page("/jobs/{job_id:int}", show, "jobs.see", "Job"),
+    Page("/jobs/{job_id:key}", show, "jobs.see", "Job"),
     Page("/jobs/retry", retry, "jobs.change", "Try again", methods=("POST",)),
     Page("/jobs/cancel", cancel, "jobs.change", "Cancel", methods=("POST",)),
     Page("/jobs/pause", pause, "jobs.change", "Pause", methods=("POST",)),

@@ -79,7 +79,7 @@ def test_list_is_filtered_and_paged(console: Visitor, house: House, failed: str)
     assert "Nothing is open" not in console.get("/jobs?state=running").text
     for strange in ("kind=x", "state=x", "page=x", "page=999999999", "page=-1", "kind=%00"):
         assert console.get(f"/jobs?{strange}").status_code == 200
-    for strange in ("/jobs/99999", "/jobs/99999999999999999999999"):
+    for strange in ("/jobs/99999", "/jobs/99999999999999999999999", f"/jobs/{'9' * 5000}"):
         assert console.get(strange).status_code == 404
 
 
