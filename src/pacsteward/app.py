@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from pacsteward import features
-from pacsteward.archive import Archive, ArchiveSettings
+from pacsteward.archive import Archive, ArchiveSettings, holds_images, refuse_missing_index
 from pacsteward.base.apart import apart
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import CONNECTIONS_MAX, Database, open_database
@@ -38,6 +38,7 @@ from pacsteward.security import (
     PeerBook,
     SecuritySettings,
 )
+from pacsteward.security.tables import PERSON
 from pacsteward.web.settings import WebSettings
 
 DEFAULT_DATA = Path("pacsteward-data")
@@ -170,6 +171,37 @@ def _settings_file(folder: Path) -> Path | None:
         ) from error
 
 
+def refuse_lost_index(place: Place) -> None:
+    """Return unless images are stored here, and their index is gone or an empty one.
+
+    Serving would make a new one: with no people, no audit book, a password that anybody may read
+    in the journal, and under the name of the one that has to be put back.
+
+    Raises
+    ------
+    Broken
+        It is so.
+    Conflict
+        The index was being made anew, and that was interrupted.
+    """
+    if not place.server.database_url and not (place.data / "index.db").exists():
+        if holds_images(place.data):
+            raise _index_is_missing(place)
+        return
+    database = open_place_database(place)
+    try:
+        _refuse_empty_index(place, database)
+    finally:
+        database.close()
+
+
+def _refuse_empty_index(place: Place, database: Database) -> None:
+    # One that knows people is that of the first start: it may have crashed right after the first
+    # images had landed.
+    if not database.holds_any(PERSON):
+        refuse_missing_index(place.data, database)
+
+
 def first_steps(place: Place) -> str | None:
     """Make the data folder ready; return the administrator's password if it was just made.
 
@@ -267,16 +299,12 @@ def opened_house(place: Place, *, may_make_index: bool = False) -> Iterator[Hous
             "`pacsteward serve` makes a new archive.",
         )
     if place.has_lost_index and not may_make_index:
-        raise Broken(
-            f"The index of the archive in {place.data} is missing.",
-            why="There is no index.db in that folder; the images lie elsewhere in it.",
-            remedy="Put index.db of the backup in its place. Without a backup run `pacsteward "
-            "archive rebuild`, which makes it anew from the images: people, peers and audit book "
-            "begin anew then.",
-        )
+        raise _index_is_missing(place)
     make_folder(place.data)
     database = open_place_database(place)
     try:
+        if not may_make_index:
+            _refuse_empty_index(place, database)
         migrate(database, place.data)
         house = build_house(place, database)
         try:
@@ -285,6 +313,16 @@ def opened_house(place: Place, *, may_make_index: bool = False) -> Iterator[Hous
             close_house(house)
     finally:
         database.close()
+
+
+def _index_is_missing(place: Place) -> Broken:
+    return Broken(
+        f"The index of the archive in {place.data} is missing.",
+        why="There is no index.db in that folder; the images lie elsewhere in it.",
+        remedy="Put index.db of the backup in its place. Without a backup run `pacsteward "
+        "archive rebuild`, which makes it anew from the images: people, peers and audit book "
+        "begin anew then.",
+    )
 
 
 def close_house(house: House) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from functools import partial
 
-from pacsteward.app import Place, ServerSettings, first_steps
+from pacsteward.app import Place, ServerSettings, first_steps, make_folder, refuse_lost_index
 from pacsteward.base import faults, log
 from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.settings import DicomSettings
@@ -48,9 +48,12 @@ def serve_all(place: Place, *, only: Kind | None = None) -> int:
     Raises
     ------
     PacstewardError
-        It cannot start: the folder is in use, a port is taken, a setting is wrong.
+        It cannot start: the folder is in use, a port is taken, a setting is wrong, the index is
+        lost.
     """
     began = time.monotonic()
+    make_folder(place.data)
+    refuse_lost_index(place)
     password = first_steps(place)
     _log_to(place, "supervisor")
     _allow_open_files()

@@ -5,16 +5,31 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
+from tests.support.postgres import new_database
 
-from pacsteward.app import Place, first_steps, opened_house
+from pacsteward.app import (
+    Place,
+    first_steps,
+    open_place_database,
+    opened_house,
+    refuse_lost_index,
+)
 from pacsteward.archive.fixtures import sender as sent
-from pacsteward.base.errors import Forbidden, Invalid
+from pacsteward.archive.folder import FolderLock
+from pacsteward.archive.ledger import Ledger
+from pacsteward.archive.tables import LANDING_POSITION
+from pacsteward.base.clock import SystemClock
+from pacsteward.base.db.migrate import migrate
+from pacsteward.base.errors import Broken, Forbidden, Invalid
 from pacsteward.cli import main
 from pacsteward.serve import Kind, _greet
 
@@ -195,11 +210,19 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give an archive in which one image is stored, and that nobody keeps."""
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "data"
-    first_steps(Place.found(data))
-    with opened_house(Place.found(data)) as house, sent.running(data, house.database) as keeping:
+    _store_one(data)
+    return data
+
+
+def _store_one(data: Path) -> None:
+    place = Place.found(data)
+    first_steps(place)
+    with (
+        closing(open_place_database(place)) as database,
+        sent.running(data, database) as keeping,
+    ):
         keeping.store(sent.data_set("1.2.3"), "1.2.3")
         keeping.wait()
-    return data
 
 
 @pytest.mark.parametrize("words", [*((one,) for one in LISTS), *((one, "1.2") for one in CHANGES)])
@@ -252,6 +275,137 @@ def test_missing_index_is_made_anew_by_a_rebuild(
     with pytest.raises(SystemExit, match="0"):
         _asked(data, "verify", "--json")
     assert json.loads(capsys.readouterr().out)["instances"] == 1
+
+
+SERVES = (("serve",), ("serve", "--only", "keeper"))
+
+
+def _refused(data: Path, words: Sequence[str], code: int) -> None:
+    """Start to serve where that cannot succeed, whatever is found out first."""
+    lock = FolderLock(data)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            with pytest.raises(SystemExit, match=f"^{code}$"):
+                main([*words, "--data", str(data), "--http-port", port, "--dimse-port", port])
+    finally:
+        lock.release()
+
+
+def _made(data: Path) -> set[Path]:
+    """List what is in the folder, but for the locks of those who look into it."""
+    return {
+        path
+        for path in data.rglob("*")
+        if path.parent.name != "run" and not path.name.startswith("index.db-")
+    }
+
+
+@pytest.mark.parametrize("words", SERVES)
+@pytest.mark.parametrize("is_left", ["nothing", "an empty file"])
+def test_nobody_serves_over_a_lost_index(
+    data: Path, words: tuple[str, ...], is_left: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A new one would be taken for the old one: nobody in it, and its password in the journal."""
+    for path in data.glob("index.db*"):
+        path.unlink()
+    if is_left != "nothing":
+        (data / "index.db").touch()
+    before = _made(data)
+    for _ in range(2):
+        _refused(data, words, 9)
+        said = capfd.readouterr()
+        assert said.out == ""
+        assert "index" in said.err
+        assert "`pacsteward archive rebuild`" in said.err
+    assert _made(data) == before
+
+
+@pytest.mark.parametrize("words", SERVES)
+@pytest.mark.parametrize("has_tables", [False, True])
+def test_nobody_serves_over_a_lost_index_on_postgresql(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres_server: str,
+    words: tuple[str, ...],
+    has_tables: bool,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PACSTEWARD_DATABASE_URL", new_database(postgres_server))
+    data = tmp_path / "data"
+    _store_one(data)
+    refuse_lost_index(Place.found(data))
+    monkeypatch.setenv("PACSTEWARD_DATABASE_URL", new_database(postgres_server))
+    if has_tables:
+        with closing(open_place_database(Place.found(data))) as database:
+            migrate(database, data)
+    _refused(data, words, 9)
+    assert "The index does not know of the images" in capfd.readouterr().err
+    with pytest.raises(Broken, match="does not know"), opened_house(Place.found(data)):
+        pass
+
+
+def test_what_is_stored_is_seen_by_any_trace_of_it(data: Path) -> None:
+    for path in data.glob("index.db*"):
+        path.unlink()
+    shutil.rmtree(data / "landing")
+    refuse_lost_index(Place.found(data))
+    big = data / "objects" / "3f" / f"3f{'0' * 30}.dcm"
+    big.parent.mkdir(exist_ok=True)
+    big.touch()
+    with pytest.raises(Broken, match="is missing"):
+        refuse_lost_index(Place.found(data))
+    big.unlink()
+    ledger = Ledger(data / "ledger")
+    ledger.open()
+    refuse_lost_index(Place.found(data))
+    ledger.append(
+        landed_sequence=1,
+        at=SystemClock().now(),
+        kind="deleted",
+        actor="ada",
+        sop_instance_uids=["1.2.3"],
+    )
+    ledger.close()
+    with pytest.raises(Broken, match="is missing"):
+        refuse_lost_index(Place.found(data))
+
+
+def test_new_folder_and_an_interrupted_first_start_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = Place.found(tmp_path / "data")
+    refuse_lost_index(place)
+    place.data.mkdir()
+    refuse_lost_index(place)
+    (place.data / "index.db").touch()
+    refuse_lost_index(place)
+    assert first_steps(place)
+    refuse_lost_index(place)
+    with opened_house(place) as house, sent.running(place.data, house.database):
+        pass
+    for path in place.data.glob("index.db*"):
+        path.unlink()
+    refuse_lost_index(place)
+
+
+def test_crash_right_after_the_first_image_had_landed_keeps_nobody_from_serving(
+    data: Path,
+) -> None:
+    with closing(open_place_database(Place.found(data))) as database:
+        with database.write() as connection:
+            connection.execute(delete(LANDING_POSITION))
+        refuse_lost_index(Place.found(data))
+
+
+def test_rebuilt_archive_is_served_though_it_knows_nobody(data: Path) -> None:
+    for path in data.glob("index.db*"):
+        path.unlink()
+    with pytest.raises(SystemExit, match="0"):
+        _asked(data, "rebuild")
+    refuse_lost_index(Place.found(data))
 
 
 @pytest.mark.parametrize("verb", [["reject"], ["restore"], ["delete"], ["delete", "--dry-run"]])

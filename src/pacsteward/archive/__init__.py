@@ -20,6 +20,7 @@ from pacsteward.archive.events import (
     StudyCompleted,
 )
 from pacsteward.archive.line import Undelivered
+from pacsteward.archive.missing_index import holds_images, refuse_missing_index
 from pacsteward.archive.model import (
     Damage,
     DoesNotMatch,
@@ -78,4 +79,6 @@ __all__ = [
     "VerifyReport",
     "Waiting",
     "file_head",
+    "holds_images",
+    "refuse_missing_index",
 ]

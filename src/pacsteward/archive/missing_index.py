@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import exists, select
-
 from pacsteward.archive.folder import refuse_half_made_index
+from pacsteward.archive.ledger import read_ledger
 from pacsteward.archive.segment import find_segments, reading, walk
+from pacsteward.archive.storage.local import LocalObjects
 from pacsteward.archive.tables import LANDING_POSITION
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken
@@ -23,20 +23,33 @@ def refuse_missing_index(data_folder: Path, database: Database) -> None:
     Raises
     ------
     Broken
-        Something landed, and the index never heard of this log.
+        Something was stored, and the index never heard of this log.
     Conflict
         A rebuild was interrupted.
     """
     refuse_half_made_index(data_folder)
-    with database.read() as connection:
-        has_begun = connection.execute(select(exists().select_from(LANDING_POSITION))).scalar()
-    if not has_begun and _has_records(data_folder / "landing"):
+    if not database.holds_any(LANDING_POSITION) and holds_images(data_folder):
         raise Broken(
             f"The index does not know of the images in {data_folder}.",
             why="It is new, and there are images that were stored before.",
             remedy="Put the index of the backup in its place. Without a backup run `pacsteward "
             "archive rebuild`, which makes it anew from the images.",
         )
+
+
+def holds_images(data_folder: Path) -> bool:
+    """Say whether anything was ever stored in this folder, as far as it can tell by itself.
+
+    Raises
+    ------
+    Broken
+        The ledger is damaged.
+    """
+    return (
+        _has_records(data_folder / "landing")
+        or bool(read_ledger(data_folder / "ledger"))
+        or next(LocalObjects(data_folder).containers(), None) is not None
+    )
 
 
 def _has_records(landing_folder: Path) -> bool:

@@ -130,7 +130,9 @@ class LocalObjects:
                 self.discard(container)
 
     def containers(self) -> Iterator[str]:
-        """List the stored objects."""
+        """List the stored objects; none where nothing was prepared yet."""
+        if not self._folder.is_dir():
+            return
         for folder in sorted(self._folder.iterdir()):
             if re.fullmatch(r"[0-9a-f]{2}", folder.name) and folder.is_dir():
                 for path in sorted(folder.iterdir()):

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, event, exists, inspect, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -174,6 +174,16 @@ class Database:
                 wire.begin_unsynced(_driver_of(connection))
             yield connection
             connection.commit()
+
+    def holds_any(self, *tables: Table) -> bool:
+        """Say whether one of `tables` is there and has a row."""
+        with self.read() as connection:
+            there = inspect(connection)
+            return any(
+                there.has_table(table.name)
+                and connection.execute(select(exists().select_from(table))).scalar()
+                for table in tables
+            )
 
     def forbid_writing(self, why: str) -> None:
         """Refuse every `write` from now on; `why` is what the caller reads."""
