@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Final
 
-from pacsteward.base.errors import Invalid
+from pacsteward.base.errors import Conflict, Invalid, NotFound, PacstewardError
 from pacsteward.base.jobs import JobState, JobView
 from pacsteward.feature import Command, House
 from pacsteward.features.jobs import work
 from pacsteward.security import at_command_line
+
+_RETRIED: Final = "To be tried again"
+_CANCELLED: Final = "Cancelled, or asked to stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +94,8 @@ def retry(house: House, *jobs: str) -> str:
     jobs
         Number of each; several after each other.
     """
-    for job_id in _named(jobs):
-        work.retry(house, job_id, by=at_command_line())
-    return f"To be tried again: {', '.join(jobs)}."
+    _do_to_each(jobs, partial(work.retry, house, by=at_command_line()), _RETRIED)
+    return f"{_RETRIED}: {', '.join(jobs)}."
 
 
 def cancel(house: House, *jobs: str) -> str:
@@ -101,9 +106,8 @@ def cancel(house: House, *jobs: str) -> str:
     jobs
         Number of each; several after each other.
     """
-    for job_id in _named(jobs):
-        work.cancel(house, job_id, by=at_command_line())
-    return f"Cancelled, or asked to stop: {', '.join(jobs)}."
+    _do_to_each(jobs, partial(work.cancel, house, by=at_command_line()), _CANCELLED)
+    return f"{_CANCELLED}: {', '.join(jobs)}."
 
 
 def pause(house: House, kind: str) -> str:
@@ -130,10 +134,37 @@ def resume(house: House, kind: str) -> str:
     return f"Jobs {kind} are started again."
 
 
-def _named(jobs: tuple[str, ...]) -> tuple[str, ...]:
+def _do_to_each(jobs: tuple[str, ...], deed: Callable[[str], object], done_words: str) -> None:
+    """Do it to each job that bears it, and say of the others why not.
+
+    Raises
+    ------
+    PacstewardError
+        As for the first one of the others; its text tells of all, and to which it was done.
+    """
     if not jobs:
         raise Invalid("No job was named.", remedy="Give its number; `pacsteward jobs list` has it.")
-    return jobs
+    done: list[str] = []
+    refused: list[PacstewardError] = []
+    for job_id in jobs:
+        try:
+            deed(job_id)
+            done.append(job_id)
+        except (NotFound, Conflict) as error:
+            refused.append(error)
+    if refused:
+        remedies = [one.remedy for one in refused]
+        if done:
+            remedies.append(f"{done_words}: {', '.join(done)}.")
+        raise type(refused[0])(
+            _together(one.what for one in refused),
+            why=_together(one.why for one in refused),
+            remedy=_together(remedies),
+        )
+
+
+def _together(sentences: Iterable[str]) -> str:
+    return " ".join(one for one in dict.fromkeys(sentences) if one)
 
 
 def _row(job: JobView) -> JobRow:

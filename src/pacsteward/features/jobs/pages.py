@@ -65,7 +65,13 @@ def show(house: House, request: Request) -> Response:
 def retry(house: House, request: Request) -> Response:
     """Have a job tried again."""
     job = work.retry(house, form_of(request).text("job_id"), by=request.state.actor)
-    return redirect(f"/jobs/{job.job_id}", f"Job {job.job_id} is tried again within a second.")
+    return redirect(f"/jobs/{job.job_id}", _tried_again(house, job))
+
+
+def _tried_again(house: House, job: JobView) -> str:
+    if work.is_paused(house, job.kind):
+        return f"Job {job.job_id} is tried again once {job.kind} is resumed; it is paused."
+    return f"Job {job.job_id} is tried again as soon as work of its kind may start."
 
 
 def cancel(house: House, request: Request) -> Response:

@@ -44,6 +44,22 @@ def test_kinds_are_listed_paused_and_resumed(house: House, failed: str) -> None:
         cli.pause(house, "no_such")
 
 
+def test_each_job_is_done_though_another_cannot_be(house: House, failed: str) -> None:
+    other = house.jobs.enqueue("count_things")
+    with pytest.raises(NotFound) as told:
+        cli.retry(house, failed, "4711", other)
+    assert "4711" in told.value.what
+    assert f"To be tried again: {failed}, {other}." in told.value.remedy
+    assert house.jobs.job(failed).state is JobState.WAITING
+    cli.cancel(house, other)
+    with pytest.raises(Conflict) as told:
+        cli.cancel(house, other, "4711", failed)
+    assert other in told.value.what
+    assert "4711" in told.value.what
+    assert f"Cancelled, or asked to stop: {failed}." in told.value.remedy
+    assert house.jobs.job(failed).state is JobState.CANCELLED
+
+
 def test_what_cannot_be_is_told(house: House) -> None:
     with pytest.raises(Invalid):
         cli.retry(house)

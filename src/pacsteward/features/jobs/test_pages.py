@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 from tests.support.console import Visitor
 
-from pacsteward.base.jobs import JobState
+from pacsteward.base.jobs import JobQueue, JobState
 from pacsteward.feature import House
 from pacsteward.features.jobs.conftest import STUDY
 from pacsteward.features.jobs.pages import PAGE_JOBS
@@ -25,7 +26,7 @@ def test_failed_job_is_listed_with_its_reason_and_tried_again(
     assert answer.headers["location"] == f"/jobs/{failed}"
     assert house.jobs.job(failed).state is JobState.WAITING
     page = console.get(answer.headers["location"]).text
-    assert f"Job {failed} is tried again" in page
+    assert f"Job {failed} is tried again as soon as work of its kind may start." in page
     assert f'href="/studies/{STUDY}"' in page
     (entry,) = house.audit.entries(AuditFilter(object_id=STUDY))
     assert entry.what == f"ada had job {failed} (send_study) tried again."
@@ -63,6 +64,37 @@ def test_kind_is_paused_and_resumed(
     assert "&#34;counted&#34;: 7" in console.get(f"/jobs/{job_id}").text
     form = {"form_token": console.form_token("/jobs"), "kind": "no_such"}
     assert console.post("/jobs/pause", data=form).status_code == 404
+
+
+def test_trying_again_does_not_promise_what_a_pause_prevents(
+    console: Visitor, house: House, failed: str
+) -> None:
+    house.jobs.pause("send_study")
+    console.sign_in("ada")
+    answer = console.fill_in("/jobs", "/jobs/retry", job_id=failed)
+    page = console.get(answer.headers["location"]).text
+    assert f"Job {failed} is tried again once send_study is resumed; it is paused." in page
+
+
+def test_kind_that_a_later_version_paused_is_resumed(console: Visitor, house: House) -> None:
+    JobQueue(house.database, house.clock).pause("of_tomorrow")
+    console.sign_in("ada")
+    assert "of_tomorrow" in console.get("/jobs").text
+    answer = console.fill_in("/jobs", "/jobs/resume", kind="of_tomorrow")
+    assert answer.status_code == 303
+    assert "of_tomorrow" not in console.get("/jobs").text.partition("<table")[2]
+    form = {"form_token": console.form_token("/jobs"), "kind": "of_tomorrow"}
+    assert console.post("/jobs/resume", data=form).status_code == 404
+
+
+def test_question_before_a_deed_is_answered_by_yes_or_no(console: Visitor, house: House) -> None:
+    """A button "Cancel" beside the question whether to cancel would say the opposite."""
+    house.jobs.enqueue("count_things")
+    console.sign_in("ada")
+    page = console.get("/jobs").text
+    assert 'data-ask="Cancel job 1?"' in page
+    dialog = page.partition('<dialog id="confirm"')[2].partition("</dialog>")[0]
+    assert re.findall(r"<button[^>]*>([^<]+)</button>", dialog) == ["No", "Yes"]
 
 
 def test_list_is_filtered_and_paged(console: Visitor, house: House, failed: str) -> None:

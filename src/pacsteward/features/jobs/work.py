@@ -48,6 +48,11 @@ def kinds_of_work(house: House) -> list[Work]:
     return [Work(known.get(name, name), counted.get(name) or nothing(kind=name)) for name in names]
 
 
+def is_paused(house: House, kind: str) -> bool:
+    """Say whether no more jobs of a kind are started."""
+    return any(one.is_paused for one in house.jobs.kinds() if one.kind == kind)
+
+
 def retry(house: House, job_id: str, *, by: Actor) -> JobView:
     """Begin again with a job that was given up or cancelled, or try one at once that waits.
 
@@ -95,14 +100,15 @@ def pause(house: House, kind: str, *, by: Actor) -> None:
 
 
 def resume(house: House, kind: str, *, by: Actor) -> None:
-    """Start jobs of a kind again.
+    """Start jobs of a kind again; also of one that a later version paused.
 
     Raises
     ------
     NotFound
         No such kind.
     """
-    house.jobs.resume(_known(house, kind), also=_decided(house, by, kind, "resumed"))
+    name = kind if is_paused(house, kind) else _known(house, kind)
+    house.jobs.resume(name, also=_decided(house, by, kind, "resumed"))
 
 
 def _known(house: House, kind: str) -> str:
