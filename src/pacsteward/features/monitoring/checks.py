@@ -119,6 +119,15 @@ def do_jobs_succeed(house: House) -> Finding:
     )
 
 
+def is_work_started(house: House) -> Finding:
+    """Find kinds of work that are paused: nothing of them is done, and nothing fails."""
+    paused = [one for one in house.jobs.kinds() if one.is_paused]
+    if not paused:
+        return Finding("ok", "No kind of work is paused.")
+    words = ", ".join(f"{one.kind} ({one.waiting} wait)" for one in paused)
+    return Finding("warning", f"No jobs are started of {words}.", "It is paused.", link="/jobs")
+
+
 CHECKS = (
     HouseCheck(
         Check("is_disk_roomy", "Is there room on the disk?", "Free space, or add some."),
@@ -171,5 +180,14 @@ CHECKS = (
             "have them tried again.",
         ),
         do_jobs_succeed,
+    ),
+    HouseCheck(
+        Check(
+            "is_work_started",
+            "Is the work behind the scenes started?",
+            "When the reason for the pause is gone, resume it on the page Jobs or by `pacsteward "
+            "jobs resume KIND`.",
+        ),
+        is_work_started,
     ),
 )

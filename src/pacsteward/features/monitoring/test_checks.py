@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
-from tests.support.console import small_house
+from tests.support.console import PASSWORD, cheap_passwords, small_house, visitor
 
 from pacsteward.archive import Space
 from pacsteward.base.checks import Check, Finding, Status
@@ -16,11 +18,18 @@ from pacsteward.base.events import Dispatcher, Fact, FactLog
 from pacsteward.base.events.dispatch import Subscriber
 from pacsteward.base.jobs import JobKind, JobQueue, Retry
 from pacsteward.base.jobs.engine import JobEngine, Work
-from pacsteward.feature import Feature, House, HouseCheck, Subscription
-from pacsteward.features.monitoring.checks import are_facts_told, do_jobs_succeed, is_disk_roomy
+from pacsteward.base.metrics import Snapshots
+from pacsteward.feature import Feature, Figure, House, HouseCheck, Page, Subscription
+from pacsteward.features.monitoring.checks import (
+    are_facts_told,
+    do_jobs_succeed,
+    is_disk_roomy,
+    is_work_started,
+)
 from pacsteward.features.monitoring.cli import check
 from pacsteward.features.monitoring.feature import FEATURE
 from pacsteward.features.monitoring.health import ask_all
+from pacsteward.web import Response
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,52 @@ def test_job_that_was_given_up_is_counted(
     finding = do_jobs_succeed(house)
     assert finding.status == "warning"
     assert "1 of forward" in finding.what
+
+
+def test_paused_work_is_not_forgotten(house: House) -> None:
+    """The audit book is not sealed, or studies wait, for as long as nobody remembers."""
+    assert is_work_started(house).status == "ok"
+    house.jobs.pause("seal_audit_book")
+    house.jobs.enqueue("forward")
+    house.jobs.pause("forward")
+    finding = is_work_started(house)
+    assert finding.status == "warning"
+    assert "forward (1 wait), seal_audit_book (0 wait)" in finding.what
+    (answered,) = [one for one in ask_all(replace(house, rooms=(FEATURE,))) if one.link == "/jobs"]
+    assert "pacsteward jobs resume" in answered.remedy
+    for kind in ("forward", "seal_audit_book"):
+        house.jobs.resume(kind)
+    assert is_work_started(house).status == "ok"
+
+
+def test_health_leads_nobody_where_their_role_may_not_go(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cheap_passwords(monkeypatch)
+    checks = tuple(one for one in FEATURE.checks if one.check.name == "is_work_started")
+    health = replace(FEATURE, figures=(), checks=checks)
+    hall = replace(
+        ROOM,
+        pages=(
+            Page("/jobs", lambda *_: Response("jobs"), "jobs.see", "Jobs"),
+            Page("/hall", lambda *_: Response("hall"), "peers.see", "Hall"),
+        ),
+        figures=(Figure("guests", "Guests", lambda _house: 7, "/hall?are=in"),),
+    )
+    rooms = (health, hall)
+    house = replace(house, rooms=rooms, snapshots=Snapshots(tmp_path, "web"))
+    house.jobs.pause("forward")
+    seen = {}
+    for name, role in (("ada", "administrator"), ("probe", "machine")):
+        house.access.add_person(name, PASSWORD, [role])
+        console = visitor(house, *rooms).sign_in(name)
+        page = console.get("/health").text.partition("<main")[2]
+        assert "Guests" in page
+        assert "No jobs are started of forward" in page
+        seen[name] = set(re.findall(r'href="(/[^"?]*)', page))
+        for link in seen[name]:
+            assert console.get(link).status_code == 200, link
+    assert seen == {"ada": {"/metrics", "/hall", "/jobs"}, "probe": {"/metrics"}}
 
 
 @pytest.mark.parametrize(
