@@ -88,7 +88,8 @@ def send_study(house: House, study_instance_uid: str, destination: str) -> Moved
             f"{tally.failed} of {tally.total} instances of study {study_instance_uid} "
             f"did not reach {destination}.",
             why=tally.first_reason,
-            remedy="They are sent again by themselves; see Connections for the state of the peer.",
+            remedy="See Connections for the state of the peer. Sending all of it again does no "
+            "harm.",
         )
     return Moved(tally.completed, tally.warning, tally.failed)
 
@@ -132,7 +133,8 @@ def fetch_study(
         raise Unavailable(
             f"{source} did not send all of study {study_instance_uid}.",
             why=f"It answered {final.status:04X} {final.comment}".strip() + ".",
-            remedy="It is tried again by itself; does the peer know our AE title and address?",
+            remedy="Does the peer know our AE title and address? Fetching all of it again does no "
+            "harm.",
         )
     return Moved(counted.completed, counted.warning, counted.failed, final.comment)
 

@@ -1,0 +1,54 @@
+"""What is said of a study that did not get to a peer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.support.console import small_house
+from tests.support.ports import free_port
+
+from pacsteward.archive import Archive, ArchiveSettings
+from pacsteward.archive.fixtures import sender as sent
+from pacsteward.base.clock import ManualClock
+from pacsteward.base.db import Database
+from pacsteward.base.errors import Unavailable
+from pacsteward.base.events import FactLog
+from pacsteward.base.jobs import JobQueue
+from pacsteward.base.settings import load
+from pacsteward.dicom.settings import DicomSettings
+from pacsteward.feature import House
+from pacsteward.features.retrieve.elsewhere import send_study
+from pacsteward.features.retrieve.settings import RetrieveSettings
+from pacsteward.security import Peer
+
+
+@pytest.fixture
+def house(sqlite_database: Database, tmp_path: Path, clock: ManualClock) -> Iterator[House]:
+    """Give a house with one study and a peer that does not answer."""
+    with sent.running(tmp_path, sqlite_database) as keeping:
+        keeping.store(sent.data_set("1.2.3"), "1.2.3")
+        keeping.wait()
+    built = small_house(sqlite_database, clock)
+    archive = Archive.as_reader(
+        tmp_path, sqlite_database, ArchiveSettings(), clock, FactLog(clock), built.audit
+    )
+    built.peers.add(Peer("GONE", "127.0.0.1", free_port()))
+    yield replace(
+        built,
+        archive=archive,
+        jobs=JobQueue(sqlite_database, clock),
+        settings=load([DicomSettings, RetrieveSettings], environ={}),
+    )
+    archive.close()
+
+
+def test_nobody_is_told_that_it_is_sent_again_by_itself(house: House) -> None:
+    """A command orders no job, and a job that was given up is not tried again either."""
+    with pytest.raises(Unavailable, match=r"1 of 1 instances of study 1\.2\.1") as said:
+        send_study(house, "1.2.1", "GONE")
+    assert "again by" not in str(said.value)
+    assert "Sending all of it again does no harm." in said.value.remedy
+    assert house.jobs.jobs() == []
