@@ -26,8 +26,8 @@ DEFLATED, RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 
 PATIENCE_S = 8.0
-"""Less than the ten seconds after which the door cuts whoever says nothing."""
-"""R12: the longest time without an answer or a close."""
+"""A door that neither answers nor closes for so long hangs. It is less than the ten seconds after
+which the door cuts whoever says nothing."""
 PDU_READ_MAX = 131_072
 """Beyond this length field a door must not wait for the rest."""
 

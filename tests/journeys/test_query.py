@@ -136,7 +136,7 @@ def test_c73_a_key_that_cannot_restrict_is_said_by_ff01(product: Product) -> Non
     assert final.Status == 0x0000
 
 
-def test_c74_cancel_ends_a_query_with_fe00_in_bounded_time(product: Product) -> None:
+def test_c74_cancel_ends_a_query_with_fe00_before_its_end(product: Product) -> None:
     # ContentTime and KVP are read from each object, so that the question takes a while.
     wanted = keys("IMAGE", StudyInstanceUID=f"2.25.99.{MANY}", SeriesInstanceUID="",
                   SOPInstanceUID="", KVP="", RescaleSlope="")  # fmt: skip

@@ -310,9 +310,12 @@ class RawPeer:
                     return decoded, bytes(data_set)
 
     async def is_closed(self) -> bool:
-        """Whether the other side closes without another word."""
+        """Whether the other side closes without another word.
+
+        By itself asyncio would end a TLS handshake that does not begin after 60 s.
+        """
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(30):
                 return await self.reader.read(1) == b""
         except ConnectionError:
             return True
