@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Hashable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -119,9 +118,25 @@ class AuditBook:
         """Put `entry` into the book within a tenth of a second, and return at once.
 
         For what happens too often to wait for. If this process is killed before, it is lost; so
-        nothing that changes anything is recorded this way.
+        nothing that changes anything is recorded this way. Call `make_room` first: this never
+        waits, and takes the entry in any case.
         """
         self._later.put(entry)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether `make_room` would wait: then an event loop leaves it to a thread."""
+        return self._later.is_crowded
+
+    def make_room(self) -> None:
+        """Wait for the book while very many entries wait for it, before what will be recorded soon.
+
+        Raises
+        ------
+        Unavailable
+            It cannot be written. What would have to be recorded must not be done.
+        """
+        self._later.make_room()
 
     def record_query(
         self,
@@ -133,7 +148,7 @@ class AuditBook:
         matches: int,
         kind: ActorKind = "peer",
     ) -> None:
-        """Record soon that somebody searched.
+        """Record soon that somebody searched; as for `record_soon`, `make_room` comes first.
 
         Parameters
         ----------
@@ -263,9 +278,7 @@ class AuditBook:
                 raise
             when = self._clock.now().isoformat(timespec="seconds")
             said = f"{entry.what} That was at {when}, when the book could not be written."
-            with suppress(Unavailable):
-                # Where it does not let us through, it has taken the entry all the same.
-                self._later.put(replace(entry, what=said))
+            self._later.put(replace(entry, what=said))
 
     def has_recorded_access(
         self,

@@ -15,7 +15,7 @@ from pacsteward.security.audit_entry import AuditEntry
 DELAY_S = 0.1
 BATCH_MAX = 500
 WAITING_MAX = 10_000
-"""When the database does not keep up, whoever records waits for it from here on."""
+"""When the database does not keep up, whoever wants to record waits for it from here on."""
 REFUSALS_MAX = 1_000
 """With more than this, refusals do not wait: strangers must not take the room of those inside."""
 
@@ -39,17 +39,28 @@ class Later:
         self._thread: threading.Thread | None = None
 
     def put(self, entry: AuditEntry) -> None:
-        """Take an entry; it is recorded within `DELAY_S`."""
+        """Take an entry; it is recorded within `DELAY_S`. Never waits: see `make_room`."""
         with self._state:
             self._waiting.append(entry)
-            is_crowded = len(self._waiting) >= WAITING_MAX
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
                 self._thread.start()
             # The thread is woken to begin to wait and to stop waiting, not by all in between.
             if len(self._waiting) in (1, BATCH_MAX):
                 self._state.notify()
-        if is_crowded:
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether `make_room` would wait."""
+        return len(self._waiting) >= WAITING_MAX
+
+    def make_room(self) -> None:
+        """Record what waits, if it is very much, before there is more; raises what `record` does.
+
+        Before, since what is done need not be undone then: nobody is refused an answer that an
+        entry says was given, and what cannot be written down does not become ever more.
+        """
+        if self.is_crowded:
             self.flush()
 
     @property
@@ -65,12 +76,13 @@ class Later:
         """
         with self._recording:
             left = len(self._waiting)
-            while left > 0 and (batch := self._take()):
-                try:
-                    self._record(batch)
-                except BaseException:
-                    self._give_back(batch)
-                    raise
+            while left > 0:
+                # They wait until they are recorded. Taken out before and put back after a failure,
+                # they would be missed by the thread, which had just been woken for them.
+                batch = self._waiting[:BATCH_MAX]
+                self._record(batch)
+                with self._state:
+                    del self._waiting[: len(batch)]
                 left -= len(batch)
 
     def _run(self) -> None:
@@ -85,12 +97,3 @@ class Later:
                 _log.warning("audit_waits", why=str(error), entries=len(self._waiting))
                 with self._state:
                     self._state.wait(1.0)
-
-    def _take(self) -> list[AuditEntry]:
-        with self._state:
-            batch, self._waiting = self._waiting[:BATCH_MAX], self._waiting[BATCH_MAX:]
-        return batch
-
-    def _give_back(self, batch: list[AuditEntry]) -> None:
-        with self._state:
-            self._waiting = batch + self._waiting

@@ -237,6 +237,23 @@ def test_what_comes_while_entries_are_recorded_waits_for_the_next_batch() -> Non
     assert later.waiting == 1
 
 
+def test_what_cannot_be_recorded_has_been_waiting_all_the_while() -> None:
+    """The thread is woken once for it: what it did not see then, nobody would tell it of again."""
+    waiting: list[int] = []
+
+    def fail(_batch: Sequence[AuditEntry]) -> None:
+        waiting.append(later.waiting)
+        raise Unavailable("The database did not answer.")
+
+    later = Later(fail)
+    with later._state:
+        later._waiting += [an_entry(0), an_entry(1)]
+    with pytest.raises(Unavailable):
+        later.flush()
+    assert waiting == [2]
+    assert later.waiting == 2
+
+
 def test_refusals_are_recorded_once_a_minute(audit: AuditBook, clock: ManualClock) -> None:
     for _ in range(50):
         audit.record_refusal(ADA, "No.", event_type=AuditEventType.USE_OF_RESTRICTED_FUNCTION)

@@ -58,6 +58,7 @@ def search(level: Level) -> Callable[[House, Request], Response]:
     def handle(house: House, request: Request) -> Response:
         form = list_form(request)
         asked = _read(house, request, level)
+        house.audit.make_room()
         matches = house.archive.find(_with_one_more(asked.query))
         results = _written(request, asked.query, matches)
         has_more = asked.query.limit is not None and next(matches, None) is not None
@@ -74,7 +75,7 @@ def search_at_once(level: Level) -> Callable[[House, Request], WholeAnswer]:
 
     def handle(house: House, request: Request) -> WholeAnswer:
         form = list_form(request)
-        if form.is_multipart:
+        if form.is_multipart or house.audit.is_crowded:
             raise WouldWait
         asked = _read(house, request, level)
         matches = house.archive.find_at_once(_with_one_more(asked.query))

@@ -64,7 +64,10 @@ async def respond(
 ) -> AsyncGenerator[Answers, None]:
     """Answer one C-FIND."""
     identifier = read_identifier(data or b"", request.context.transfer_syntax)
-    begun = _begin_at_once(house, request, identifier)
+    begun = None
+    # Room is made before: the entry of what was answered must be taken, and without waiting.
+    if not house.audit.is_crowded:
+        begun = _begin_at_once(house, request, identifier)
     if begun is None:
         begun = await asyncio.to_thread(_begin, house, request, identifier)
     tally = _Tally(house.settings.of(QuerySettings).max_matches)
@@ -148,6 +151,7 @@ def _begin_at_once(house: House, request: Request, identifier: Identifier) -> _B
 
 def _begin(house: House, request: Request, identifier: Identifier) -> _Begun:
     """Do all that blocks in one go."""
+    house.audit.make_room()
     query = _query_as_peer_may_ask(house, request, identifier)
     matches = house.archive.find(query)
     try:

@@ -48,6 +48,7 @@ def list_studies(house: House, request: Request) -> Response:
         accession_number=query_text(request, "accession", 64),
     )
     fault = None
+    house.audit.make_room()
     found = browse.StudyList((), 0, "")
     try:
         found = browse.list_studies(
