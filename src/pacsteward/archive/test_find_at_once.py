@@ -170,6 +170,6 @@ def test_a_question_that_takes_too_long_is_left_to_the_archive(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(find, "AT_ONCE_S", -1.0)
-    monkeypatch.setattr("pacsteward.base.db.look._STEPS_BETWEEN_GLANCES", 1)
+    monkeypatch.setattr("pacsteward.base.db.look._STEPS_ON_A_LOOP", 1)
     with pytest.raises(WouldWait):
         archive.find_at_once(query(PatientID="ONE"))

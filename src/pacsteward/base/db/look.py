@@ -41,7 +41,11 @@ _PAUSE_S: Final = 1.0
 """How long no event loop asks it after it kept one waiting."""
 
 _STEPS_BETWEEN_GLANCES: Final = 20_000
-"""SQLite looks at the clock after so many instructions of its machine: under a millisecond."""
+"""SQLite looks at the clock after so many instructions of its machine, some 1,000 rows."""
+
+_STEPS_ON_A_LOOP: Final = 200
+"""The same where an event loop waits: some 10 rows, each of which a slow disk may have to look for.
+What finds one row by its number takes 60."""
 
 _BEGIN: Final = {
     True: "BEGIN",
@@ -153,10 +157,7 @@ class Looks:
     ) -> list[tuple[Any, ...]]:
         """Return the rows of one statement, on an event loop; see `Database.at_once`."""
         if self._is_sqlite:
-            try:
-                return self.glance(statement, parameters, within_s)
-            except Unavailable:
-                raise WouldWait from None
+            return self._embedded_at_once(statement, parameters, within_s)
         # To connect takes some milliseconds: whoever asks from a thread does it.
         look = self._taken(timeout_s)
         if look is None:
@@ -170,6 +171,30 @@ class Looks:
             raise WouldWait from None
         except self._error:
             self._drop(look)
+            raise WouldWait from None
+        self._keep(look)
+        return found
+
+    def _embedded_at_once(
+        self, statement: str, parameters: Sequence[object], within_s: float | None
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of one statement, for which no transaction has to be begun."""
+        try:
+            look = self._taken(None) or self._opened(None)
+        except (self._error, DBAPIError):
+            raise WouldWait from None
+        if within_s is not None:
+            look.driver.set_progress_handler(_alarm(within_s), _STEPS_ON_A_LOOP)
+            look.timeout_s = within_s
+        try:
+            found = look.rows(statement, parameters)
+        except self._error as error:
+            # One that was stopped is as good as before. To open another takes a loop longer than
+            # most questions.
+            if _was_stopped(error):
+                self._keep(look)
+            else:
+                self._drop(look)
             raise WouldWait from None
         self._keep(look)
         return found
@@ -278,10 +303,13 @@ def _is_answer(error: Exception) -> bool:
 
 def was_stopped(error: Unavailable) -> bool:
     """Whether the database gave up because the look's time was over."""
-    cause = error.__cause__
-    if isinstance(cause, sqlite3.OperationalError):
-        return cause.sqlite_errorname == "SQLITE_INTERRUPT"
-    return getattr(cause, "sqlstate", None) == "57014"  # query_canceled
+    return _was_stopped(error.__cause__)
+
+
+def _was_stopped(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorname == "SQLITE_INTERRUPT"
+    return getattr(error, "sqlstate", None) == "57014"  # query_canceled
 
 
 def _alarm(timeout_s: float) -> Callable[[], int]:

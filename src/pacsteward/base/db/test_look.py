@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from sqlalchemy import insert
 
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database, was_stopped, wire
-from pacsteward.base.db.look import KEPT_MAX
+from pacsteward.base.db.look import KEPT_MAX, Look, Looks, _alarm
 from pacsteward.base.errors import Unavailable, WouldWait
 from pacsteward.base.events.tables import FACT
 
@@ -110,6 +112,42 @@ def test_who_may_not_wait_is_not_kept_waiting(database: Database) -> None:
     # A server that is slow is left alone for a while; the thread that asks instead is answered.
     assert database.is_near is database.is_sqlite
     assert database.glance(COUNT) == [(0,)]
+
+
+def test_an_embedded_database_looks_at_the_clock_after_a_few_rows_and_keeps_its_connection(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow disk each row may take as long as an event loop has for the whole question."""
+    opened, began = [], []
+    open_one = Looks._opened
+
+    def noted(looks: Looks, timeout_s: float | None) -> Look:
+        opened.append(open_one(looks, timeout_s))
+        return opened[-1]
+
+    def rung_at_the_first_look(_timeout_s: float) -> Callable[[], int]:
+        began.append(1)
+        return _alarm(-1.0)
+
+    monkeypatch.setattr(Looks, "_opened", noted)
+    monkeypatch.setattr("pacsteward.base.db.look._alarm", rung_at_the_first_look)
+    assert sqlite_database.at_once(first_numbers(4), within_s=1) == [(10,)]
+    for _ in range(3):
+        with pytest.raises(WouldWait):
+            sqlite_database.at_once(first_numbers(50), within_s=1)
+    assert len(began) == 4
+    add_fact(sqlite_database)
+    assert sqlite_database.at_once(COUNT) == [(1,)]
+    assert sqlite_database.at_once(first_numbers(500)) == [(125_250,)]
+    (only,) = opened
+    assert not only.driver.in_transaction
+    assert len(sqlite_database._looks._kept[None]) == 1
+
+
+def first_numbers(count: int) -> str:
+    """Ask for the sum of the first numbers."""
+    rows = f"SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {count}"
+    return f"WITH RECURSIVE n(x) AS ({rows}) SELECT sum(x) FROM n"
 
 
 def test_a_database_elsewhere_is_not_asked_on_a_loop(
