@@ -230,6 +230,7 @@ SEARCHES = (
     "/studies?PatientID=nobody&NobodyKnowsThis=1",
     "/studies?PatientID=1%5C2",
     "/studies?StudyInstanceUID=2.25.98.1&offset=1",
+    "/studies?StudyInstanceUID=2.25.98.1&includefield=" + ",".join(["StudyDescription"] * 150),
     "/studies?StudyInstanceUID=2.25.98.1&limit=none",
     "/studies?StudyInstanceUID=2.25.98.1&accept=application/json",
     "/studies?PatientName=*",
