@@ -26,7 +26,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, func, insert, select, text, update
 
 from pacsteward.base.clock import Clock
-from pacsteward.base.db import Database, RowInsert
+from pacsteward.base.db import Database, RowInsert, was_full
 from pacsteward.base.errors import Unavailable
 from pacsteward.security import audit_chain
 from pacsteward.security.actor import Actor, ActorKind
@@ -70,6 +70,23 @@ class AuditFilter:
     only_failures: bool = False
     since: datetime | None = None
     until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BookPage:
+    """Some entries as they are read.
+
+    Parameters
+    ----------
+    total
+        How many the book has.
+    waiting
+        How many wait for room on the disk, and are not in it yet.
+    """
+
+    entries: list[RecordedEntry]
+    total: int
+    waiting: int
 
 
 class AuditBook:
@@ -201,16 +218,23 @@ class AuditBook:
 
         The book can be read while nothing can be written: whoever makes room wants to see in it
         who filled the disk.
+
+        Raises
+        ------
+        Unavailable
+            It is not for want of room that the database takes nothing.
         """
         try:
             self._later.flush()
-        except Unavailable:
+        except Unavailable as error:
+            if not was_full(error):
+                raise
             return self._later.waiting
         return 0
 
     def close(self) -> None:
-        """Record what is still waiting."""
-        self._later.flush()
+        """Record what is still waiting, and what comes while that is done."""
+        self._later.close()
 
     def _record_later(self, entries: Sequence[AuditEntry]) -> None:
         with self._database.write(durable=False) as connection:
@@ -380,19 +404,26 @@ class AuditBook:
         limit
             Most entries that are given, 1 to 1,000.
         """
-        self.catch_up()
+        return self.page(wanted, before=before, limit=limit).entries
+
+    def page(
+        self, wanted: AuditFilter | None = None, *, before: int | None = None, limit: int = 100
+    ) -> BookPage:
+        """Return what `entries` does, and what is missing there."""
+        waiting = self.catch_up()
         query = _filtered(wanted or AuditFilter()).order_by(AUDIT_ENTRY.c.sequence.desc())
         if before is not None:
             query = query.where(AUDIT_ENTRY.c.sequence < before)
         with self._database.read() as connection:
             rows = connection.execute(query.limit(max(1, min(limit, 1_000)))).all()
-        return [_entry(row) for row in rows]
+            total = _total(connection)
+        return BookPage([_entry(row) for row in rows], total, waiting)
 
     def count(self) -> int:
         """Return how many entries were ever recorded."""
         self.catch_up()
         with self._database.read() as connection:
-            return int(connection.execute(select(AUDIT_HEAD.c.sequence)).scalar() or 0)
+            return _total(connection)
 
     # The chain ---------------------------------------------------------------------------------
 
@@ -431,6 +462,10 @@ class AuditBook:
 
 _INSERT_ENTRIES: Final = RowInsert(AUDIT_ENTRY, [column.name for column in AUDIT_ENTRY.c])
 _INSERT_OBJECTS: Final = RowInsert(AUDIT_OBJECT, [column.name for column in AUDIT_OBJECT.c])
+
+
+def _total(connection: Connection) -> int:
+    return int(connection.execute(select(AUDIT_HEAD.c.sequence)).scalar() or 0)
 
 
 def _studies(count: int) -> str:

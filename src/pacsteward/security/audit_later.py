@@ -68,14 +68,14 @@ class Later:
         """How many entries wait."""
         return len(self._waiting)
 
-    def flush(self) -> None:
-        """Record all that waits, and what another thread is just recording.
+    def flush(self) -> int:
+        """Record all that waits, and what another thread is just recording; return how many.
 
         Not what comes meanwhile: while many ask it would never be done, each time with a
         transaction for the few that came during the last one.
         """
         with self._recording:
-            left = len(self._waiting)
+            left = waited = len(self._waiting)
             while left > 0:
                 # They wait until they are recorded. Taken out before and put back after a failure,
                 # they would be missed by the thread, which had just been woken for them.
@@ -84,6 +84,12 @@ class Later:
                 with self._state:
                     del self._waiting[: len(batch)]
                 left -= len(batch)
+            return waited
+
+    def close(self) -> None:
+        """Record all that waits, and what comes meanwhile: whoever still puts has to end soon."""
+        while self.flush():
+            pass
 
     def _run(self) -> None:
         while True:

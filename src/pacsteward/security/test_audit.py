@@ -237,6 +237,26 @@ def test_what_comes_while_entries_are_recorded_waits_for_the_next_batch() -> Non
     assert later.waiting == 1
 
 
+def test_closing_records_what_comes_while_it_does(
+    audit: AuditBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later, record = audit._later, audit._later._record
+    late = [an_entry(number) for number in range(1, 4)]
+
+    def recorded(batch: Sequence[AuditEntry]) -> None:
+        # Not by `put`, since its thread would record what the closing leaves behind.
+        with later._state:
+            later._waiting += [late.pop()] if late else []
+        record(batch)
+
+    monkeypatch.setattr(later, "_record", recorded)
+    with later._state:
+        later._waiting.append(an_entry(0))
+    audit.close()
+    assert later.waiting == 0
+    assert audit.count() == 4
+
+
 def test_what_cannot_be_recorded_has_been_waiting_all_the_while() -> None:
     """The thread is woken once for it: what it did not see then, nobody would tell it of again."""
     waiting: list[int] = []

@@ -306,6 +306,13 @@ def was_stopped(error: Unavailable) -> bool:
     return _was_stopped(error.__cause__)
 
 
+def was_full(error: Unavailable) -> bool:
+    """Whether the database took nothing because its disk is full."""
+    cause = error.__cause__
+    # The driver's error, or one of SQLAlchemy around it.
+    return cause is not None and _names_a_full_disk(getattr(cause, "orig", None) or cause)
+
+
 def _was_stopped(error: BaseException | None) -> bool:
     if isinstance(error, sqlite3.OperationalError):
         return error.sqlite_errorname == "SQLITE_INTERRUPT"

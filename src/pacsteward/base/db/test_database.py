@@ -11,7 +11,7 @@ from sqlalchemy.pool import QueuePool
 from tests.support.ports import free_port
 
 from pacsteward.base.clock import ManualClock
-from pacsteward.base.db import Database, Question, RowInsert, open_database
+from pacsteward.base.db import Database, Question, RowInsert, open_database, was_full
 from pacsteward.base.db.database import POSTGRES_WIRE
 from pacsteward.base.errors import Broken, Unavailable
 from pacsteward.base.events.tables import FACT
@@ -98,6 +98,7 @@ def test_a_full_disk_is_called_by_its_name(tmp_path: Path) -> None:
         write_too_much()
     assert "Free space" in caught.value.remedy
     database.close()
+    assert was_full(caught.value)
 
 
 def test_a_question_to_a_database_that_is_away_says_so(tmp_path: Path) -> None:

@@ -25,28 +25,27 @@ FILTERS = ("q", "actor", "event", "object", "since", "until", "failures")
 
 def show_audit(house: House, request: Request) -> Response:
     """List entries, the newest first."""
-    waiting = house.audit.catch_up()
     before = query_text(request, "before")
     # One more than is shown tells whether there is another page.
-    found = house.audit.entries(
+    book = house.audit.page(
         filter_of(request),
         before=int(before) if before.isascii() and before.isdigit() and len(before) < 18 else None,
         limit=PAGE_ENTRIES + 1,
     )
-    entries = found[:PAGE_ENTRIES]
+    entries = book.entries[:PAGE_ENTRIES]
     house.audit.record_reading(request.state.actor)
     return render(
         request,
         "access/audit.html",
         entries=entries,
-        waiting=waiting,
-        total=house.audit.count(),
+        waiting=book.waiting,
+        total=book.total,
         chosen={name: query_text(request, name) for name in FILTERS},
         events=[
             ("", "All events"),
             *((event.value, EVENT_MEANINGS[event]) for event in AuditEvent),
         ],
-        older=entries[-1].sequence if len(found) > PAGE_ENTRIES else None,
+        older=entries[-1].sequence if len(book.entries) > PAGE_ENTRIES else None,
         is_first_page=not before,
     )
 

@@ -35,5 +35,5 @@ def disk(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[FullDisk]:
     """Give the disk of that house's database."""
     disk = FullDisk(house.database, monkeypatch)
     yield disk
-    disk.is_full = False
+    disk.is_full = disk.is_locked = False
     house.audit.close()

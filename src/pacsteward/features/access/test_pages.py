@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import pytest
 from tests.support.console import PASSWORD, Visitor
@@ -235,6 +236,33 @@ def test_book_is_read_while_the_disk_is_full_and_says_what_is_missing_in_it(
     assert "The book cannot be written." not in page.text
     assert "tom signed in" in page.text
     assert "tom read the audit book" in page.text
+
+
+def test_book_of_a_locked_database_is_waited_for_once_and_is_not_called_full(
+    console: Visitor, house: House, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console.sign_in("tom")
+    assert console.get("/audit").status_code == 200
+    tries = []
+    flush = house.audit._later.flush
+
+    def counted() -> object:
+        if threading.current_thread().name != "audit":
+            tries.append(1)
+        return flush()
+
+    monkeypatch.setattr(house.audit._later, "flush", counted)
+    assert console.get("/audit").status_code == 200
+    assert len(tries) == 1
+    disk.is_locked = True
+    house.audit.record_query(name="tom", address="", level="STUDY", keys=(), matches=1)
+    page = console.get("/audit")
+    assert page.status_code == 503
+    assert "disk has space" in page.text
+    assert "Make room" not in page.text
+    assert len(tries) == 2
+    disk.is_locked = False
+    assert "tom searched" in console.get("/audit").text
 
 
 @pytest.mark.parametrize("path", ["/audit", "/audit/1", "/api/v1/audit", "/api/v1/audit/1/message"])
