@@ -66,7 +66,7 @@ def _house() -> str:
 
 def _filled(path: str) -> str:
     """Put something into the places of a path that hurts nobody."""
-    path = re.sub(r"\{\w+:int\}", "999999", path)
+    path = re.sub(r"\{\w+:(int|key)\}", "999999", path)
     path = re.sub(r"\{path(:path)?\}", "7FE00010", path)
     path = re.sub(r"\{frames?\}", "1", path)
     path = re.sub(r"\{(study|series|instance)\w*\}", "1.2.3", path)
