@@ -22,8 +22,8 @@ from prove.sites import KINDS, Site, beneath, database, sending, site
 
 DEEDS = ("eio", "enospc", "wait")
 TIMES = 20
-BEGIN = 100
-"""A start reaches no place so often; one that fails while it starts ends with the reason."""
+COMMITS = ("before-commit", "after-commit")
+"""Places that are reached a few times a second: the index is written in batches."""
 STRIKE_TIMEOUT_S = 120.0
 ANSWERS = frozenset(
     {"dimse 0000", "dimse A700", "stow 200", "stow 202", "stow 409", "stow 503", "stow 507"}
@@ -102,10 +102,13 @@ def harm(place: Site, point: str, deed: str, times: int, chance: random.Random) 
 
 
 def _armed(point: str, deed: str, times: int, chance: random.Random) -> str:
-    """Choose when: after the start, and with something that goes well in between."""
-    number, faults = BEGIN, []
+    """Choose when: after the start, and with something that goes well in between.
+
+    A start reaches no place so often. One that fails in it ends, and says why.
+    """
+    number, faults = 30 if point in COMMITS else 100, []
     for _ in range(times):
-        number += chance.randint(2, 4 if point in RARE else 20)
+        number += chance.randint(2, 4 if point in (*RARE, *COMMITS) else 20)
         faults.append(f"{point}:{deed}@{number}")
     return ",".join(faults)
 
