@@ -53,7 +53,8 @@ class ArchiveSettings(Section):
         le=64,
         description=(
             "Segments that are written with zeros ahead, while nobody sends: to write over them "
-            "is twice as fast as to make a file longer. They take their size on the disk. "
+            "is twice as fast as to make a file longer. After bursts that use them up, more are "
+            "kept, up to four times as many; a disk that is at its reserve gets them back. "
             "0 prepares none. Segments."
         ),
     )

@@ -2,8 +2,10 @@
 
 Writing over blocks that a file has already is twice as fast to sync as making it longer, since the
 file system need not write down its own changes. So a few segments of zeros are prepared while
-nobody sends, at half the disk's pace at most. A segment in which nothing is needed any more is used
-anew, or removed when there are enough.
+nobody sends, at half the disk's pace at most. How many depends on what is sent: after a burst that
+used up the stock it is made larger by as many as were missing. A disk that is at its reserve gets
+the stock back. A segment in which nothing is needed any more is used anew, or removed when there
+are enough.
 
 A segment is needed while the index has not passed all its records, while any row names it, while a
 big object's only record is in it, and while a reader holds it. It is also needed while its head is
@@ -46,6 +48,8 @@ _STEP_BYTES: Final = 4 << 20
 _WAIT_S: Final = 5.0
 _RETRY_S: Final = 0.5
 _BUSY_WAIT_S: Final = 0.2
+_GROWTH_MAX: Final = 4
+"""So many times its first size is the stock at most, however large the bursts."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +60,7 @@ class PreparedSegments:
     Parameters
     ----------
     wanted
-        Size of the stock.
+        Size of the stock at first.
     has_room_for
         Whether the disk has room for so many bytes more.
     is_busy
@@ -79,6 +83,9 @@ class PreparedSegments:
         self._node = node
         self._segment_bytes = segment_bytes
         self._wanted = wanted
+        self._wanted_max = wanted * _GROWTH_MAX
+        self._has_been_full = False
+        self._has_looked = False
         self._has_room_for = has_room_for
         self._is_busy = is_busy
         self._lock = threading.Lock()
@@ -103,6 +110,9 @@ class PreparedSegments:
                 self._stock.append(path)
             else:
                 path.unlink(missing_ok=True)
+        # What the bursts of the last run had made of it.
+        self._has_been_full = len(self._stock) >= self._wanted
+        self._wanted = max(self._wanted, min(len(self._stock), self._wanted_max))
         self._wake.set()
         self._thread.start()
 
@@ -117,6 +127,8 @@ class PreparedSegments:
         """Give one away; called by the committer when it begins another segment."""
         with self._lock:
             path = self._stock.pop() if self._stock else None
+            if path is None and self._has_been_full:
+                self._wanted = min(self._wanted + 1, self._wanted_max)
             self._unneeded |= self._last
             self._last = set()
         self._wake.set()
@@ -135,8 +147,11 @@ class PreparedSegments:
             self._wake.wait(_RETRY_S if self._unneeded else _WAIT_S)
             self._wake.clear()
             try:
+                if not self._has_looked:
+                    self._find_unneeded()
                 self._reclaim_all()
-                while self._is_short() and self._has_room_for(self._segment_bytes):
+                self._make_room()
+                while self._is_short() and self._has_room_for_one_more():
                     self._prepare()
             except (OSError, PacstewardError) as error:
                 # For comfort only: without it the log grows as it is written.
@@ -146,6 +161,18 @@ class PreparedSegments:
     def _is_short(self) -> bool:
         with self._lock:
             return not self._is_stopping and len(self._stock) < self._wanted
+
+    def _has_room_for_one_more(self) -> bool:
+        return self._has_room_for((len(self._stock) + 1) * self._segment_bytes)
+
+    def _make_room(self) -> None:
+        """Give the disk back what is prepared while it is so full that instances are refused."""
+        while not self._has_room_for(0):
+            with self._lock:
+                path = self._stock.pop() if self._stock else None
+            if path is None:
+                return
+            path.unlink()
 
     def _sleep(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -187,20 +214,45 @@ class PreparedSegments:
         disk.sync_folder(self._folder)
         with self._lock:
             self._stock.append(prepared)
+            self._has_been_full |= len(self._stock) >= self._wanted
 
     # --- used segments ----------------------------------------------------------------------
 
+    def _find_unneeded(self) -> None:
+        """Find the segments that an earlier run could not give back before it ended."""
+        for segment in find_segments(self._folder)[0]:
+            if self._is_stopping:
+                return
+            with self._database.read() as connection:
+                is_needed = self._is_named(connection, segment.container) or self._has_live_objects(
+                    connection, segment
+                )
+            if not is_needed:
+                self.reclaim([segment.container])
+        self._has_looked = True
+
     def _reclaim_all(self) -> None:
         with self._lock:
-            containers, self._unneeded = self._unneeded, set()
-        if not containers:
+            waiting, self._unneeded = self._unneeded, set()
+        if not waiting:
             return
+        try:
+            self._reclaim_each(waiting)
+        except BaseException:
+            with self._lock:
+                self._unneeded |= waiting
+            raise
+
+    def _reclaim_each(self, waiting: set[str]) -> None:
+        """Look at these segments; what is left in `waiting` has not been looked at."""
         before: Segment | None = None
         for segment in find_segments(self._folder)[0]:
-            if segment.container in containers and not self._reclaim(segment, before):
-                with self._lock:
-                    # A reader holds it, or the index has not passed it: look again later.
-                    self._unneeded.add(segment.container)
+            if segment.container in waiting:
+                if not self._reclaim(segment, before):
+                    with self._lock:
+                        # A reader holds it, or the index has not passed it: look again later.
+                        self._unneeded.add(segment.container)
+                waiting.discard(segment.container)
             if segment.path.exists():
                 before = segment
             else:
@@ -279,22 +331,19 @@ class PreparedSegments:
     def _has_live_objects(connection: Connection, segment: Segment) -> bool:
         """Whether a record of a big object that is still stored is in the segment."""
         with reading(segment.path) as file:
-            objects = [
-                record.description.object_container
+            return any(
+                connection.execute(
+                    select(
+                        exists().where(
+                            table.c.container_kind == "object",
+                            table.c.container == record.description.object_container,
+                        )
+                    )
+                ).scalar()
                 for record in walk(file, segment.head)
                 if record.kind == OBJECT
-            ]
-        return any(
-            connection.execute(
-                select(
-                    exists().where(
-                        table.c.container_kind == "object", table.c.container == container
-                    )
-                )
-            ).scalar()
-            for container in objects
-            for table in (LOCATION, CONFLICT, SET_ASIDE)
-        )
+                for table in (LOCATION, CONFLICT, SET_ASIDE)
+            )
 
 
 def _cuts_off(segment: Segment, before: Segment) -> bool:

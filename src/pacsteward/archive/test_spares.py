@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pacsteward.archive import spares as spares_module
 from pacsteward.archive.containers import container_path, stored_data
 from pacsteward.archive.fixtures.sender import MIB, SMALL, House, data_set, running
-from pacsteward.archive.segment import find_segments
+from pacsteward.archive.segment import Segment, find_segments
 from pacsteward.base.db import Database
 from pacsteward.base.errors import NotFound
 
@@ -61,6 +63,82 @@ def test_none_are_prepared_where_the_disk_has_no_room(tmp_path: Path, database: 
     with running(tmp_path, database, settings):
         time.sleep(0.3)
         assert prepared(tmp_path) == []
+
+
+def test_the_stock_grows_by_what_a_burst_found_missing(tmp_path: Path, database: Database) -> None:
+    with running(tmp_path, database, PREPARED) as house:
+        until(lambda: len(prepared(tmp_path)) == 2)
+        usual, house.keeper._spares._is_busy = house.keeper._spares._is_busy, lambda: True
+        fill_segments(house, 14)
+        missing = len(find_segments(tmp_path / "landing")[0]) - 2
+        assert 1 <= missing <= 3
+        house.keeper._spares._is_busy = usual
+        until(lambda: len(prepared(tmp_path)) == 2 + missing)
+    with running(tmp_path, database, PREPARED) as house:
+        # And stays so over a stop, up to four times its first size.
+        house.store(data_set("1.50"), "1.50")
+        until(lambda: len(prepared(tmp_path)) == 2 + missing)
+        spares = house.keeper._spares
+        for _ in range(20):
+            path = spares.take()
+            if path is not None:
+                path.unlink()
+        assert spares._wanted == 8
+
+
+def test_a_full_disk_gets_what_is_prepared_back(tmp_path: Path, database: Database) -> None:
+    with running(tmp_path, database, PREPARED) as house:
+        until(lambda: len(prepared(tmp_path)) == 2)
+        is_full = [True]
+        house.keeper._spares._has_room_for = lambda _size: not is_full[0]
+        house.keeper._spares.reclaim([])
+        until(lambda: prepared(tmp_path) == [])
+        house.store(data_set("1.1"), "1.1")
+        is_full[0] = False
+        house.keeper._spares.reclaim([])
+        until(lambda: len(prepared(tmp_path)) == 2)
+        assert house.uids() == ["1.1"]
+
+
+def test_a_segment_that_could_not_be_looked_at_is_looked_at_again(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, database) as house:
+        fill_segments(house, 10)
+        first = find_segments(tmp_path / "landing")[0][0]
+        spares = house.keeper._spares
+        monkeypatch.setattr(spares_module, "_WAIT_S", 0.05)
+        failures = iter([OSError(errno.EIO, "Input/output error")])
+        real = spares._reclaim
+
+        def reclaim(segment: Segment, before: Segment | None) -> bool:
+            for failure in failures:
+                raise failure
+            return real(segment, before)
+
+        monkeypatch.setattr(spares, "_reclaim", reclaim)
+        change(house, *house.uids())
+        until(lambda: not first.path.exists())
+        assert next(failures, None) is None
+
+
+def test_a_segment_that_was_unneeded_when_the_keeper_ended_is_given_back_later(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database) as house:
+        fill_segments(house, 10)
+        house.store(data_set("1.50", pixels=bytes(2 * MIB)), "1.50")
+        house.wait()
+        first, *_, last = find_segments(tmp_path / "landing")[0]
+        descriptor = os.open(first.path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        change(house, *(f"1.{number}" for number in range(10)))
+    os.close(descriptor)
+    assert first.path.exists()
+    with running(tmp_path, database) as house:
+        until(lambda: not first.path.exists())
+        assert last.path.exists()
+        assert house.uids() == ["1.50"]
 
 
 def test_a_segment_of_which_all_was_deleted_is_given_back(
