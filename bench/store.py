@@ -114,15 +114,15 @@ def _failed(sender: subprocess.Popen[bytes]) -> bool:
 
 
 WORKS: Final = (
-    Work("C-STORE W1 x1", objects.w1, partial(store, associations=1), 400, 100),
-    Work("C-STORE W1 x4", objects.w1, partial(store, associations=4), 800, 200),
+    Work("C-STORE W1 x1", objects.w1, partial(store, associations=1), 600, 100),
+    Work("C-STORE W1 x4", objects.w1, partial(store, associations=4), 1600, 200),
     Work("C-STORE W1 x16", objects.w1, partial(store, associations=16), 800, 200),
-    Work("C-STORE W2 x4", objects.w2, partial(store, associations=4), 4000, 1000),
+    Work("C-STORE W2 x4", objects.w2, partial(store, associations=4), 8000, 1000),
     Work("dcmsend W1 x1", objects.w1, partial(dcmsend, associations=1), 100, 30),
-    Work("dcmsend W1 x4", objects.w1, partial(dcmsend, associations=4), 400, 80),
-    Work("STOW-RS W1, 1 a request, x4", objects.w1, partial(stow, each=1, connections=4), 400, 100),
+    Work("dcmsend W1 x4", objects.w1, partial(dcmsend, associations=4), 600, 80),
+    Work("STOW-RS W1, 1 a request, x4", objects.w1, partial(stow, each=1, connections=4), 800, 100),
     Work(
-        "STOW-RS W1, 10 a request, x4", objects.w1, partial(stow, each=10, connections=4), 400, 120
+        "STOW-RS W1, 10 a request, x4", objects.w1, partial(stow, each=10, connections=4), 800, 120
     ),
 )
 """W1 are CT slices of 525 KB, W2 objects of 10 to 26 KB."""
@@ -139,7 +139,7 @@ def measure(start: Start, scale: Scale, pattern: str = "") -> Iterator[Figure]:
 def measure_work(server: Server, scale: Scale, index: int, work: Work) -> Figure:
     """Warm up, then measure several times, with new UIDs each time."""
     work.send(server, work.make(900 + index, 40))
-    server.settle()
+    server.settle(to_the_disk=not scale.is_quick)
     count = work.quick_count if scale.is_quick else work.count
     loads: list[Load] = []
     cpu: list[float] = []
@@ -149,7 +149,7 @@ def measure_work(server: Server, scale: Scale, index: int, work: Work) -> Figure
         before = server.cpu_seconds()
         loads.append(work.send(server, batch))
         # What it does for these objects after Success belongs to them as well.
-        server.settle()
+        server.settle(to_the_disk=not scale.is_quick)
         cpu.append((server.cpu_seconds() - before) / count * 1000)
     compared, unequal = read_back(server, batch)
     return Figure(
