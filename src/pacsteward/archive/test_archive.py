@@ -31,7 +31,8 @@ from pacsteward.dicom.dicomjson import to_json
 from pacsteward.dicom.matching import Query, Single
 from pacsteward.dicom.part10 import FileMeta
 from pacsteward.security.actor import Actor
-from pacsteward.security.audit import AuditBook, AuditFilter
+from pacsteward.security.audit import AuditBook
+from pacsteward.security.audit_rows import AuditFilter
 
 ORIGIN = Origin("import", "CT1", address="192.0.2.1")
 ANNE = Actor("person", "anne", frozenset({"*"}))

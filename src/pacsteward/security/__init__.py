@@ -3,7 +3,7 @@
 from pacsteward.security.access import Access, Visit
 from pacsteward.security.actor import HOUSE, Actor, at_command_line
 from pacsteward.security.admission import Admission, Refusal, actor_of_caller, decide
-from pacsteward.security.audit import AuditBook, AuditFilter
+from pacsteward.security.audit import AuditBook
 from pacsteward.security.audit_chain import ChainFault, ChainReport
 from pacsteward.security.audit_entry import (
     EVENT_MEANINGS,
@@ -16,6 +16,7 @@ from pacsteward.security.audit_entry import (
     RecordedEntry,
 )
 from pacsteward.security.audit_message import to_dicom_audit_xml
+from pacsteward.security.audit_rows import AuditFilter
 from pacsteward.security.peer import (
     ITS_HOST,
     Peer,

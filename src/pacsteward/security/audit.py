@@ -1,8 +1,9 @@
 """The audit book: who did what, kept so that nobody can change it unseen.
 
-In comes an `AuditEntry`; it is numbered, chained to the entry before it (`audit_chain.py`) and
-kept in the same transaction as what it tells of, where there is one. Out come entries by filter,
-the state of the chain, and each entry as the DICOM audit message (`audit_message.py`).
+In comes an `AuditEntry`, and this file says when it is recorded: in the same transaction as what it
+tells of, where there is one. It becomes rows (`audit_rows.py`), chained to the entry before it
+(`audit_chain.py`). Out come entries by filter, the state of the chain, and each entry as the DICOM
+audit message (`audit_message.py`).
 
 A reader who scrolls through a study makes thousands of requests. They are one act: the first one
 in each minute is recorded before its answer leaves, the others of that minute are not. Searches
@@ -16,19 +17,18 @@ PS3.15 A.5 — audit trail message format profile; 45 CFR 164.312(b) — audit c
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select, text, update
+from sqlalchemy import Connection
 
 from pacsteward.base.clock import Clock
-from pacsteward.base.db import Database, RowInsert, was_full
+from pacsteward.base.db import Database, was_full
 from pacsteward.base.errors import Unavailable
-from pacsteward.security import audit_chain
+from pacsteward.security import audit_chain, audit_rows
 from pacsteward.security.actor import Actor, ActorKind
 from pacsteward.security.audit_chain import ChainReport
 from pacsteward.security.audit_entry import (
@@ -40,36 +40,11 @@ from pacsteward.security.audit_entry import (
     AuditOutcome,
     Participant,
     RecordedEntry,
-    plain,
 )
 from pacsteward.security.audit_later import REFUSALS_MAX, WAITING_MAX, Later
-from pacsteward.security.tables import AUDIT_ENTRY, AUDIT_HEAD, AUDIT_OBJECT, AUDIT_SEAL
-
-_CHAIN_LOCK = 0x61756469
-"""PostgreSQL advisory lock: only one transaction at a time may begin the chain."""
+from pacsteward.security.audit_rows import AuditFilter
 
 _REMEMBERED_MAX = 50_000
-
-
-@dataclass(frozen=True, slots=True)
-class AuditFilter:
-    """Which entries; empty fields do not restrict.
-
-    Parameters
-    ----------
-    object_id
-        Study Instance UID, patient ID, AE title, name of a person or token.
-    containing
-        Words that the sentence or the actor's name contains, in any case.
-    """
-
-    actor: str = ""
-    event: AuditEvent | None = None
-    object_id: str = ""
-    containing: str = ""
-    only_failures: bool = False
-    since: datetime | None = None
-    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +102,37 @@ class AuditBook:
     ) -> int:
         """Put `entries` into the book, in their order, and return the number of the last one."""
         if connection is not None:
-            return self._append(entries, connection)
+            return audit_rows.append(connection, entries, self._clock)
         with self._database.write() as own:
-            return self._append(entries, own)
+            return audit_rows.append(own, entries, self._clock)
+
+    def record_or_keep(self, entry: AuditEntry, *, waiting_max: int = WAITING_MAX) -> None:
+        """Put `entry` into the book; while that cannot be written, it waits in memory for it.
+
+        For what must go on while the disk is full. The entry survives the end of this process at
+        once, and a loss of power a moment later; one that waits survives neither.
+
+        Parameters
+        ----------
+        waiting_max
+            With more than so many that wait, it does not.
+
+        Raises
+        ------
+        Unavailable
+            Too many wait.
+        """
+        try:
+            with self._database.write(durable=False) as connection:
+                audit_rows.append(connection, [entry], self._clock)
+        except Unavailable:
+            if self._later.waiting > waiting_max:
+                raise
+            when = self._clock.now().isoformat(timespec="seconds")
+            said = f"{entry.what} That was at {when}, when the book could not be written."
+            self._later.put(replace(entry, what=said))
+
+    # What comes often --------------------------------------------------------------------------
 
     def record_soon(self, entry: AuditEntry) -> None:
         """Put `entry` into the book within a tenth of a second, and return at once.
@@ -190,29 +193,6 @@ class AuditBook:
         )
         self.record_soon(entry)
 
-    def record_reading(self, actor: Actor) -> None:
-        """Record that `actor` reads this book, once in each minute; else as `record_access`.
-
-        References
-        ----------
-        PS3.15 A.5.3.2 — Audit Log Used.
-        """
-        fresh = self._fresh([(actor.kind, actor.name, actor.address, AuditEvent.AUDIT_LOG_USED)])
-        if not fresh:
-            return
-        entry = AuditEntry(
-            event=AuditEvent.AUDIT_LOG_USED,
-            action="R",
-            actor=actor,
-            what=f"{actor.name} read the audit book.",
-            objects=(AuditObject("other", "audit"),),
-        )
-        try:
-            self.record_or_keep(entry)
-        except BaseException:
-            self._forget(fresh)
-            raise
-
     def catch_up(self) -> int:
         """Record what waits; return how many entries wait for room on the disk all the same.
 
@@ -238,7 +218,9 @@ class AuditBook:
 
     def _record_later(self, entries: Sequence[AuditEntry]) -> None:
         with self._database.write(durable=False) as connection:
-            self._append(entries, connection)
+            audit_rows.append(connection, entries, self._clock)
+
+    # What is one act for a minute --------------------------------------------------------------
 
     def record_access(
         self,
@@ -272,37 +254,7 @@ class AuditBook:
             objects=(*studies, *patients),
             participants=participants,
         )
-        try:
-            self.record_or_keep(entry)
-        except BaseException:
-            self._forget(fresh)
-            raise
-
-    def record_or_keep(self, entry: AuditEntry, *, waiting_max: int = WAITING_MAX) -> None:
-        """Put `entry` into the book; while that cannot be written, it waits in memory for it.
-
-        For what must go on while the disk is full. The entry survives the end of this process at
-        once, and a loss of power a moment later; one that waits survives neither.
-
-        Parameters
-        ----------
-        waiting_max
-            With more than so many that wait, it does not.
-
-        Raises
-        ------
-        Unavailable
-            Too many wait.
-        """
-        try:
-            with self._database.write(durable=False) as connection:
-                self._append([entry], connection)
-        except Unavailable:
-            if self._later.waiting > waiting_max:
-                raise
-            when = self._clock.now().isoformat(timespec="seconds")
-            said = f"{entry.what} That was at {when}, when the book could not be written."
-            self._later.put(replace(entry, what=said))
+        self._record_once(fresh, entry)
 
     def has_recorded_access(
         self,
@@ -318,6 +270,25 @@ class AuditBook:
             return minute == self._minute and all(
                 (key, uid) in self._recorded for uid in study_instance_uids
             )
+
+    def record_reading(self, actor: Actor) -> None:
+        """Record that `actor` reads this book, once in each minute; else as `record_access`.
+
+        References
+        ----------
+        PS3.15 A.5.3.2 — Audit Log Used.
+        """
+        fresh = self._fresh([(actor.kind, actor.name, actor.address, AuditEvent.AUDIT_LOG_USED)])
+        if not fresh:
+            return
+        entry = AuditEntry(
+            event=AuditEvent.AUDIT_LOG_USED,
+            action="R",
+            actor=actor,
+            what=f"{actor.name} read the audit book.",
+            objects=(AuditObject("other", "audit"),),
+        )
+        self._record_once(fresh, entry)
 
     def record_refusal(self, actor: Actor, what: str, *, event_type: AuditEventType) -> None:
         """Record that somebody was turned away, once in each minute for each sentence."""
@@ -336,11 +307,7 @@ class AuditBook:
             actor=actor,
             what=what,
         )
-        try:
-            self.record_or_keep(entry, waiting_max=REFUSALS_MAX)
-        except BaseException:
-            self._forget(fresh)
-            raise
+        self._record_once(fresh, entry, waiting_max=REFUSALS_MAX)
 
     def _fresh(self, keys: Iterable[Any]) -> list[Any]:
         """Pick the keys that were not recorded in the present minute, and note them."""
@@ -353,42 +320,16 @@ class AuditBook:
             self._recorded.update(fresh)
             return fresh
 
-    def _forget(self, keys: Iterable[Hashable]) -> None:
-        with self._lock:
-            self._recorded.difference_update(keys)
-
-    def _append(self, entries: Sequence[AuditEntry], connection: Connection) -> int:
-        head = self._end_of_chain(connection)
-        sequence, previous = (head.sequence, head.hash) if head else (0, audit_chain.BEGINNING)
-        now = self._clock.now()
-        rows, objects = [], []
-        for entry in entries:
-            sequence += 1
-            row = _row(entry, sequence, now)
-            row["hash"] = previous = audit_chain.link(previous, row)
-            rows.append(row)
-            objects += _object_rows(entry, sequence)
-        if not rows:
-            return sequence
-        _INSERT_ENTRIES.execute(connection, rows)
-        _INSERT_OBJECTS.execute(connection, objects)
-        end = {"id": 1, "sequence": sequence, "hash": previous}
-        connection.execute(
-            insert(AUDIT_HEAD).values(end) if head is None else update(AUDIT_HEAD).values(end)
-        )
-        return sequence
-
-    @staticmethod
-    def _end_of_chain(connection: Connection) -> Row[Any] | None:
-        """Return where the chain ends, which nobody else moves until the transaction ends."""
-        # SQLite has one writer at a time by itself, and leaves the lock out.
-        query = select(AUDIT_HEAD).with_for_update()
-        head = connection.execute(query).one_or_none()
-        if head is None and connection.dialect.name == "postgresql":
-            # There is no row yet to be locked.
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_CHAIN_LOCK})"))
-            head = connection.execute(query).one_or_none()
-        return head
+    def _record_once(
+        self, fresh: Iterable[Hashable], entry: AuditEntry, *, waiting_max: int = WAITING_MAX
+    ) -> None:
+        """Put `entry` into the book; if that fails, it is not taken as recorded next time."""
+        try:
+            self.record_or_keep(entry, waiting_max=waiting_max)
+        except BaseException:
+            with self._lock:
+                self._recorded.difference_update(fresh)
+            raise
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -411,19 +352,18 @@ class AuditBook:
     ) -> BookPage:
         """Return what `entries` does, and what is missing there."""
         waiting = self.catch_up()
-        query = _filtered(wanted or AuditFilter()).order_by(AUDIT_ENTRY.c.sequence.desc())
-        if before is not None:
-            query = query.where(AUDIT_ENTRY.c.sequence < before)
         with self._database.read() as connection:
-            rows = connection.execute(query.limit(max(1, min(limit, 1_000)))).all()
-            total = _total(connection)
-        return BookPage([_entry(row) for row in rows], total, waiting)
+            entries = audit_rows.page(
+                connection, wanted or AuditFilter(), before=before, limit=limit
+            )
+            total = audit_rows.total(connection)
+        return BookPage(entries, total, waiting)
 
     def count(self) -> int:
         """Return how many entries were ever recorded."""
         self.catch_up()
         with self._database.read() as connection:
-            return _total(connection)
+            return audit_rows.total(connection)
 
     # The chain ---------------------------------------------------------------------------------
 
@@ -442,121 +382,8 @@ class AuditBook:
             At least 32 random bytes that are kept outside the database.
         """
         with self._database.write() as connection:
-            head = connection.execute(select(AUDIT_HEAD)).one_or_none()
-            if head is None:
-                return 0
-            known = connection.execute(
-                select(func.count()).where(AUDIT_SEAL.c.sequence == head.sequence)
-            ).scalar()
-            if not known:
-                connection.execute(
-                    insert(AUDIT_SEAL).values(
-                        sequence=head.sequence,
-                        hash=head.hash,
-                        sealed_at=self._clock.now(),
-                        signature=audit_chain.signature(key, head.sequence, head.hash),
-                    )
-                )
-            return int(head.sequence)
-
-
-_INSERT_ENTRIES: Final = RowInsert(AUDIT_ENTRY, [column.name for column in AUDIT_ENTRY.c])
-_INSERT_OBJECTS: Final = RowInsert(AUDIT_OBJECT, [column.name for column in AUDIT_OBJECT.c])
-
-
-def _total(connection: Connection) -> int:
-    return int(connection.execute(select(AUDIT_HEAD.c.sequence)).scalar() or 0)
+            return audit_chain.seal(connection, key, self._clock.now())
 
 
 def _studies(count: int) -> str:
     return "a study" if count == 1 else f"{count} studies"
-
-
-def _row(entry: AuditEntry, sequence: int, now: datetime) -> dict[str, Any]:
-    return {
-        "sequence": sequence,
-        "recorded_at": now,
-        "event": str(entry.event),
-        "event_type": str(entry.event_type),
-        "action": entry.action,
-        "outcome": int(entry.outcome),
-        "actor_kind": entry.actor.kind,
-        "actor": plain(entry.actor.name, 200),
-        "address": plain(entry.actor.address, 64),
-        "what": plain(entry.what),
-        "objects": _json(_plain_object(thing) for thing in entry.objects),
-        "participants": _json(
-            {"name": plain(who.name, 200), "address": plain(who.address, 64), "role": who.role}
-            for who in entry.participants
-        ),
-    }
-
-
-def _plain_object(thing: AuditObject) -> dict[str, Any]:
-    values = asdict(thing)
-    values["object_id"] = plain(thing.object_id, 500)
-    values["query"] = plain(thing.query, 4000)
-    return {name: value for name, value in values.items() if value not in ("", None)}
-
-
-def _object_rows(entry: AuditEntry, sequence: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "sequence": sequence,
-            "position": position,
-            "kind": thing.kind,
-            "object_id": plain(thing.object_id, 500),
-        }
-        for position, thing in enumerate(entry.objects)
-    ]
-
-
-def _json(values: Iterable[Any]) -> str:
-    return json.dumps(list(values), ensure_ascii=False, separators=(",", ":"))
-
-
-def _filtered(wanted: AuditFilter) -> Select[Any]:
-    columns = AUDIT_ENTRY.c
-    query = select(AUDIT_ENTRY)
-    if wanted.actor:
-        query = query.where(columns.actor == plain(wanted.actor, 200))
-    if wanted.event is not None:
-        query = query.where(columns.event == str(wanted.event))
-    if wanted.only_failures:
-        query = query.where(columns.outcome > 0)
-    if wanted.since is not None:
-        query = query.where(columns.recorded_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(columns.recorded_at < wanted.until)
-    if wanted.containing:
-        words = plain(wanted.containing, 200)
-        query = query.where(
-            columns.what.icontains(words, autoescape=True)
-            | columns.actor.icontains(words, autoescape=True)
-        )
-    if wanted.object_id:
-        object_id = plain(wanted.object_id, 500)
-        query = query.where(
-            columns.sequence.in_(
-                select(AUDIT_OBJECT.c.sequence).where(AUDIT_OBJECT.c.object_id == object_id)
-            )
-        )
-    return query
-
-
-def _entry(row: Row[Any]) -> RecordedEntry:
-    return RecordedEntry(
-        sequence=row.sequence,
-        recorded_at=row.recorded_at,
-        event=AuditEvent(row.event),
-        event_type=AuditEventType(row.event_type),
-        action=row.action,
-        outcome=AuditOutcome(row.outcome),
-        actor_kind=row.actor_kind,
-        actor=row.actor,
-        address=row.address,
-        what=row.what,
-        objects=tuple(AuditObject(**thing) for thing in json.loads(row.objects)),
-        participants=tuple(Participant(**who) for who in json.loads(row.participants)),
-        hash=row.hash,
-    )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from pacsteward.security.tables import AUDIT_ENTRY, AUDIT_HEAD, AUDIT_SEAL
 
@@ -82,6 +82,26 @@ def link(previous: str, content: dict[str, Any]) -> str:
 def signature(key: bytes, sequence: int, hash_: str) -> str:
     """Sign the end of the chain."""
     return hmac.digest(key, f"{sequence}\n{hash_}".encode(), "sha256").hex()
+
+
+def seal(connection: Connection, key: bytes, now: datetime) -> int:
+    """Sign the present end, unless it is signed; see `AuditBook.seal`."""
+    head = connection.execute(select(AUDIT_HEAD)).one_or_none()
+    if head is None:
+        return 0
+    known = connection.execute(
+        select(func.count()).where(AUDIT_SEAL.c.sequence == head.sequence)
+    ).scalar()
+    if not known:
+        connection.execute(
+            insert(AUDIT_SEAL).values(
+                sequence=head.sequence,
+                hash=head.hash,
+                sealed_at=now,
+                signature=signature(key, head.sequence, head.hash),
+            )
+        )
+    return int(head.sequence)
 
 
 def walk(
