@@ -1,14 +1,13 @@
 """An association on a socket: the state machine given hands, eyes and a watch.
 
-Bytes come in through asyncio's buffered protocol, are cut into PDUs and become events of the
-machine; the machine's actions become PDUs, timers and calls of the *user*, in the sense of PS3.8:
-the side that decides who may come in (`server.py`, `client.py`). Fragments of messages go to
-`on_fragment`, which `conversation.py` provides.
+Bytes come in through asyncio's buffered protocol; `pdu_reader.py` cuts them into PDUs, which become
+events of the machine. The machine's actions become PDUs, timers and calls of the *user*, in the
+sense of PS3.8: the side that decides who may come in (`server.py`, `client.py`). Fragments of
+messages go to whoever listens, which is `conversation.py`.
 
 Nothing here knows a SOP class. What it guards is the wire:
 
-- a length field is compared with the limits before a byte is read for it;
-- after the first malformed PDU nothing more is believed: what follows is thrown away unread;
+- after the first malformed PDU nothing more is believed;
 - who is silent for too long is cut (`watch.py`); only whole PDUs count as signs of life;
 - the door reads on only while somebody takes what was read (`hold`, `release_hold`).
 
@@ -31,21 +30,16 @@ from pacsteward.dicom.dimse.limits import Limits
 from pacsteward.dicom.dimse.machine import Action, Event, Machine, State
 from pacsteward.dicom.dimse.pdu import (
     HEADER,
-    P_DATA_HEADER,
-    PDV_HEADER_SIZE,
     Abort,
     AssociateAccept,
     AssociateReject,
     AssociateRequest,
     ControlPdu,
-    PduType,
     ReleaseReply,
     ReleaseRequest,
-    check_length,
-    decode_pdu,
     encode_pdu,
-    next_pdv,
 )
+from pacsteward.dicom.dimse.pdu_reader import PduReader
 from pacsteward.dicom.dimse.receive_buffer import ChunkPool, ReceiveBuffer
 from pacsteward.dicom.dimse.user_information import AbortReason, ProtocolError
 from pacsteward.dicom.dimse.watch import Watch
@@ -62,7 +56,6 @@ _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 middle of a message. Setting it sends an ACK that is due, and the option is not sticky: it is set
 whenever more of a message must come. What is whole is acknowledged with our answer."""
 
-_READS_AT_A_TIME = 1_000  # Of one association; a sound sender's buffer holds a hundred PDVs.
 _EVENTS: dict[type[ControlPdu], Event] = {
     AssociateRequest: Event.ASSOCIATE_RQ_PDU,
     AssociateAccept: Event.ASSOCIATE_AC_PDU,
@@ -107,10 +100,7 @@ class Association(asyncio.BufferedProtocol):
             self._machine.step(Event.ASSOCIATE_REQUEST)
         self._is_requestor = is_requestor
         self._buffer = ReceiveBuffer(pool, limits.associate_pdu_size_bytes_max + HEADER.size)
-        self._wanted = HEADER.size
-        self._pdu_rest = 0
-        self._is_held = False
-        self._is_deaf = False
+        self._reader = PduReader(self, self._machine, limits, self._buffer)
         self._is_giving_way = False
         self._ended_how: str | None = None
         self._loop = asyncio.get_running_loop()
@@ -122,9 +112,8 @@ class Association(asyncio.BufferedProtocol):
         self._may_write = asyncio.Event()
         self._may_write.set()
         self._disconnected = asyncio.Event()
-        self.on_fragment: Callable[[int, int, memoryview], None] = _nobody_listens
-        self.is_in_message: Callable[[], bool] = bool
-        self.is_busy: Callable[[], bool] = bool
+        self._is_in_message: Callable[[], bool] = bool
+        self._is_busy: Callable[[], bool] = bool
         self.received_size_bytes = 0
         self.sent_size_bytes = 0
         self._do: dict[Action, Callable[[ControlPdu | None], None]] = {
@@ -172,12 +161,34 @@ class Association(asyncio.BufferedProtocol):
     @property
     def is_inside(self) -> bool:
         """Whether a message has begun to come and is not whole."""
-        return self._buffer.start != self._buffer.end or self.is_in_message()
+        return self._buffer.start != self._buffer.end or self._is_in_message()
 
     @property
     def is_our_turn(self) -> bool:
         """Whether the peer waits for us, or a wait has a timer of its own."""
-        return self._is_held or self.is_busy()
+        return self._reader.is_held or self._is_busy()
+
+    def listen(
+        self,
+        on_fragment: Callable[[int, int, memoryview], None],
+        *,
+        is_in_message: Callable[[], bool] = bool,
+        is_busy: Callable[[], bool] = bool,
+    ) -> None:
+        """Give all fragments of messages that come to `on_fragment`.
+
+        Parameters
+        ----------
+        on_fragment
+            Called with presentation context, message control header and fragment.
+        is_in_message
+            Whether a message has begun to come and is not whole.
+        is_busy
+            Whether the peer waits for us, or a wait has a timer of its own.
+        """
+        self._reader.on_fragment = on_fragment
+        self._is_in_message = is_in_message
+        self._is_busy = is_busy
 
     def accept(self, answer: AssociateAccept) -> None:
         """Let the requestor in."""
@@ -201,7 +212,7 @@ class Association(asyncio.BufferedProtocol):
 
     def abort(self, how: str) -> None:
         """End the association at once, in whatever state it is."""
-        self._is_deaf = True
+        self._reader.is_deaf = True
         self._end(how)
         if self._machine.allows(Event.ABORT_REQUEST):
             self._advance(Event.ABORT_REQUEST)
@@ -211,7 +222,7 @@ class Association(asyncio.BufferedProtocol):
     def refuse_input(self, error: ProtocolError) -> None:
         """Treat what the peer sent as a malformed PDU (Evt19)."""
         log.info("Malformed input: %s", error.what, extra={"reason": int(error.reason)})
-        self._is_deaf = True
+        self._reader.is_deaf = True
         self._end(f"cut: {error.what}")
         if self._machine.allows(Event.INVALID_PDU):
             self._advance(Event.INVALID_PDU, Abort(2, error.reason))
@@ -306,7 +317,7 @@ class Association(asyncio.BufferedProtocol):
         """Return memory for the next bytes."""
         if self._is_in_tls:
             self._hasten()  # whether a message is whole is not known before its record is
-        return self._buffer.room(self._wanted)
+        return self._buffer.room(self._reader.wanted)
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take note of new bytes."""
@@ -315,8 +326,9 @@ class Association(asyncio.BufferedProtocol):
         if buffer.start == buffer.end:
             self._last_sign = self._loop.time()
         buffer.end += nbytes
-        self._read()
-        if buffer.start != buffer.end or self.is_in_message():
+        if self._reader.read():
+            self._last_sign = self._loop.time()
+        if buffer.start != buffer.end or self._is_in_message():
             self._hasten()
 
     def _hasten(self) -> None:
@@ -352,21 +364,22 @@ class Association(asyncio.BufferedProtocol):
 
     def hold(self) -> None:
         """Take nothing more from the wire: somebody is behind."""
-        self._is_held = True
+        self._reader.is_held = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def release_hold(self) -> None:
         """Go on with what was received, then with the wire."""
-        self._is_held = False
+        self._reader.is_held = False
         self._last_sign = self._loop.time()
         self._go_on()
 
     def _go_on(self) -> None:
         self._is_giving_way = False
         if self._transport is not None:
-            self._read()
-            if not (self._is_held or self._is_giving_way or self._transport.is_closing()):
+            if self._reader.read():
+                self._last_sign = self._loop.time()
+            if not (self._reader.is_held or self._is_giving_way or self._transport.is_closing()):
                 self._transport.resume_reading()
 
     def message_done(self) -> None:
@@ -374,132 +387,26 @@ class Association(asyncio.BufferedProtocol):
         self._last_sign = self._loop.time()
         self._buffer.rewind()
 
-    def _read(self) -> None:
-        """Take all whole PDUs that are there, or the first of very many."""
-        left = _READS_AT_A_TIME
-        try:
-            while left > 0 and not (self._is_held or self._is_deaf):
-                taken = self._read_fragments(left) or self._read_one()
-                if not taken:
-                    break
-                left -= taken
-            else:
-                if left <= 0:
-                    self._give_way()
-        except ProtocolError as error:
-            self.refuse_input(error)
-        if self._is_deaf:
-            # Not from the beginning again: an object that came before may lie there and be on its
-            # way to the disk.
-            self._buffer.start = self._buffer.end
-
-    def _read_fragments(self, count_max: int) -> int:
-        """Take P-DATA-TF PDUs that hold one fragment, nearly all that ever come; return how many.
-
-        Whatever is not quite as it should be is left to `_read_one`, which does the same in steps
-        and says what is wrong.
-        """
-        buffer, machine = self._buffer, self._machine
-        longest = self._limits.received_pdu_size_bytes_max
-        count = 0
-        while count < count_max and not (self._pdu_rest or self._is_held or self._is_deaf):
-            start = buffer.start
-            if buffer.end - start < P_DATA_HEADER.size:
-                break
-            pdu_type, length, item_length, context_id, control = P_DATA_HEADER.unpack_from(
-                buffer.view, start
-            )
-            end = start + HEADER.size + length
-            if (
-                pdu_type != PduType.P_DATA_TF
-                or item_length != length - 4
-                or not PDV_HEADER_SIZE <= length <= longest
-                or end > buffer.end
-                or machine.state is not State.ESTABLISHED  # DT-2 changes nothing
-            ):
-                break
-            count += 1
-            # Moved on before the call, since the listener may hold and let go again.
-            buffer.start = end
-            self.on_fragment(context_id, control, buffer.view[start + P_DATA_HEADER.size : end])
-        if count:
-            self._wanted = HEADER.size
-            self._last_sign = self._loop.time()
-        return count
-
-    def _give_way(self) -> None:
-        """Let other associations have their turn; a buffer may hold 150,000 fragments."""
+    def give_way(self) -> None:
+        """Read on when other associations have had their turn."""
         if self._transport is not None and not self._is_giving_way:
             self._is_giving_way = True
             self._transport.pause_reading()
             self._loop.call_soon(self._go_on)
 
-    def _read_one(self) -> bool:
-        """Take one PDV or one PDU; return False when more bytes are needed."""
-        buffer = self._buffer
-        if self._pdu_rest:
-            self._read_pdv()
-            return True
-        available = buffer.end - buffer.start
-        if available < HEADER.size:
-            self._wanted = HEADER.size - available
-            return False
-        pdu_type, length = HEADER.unpack_from(buffer.view, buffer.start)
-        check_length(pdu_type, length, self._limits)
-        self._check_first_word(pdu_type)
-        if available < HEADER.size + length:
-            self._wanted = HEADER.size + length - available
-            return False
-        self._wanted = HEADER.size
-        self._last_sign = self._loop.time()
-        buffer.start += HEADER.size
-        if pdu_type == PduType.P_DATA_TF:
-            self._begin_p_data(length)
-        else:
-            body = bytes(buffer.view[buffer.start : buffer.start + length])
-            buffer.start += length
-            self._take_control_pdu(decode_pdu(pdu_type, body))
-        return True
-
-    def _check_first_word(self, pdu_type: int) -> None:
-        """Refuse a caller that begins with anything but A-ASSOCIATE-RQ before its bytes come.
-
-        The table does the same (AA-1), only later.
-        """
-        is_awaited = pdu_type in (PduType.ASSOCIATE_RQ, PduType.ABORT)
-        if self._machine.state is State.AWAITING_REQUEST and not is_awaited:
-            raise ProtocolError(
-                f"A PDU of type {pdu_type:02X}H came before any association.",
-                reason=AbortReason.UNEXPECTED_PDU,
-            )
-
-    def _begin_p_data(self, length: int) -> None:
-        if Action.INDICATE_P_DATA in self._step(Event.P_DATA_TF_PDU):
-            self._pdu_rest = length
-        else:
-            self._buffer.start += length
-
-    def _read_pdv(self) -> None:
-        buffer = self._buffer
-        end = buffer.start + self._pdu_rest
-        context_id, control, size = next_pdv(buffer.view, buffer.start, end)
-        begin = buffer.start + PDV_HEADER_SIZE
-        # Moved on before the call, since the listener may hold and let go again.
-        buffer.start = begin + size
-        self._pdu_rest -= PDV_HEADER_SIZE + size
-        self.on_fragment(context_id, control, buffer.view[begin : begin + size])
-
-    def _take_control_pdu(self, pdu: ControlPdu) -> None:
-        self._advance(_EVENTS[type(pdu)], pdu)
-
     # The machine's actions -----------------------------------------------------------------------
 
-    def _step(self, event: Event) -> tuple[Action, ...]:
-        """Step for an event whose data needs no action here, unless it is refused."""
-        actions = self._machine.step(event)
-        if Action.INDICATE_P_DATA not in actions:
-            self._perform(actions, Abort(2, AbortReason.UNEXPECTED_PDU))
-        return actions
+    def control_pdu_arrived(self, pdu: ControlPdu) -> None:
+        """Do what the machine says upon any PDU but P-DATA-TF."""
+        self._advance(_EVENTS[type(pdu)], pdu)
+
+    def p_data_arrived(self) -> bool:
+        """Say whether a P-DATA-TF PDU may come now; act upon it if not."""
+        actions = self._machine.step(Event.P_DATA_TF_PDU)
+        if Action.INDICATE_P_DATA in actions:
+            return True
+        self._perform(actions, Abort(2, AbortReason.UNEXPECTED_PDU))
+        return False
 
     def _advance(self, event: Event, pdu: ControlPdu | None = None) -> None:
         self._perform(self._machine.step(event), pdu)
@@ -519,18 +426,18 @@ class Association(asyncio.BufferedProtocol):
         self._write(pdu)
 
     def _do_send_user_abort(self, _pdu: ControlPdu | None) -> None:
-        self._is_deaf = True
+        self._reader.is_deaf = True
         self._end("aborted by us")
         self._write(Abort(0))
 
     def _do_send_provider_abort(self, pdu: ControlPdu | None) -> None:
         """Send A-ABORT; an unexpected PDU is the reason unless another is given."""
-        self._is_deaf = True
+        self._reader.is_deaf = True
         is_ours = isinstance(pdu, Abort) and pdu.source == 2
         self._write(pdu if is_ours and pdu else Abort(2, AbortReason.UNEXPECTED_PDU))
 
     def _close_connection(self) -> None:
-        self._is_deaf = True
+        self._reader.is_deaf = True
         if self._transport is None:
             return
         if self._unsent_size_bytes():
@@ -541,7 +448,7 @@ class Association(asyncio.BufferedProtocol):
 
     def artim_expired(self) -> None:
         """End it: the peer did not do what it had to do in time."""
-        self._is_deaf = True
+        self._reader.is_deaf = True
         self._end(f"cut: silent for {self._limits.artim_s:g} s before any association (ARTIM)")
         if self._machine.allows(Event.ARTIM_EXPIRED):
             self._advance(Event.ARTIM_EXPIRED)
@@ -570,7 +477,7 @@ class Association(asyncio.BufferedProtocol):
 
     def _do_indicate_abort(self, pdu: ControlPdu | None) -> None:
         assert isinstance(pdu, Abort)
-        self._is_deaf = True
+        self._reader.is_deaf = True
         self._end(f"aborted by the peer (source {pdu.source}, reason {pdu.reason})")
 
     def _do_indicate_provider_abort(self, _pdu: ControlPdu | None) -> None:
@@ -587,7 +494,3 @@ class Association(asyncio.BufferedProtocol):
         self._last_sign = self._loop.time()
         self._buffer.rewind()
         self._watch.look()
-
-
-def _nobody_listens(_context_id: int, _control: int, _fragment: memoryview) -> None:
-    raise ProtocolError("Data came before the association was ready for it.")

@@ -133,9 +133,7 @@ class Conversation:
             is_requestor=is_requestor,
         )
         self._task = asyncio.get_running_loop().create_task(self._serve())
-        link.on_fragment = self.fragment
-        link.is_in_message = self._is_in_message
-        link.is_busy = self._is_busy
+        link.listen(self.fragment, is_in_message=self._is_in_message, is_busy=self._is_busy)
 
     # What others may know ------------------------------------------------------------------------
 

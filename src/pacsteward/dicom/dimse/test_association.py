@@ -68,7 +68,7 @@ def test_an_object_in_flight_is_not_overwritten_by_what_comes_after_nonsense() -
         association.connection_made(cast(asyncio.Transport, wire))
         association._machine.state = State.ESTABLISHED
         association._established()
-        association.on_fragment = lambda _context, _control, fragment: held.append(fragment)
+        association.listen(lambda _context, _control, fragment: held.append(fragment))
         feed(association, p_data(data, 10_000))
         assert b"".join(held) == data
         feed(association, b"\x63\0\0\0\0\1" + b"Z" * 3 * CHUNK)

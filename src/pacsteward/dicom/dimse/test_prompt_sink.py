@@ -139,7 +139,7 @@ async def test_a_peer_that_takes_no_answers_gets_no_more_of_them():
         link.pause_writing()
         assert statuses(await ask(peer, 1, store_command("1.2.1"), b"one ")) == [0]
         peer.say_message(1, store_command("1.2.2"), b"two ")
-        await until(lambda: link._is_held)
+        await until(lambda: link._reader.is_held)
         assert "1.2.2" not in shelf.objects
         link.resume_writing()
         answer, _ = await peer.hear_message()
