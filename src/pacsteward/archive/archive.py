@@ -271,7 +271,7 @@ class Archive:
         ------
         WouldWait
             It asks for more, or something has to be waited for: the index, objects, a database on
-            the other end of a line. To be asked again of `find`, from a thread.
+            the other end of a line.
         """
         if not (self._database.is_near and self._watermark.is_caught_up):
             raise WouldWait

@@ -5,7 +5,7 @@ lease on its container, calls. So memory is lent (`lent.py`), and objects that l
 are read under one lease, each between the texts that it leaves with.
 
 Everything is compared with the checksum of its arrival, every time. Whatever is out of the
-ordinary, a damaged object too, raises `WouldWait`: a thread will look again, and say what is wrong.
+ordinary, a damaged object too, raises `WouldWait`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 """The part of the archive that never waits, for an event loop.
 
 A frame that a viewer scrolls to is nearly always in the system's memory already, and its row in the
-index is some microseconds away. To hand such a request to a thread and back costs more than all
-that is done for it. So whoever runs on an event loop asks here first. What cannot be answered at
-once raises `WouldWait`, and is to be asked again from a thread, of the `Archive`: bytes that the
-disk has to bring, a container that the recycler has, an index that lags behind what was
-acknowledged, an object that is large or that nobody has gone through yet, a database on the other
-end of a line.
+index is some microseconds away. So whoever runs on an event loop asks here first. What has to be
+asked of the `Archive`, from a thread, raises `WouldWait`, which tells the rule: bytes that the disk
+has to bring, a container that the recycler has, an index that lags behind what was acknowledged, an
+object that is large or that nobody has gone through yet, a database on the other end of a line.
 
 What it does answer is what the `Archive` would: the same rows, leases, generations and checksums.
 """

@@ -103,5 +103,12 @@ class Broken(PacstewardError):
 class WouldWait(Exception):
     """What was asked cannot be done at once, and whoever asked may not wait.
 
-    Nothing is wrong: it is to be asked again from a thread. No door ever tells it.
+    The rule of the event loop, which serves everybody: nothing on it waits, for a disk, a lock, a
+    database elsewhere or long work. Yet most of what is asked for lies in memory, and to hand it to
+    a thread and back costs more than all that is done for it. So many a function has a namesake
+    that ends in `_at_once`, for event loops. It gives the same answer, after the same checks,
+    within a few milliseconds; or it raises this, and has changed and told nothing. Then the
+    function itself is asked, from a thread. Nothing is wrong, so no door ever tells it.
+
+    What is in error is best left to the thread as well, where it is found again and can be said.
     """

@@ -145,7 +145,7 @@ class AuditBook:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether `make_room` would wait: then an event loop leaves it to a thread."""
+        """Whether `make_room` would wait, which is not for an event loop (`WouldWait`)."""
         return self._later.is_crowded
 
     def make_room(self) -> None:

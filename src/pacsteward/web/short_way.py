@@ -9,8 +9,8 @@ What the layers ask is asked here too, by their own functions and in their order
 head, client and host, who it is, the permission. Their results and what the handler finds make the
 same answer. Whatever is not plain goes the long way: another method, a body, a query where the
 route looks for none or that is long, a condition, a range, an origin elsewhere, nobody or somebody
-who has to be looked up, a lack of permission, an error, and all that would have to wait. So nothing
-is refused here, and nothing explained.
+who has to be looked up, a lack of permission, an error, and all that would have to wait (the rule
+is `WouldWait`'s). So nothing is refused here, and nothing explained.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Memory:
 
 
 AtOnce = Callable[[Request], WholeAnswer]
-"""Answers a request without ever waiting; raises `WouldWait` where it cannot."""
+"""Answers a request, or raises `WouldWait`."""
 
 
 @dataclass(frozen=True, slots=True)

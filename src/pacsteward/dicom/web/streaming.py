@@ -125,9 +125,8 @@ class Part(Protocol):
 class PartsAnswer(_Streamed):
     """Sends parts one after the other, those at once that are in memory already.
 
-    What the disk has to bring, and what is long, is read in a thread as by `StreamedAnswer`. Most
-    of a series that somebody looks at comes from memory; a change of threads for each of its
-    objects would take as long as reading it.
+    Most of a series that somebody looks at comes from memory. What the disk has to bring, and what
+    is long (`WouldWait`), is read in a thread as by `StreamedAnswer`.
 
     Parameters
     ----------
@@ -174,7 +173,6 @@ def _at_once(part: Part) -> Buffer | None:
     try:
         return part.at_once()
     except (WouldWait, PacstewardError):
-        # What is wrong with it is found once more, and said, where everything may be done.
         return None
 
 

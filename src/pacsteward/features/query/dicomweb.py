@@ -71,7 +71,7 @@ def search(level: Level) -> Callable[[House, Request], Response]:
 
 
 def search_at_once(level: Level) -> Callable[[House, Request], WholeAnswer]:
-    """Make what answers such a search on the event loop, where that can be done without waiting."""
+    """Make what answers such a search on the event loop, or raises `WouldWait`."""
 
     def handle(house: House, request: Request) -> WholeAnswer:
         form = list_form(request)

@@ -137,10 +137,7 @@ class _Tally:
 
 
 def _begin_at_once(house: House, request: Request, identifier: Identifier) -> _Begun | None:
-    """Begin where nothing has to be waited for, else give None.
-
-    To change into a thread and back would take longer than most questions do.
-    """
+    """Do what `_begin` does on the event loop; None where `WouldWait` leaves it to a thread."""
     try:
         query = _query(house, request, identifier, is_relational=_is_relational(house, request))
         matches = house.archive.find_at_once(query)

@@ -113,7 +113,7 @@ def retrieve(house: House, request: Request) -> Response:
 
 
 def retrieve_at_once(house: House, request: Request) -> PiecesAnswer:
-    """Answer GET of an instance on the event loop, where it can be done without waiting."""
+    """Answer GET of an instance on the event loop, or raise `WouldWait`."""
     target = recorded_target(house, request)
     archive = house.archive.prompt
     offer, planned = choose_object(accept_of(request), target.one(archive))
@@ -213,7 +213,7 @@ def frames(house: House, request: Request) -> Response:
 
 
 def frame_at_once(house: House, request: Request) -> PiecesAnswer:
-    """Answer GET of one frame on the event loop, where it can be done without waiting."""
+    """Answer GET of one frame on the event loop, or raise `WouldWait`."""
     target = recorded_target(house, request)
     numbers = frame_list(request.path_params["frames"])
     if len(numbers) > 1:

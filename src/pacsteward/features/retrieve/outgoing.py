@@ -145,10 +145,7 @@ def _together(upcoming: Sequence[Instance], count_max: int) -> list[Instance]:
 
 
 def _at_once(source: Source, instances: Sequence[Instance]) -> list[Outgoing] | None:
-    """Read objects that the system has in its memory; None where that has to be left to `load`.
-
-    To hand the work to a thread and back would cost more than all of it.
-    """
+    """Read objects that are in memory; None where `WouldWait` leaves it to `load`."""
     if instances[0].size_bytes > source.settings.whole_bytes:
         return None
     try:

@@ -76,10 +76,9 @@ def render(form: Form) -> Callable[[House, Request], Response]:
 
 
 def render_at_once(form: Form) -> Callable[[House, Request], PiecesAnswer]:
-    """Make what answers for an instance, or a frame, on the event loop, if that is little work.
+    """Make what answers for an instance, or a frame, on the event loop, or raises `WouldWait`.
 
-    Drawing a CT slice takes as long as answering three frames. On the way to a thread and back
-    the picture would wait longer than anybody waits for it here.
+    Drawing a CT slice is not long work: it takes as long as answering three frames.
     """
 
     def handle(house: House, request: Request) -> PiecesAnswer:
