@@ -15,10 +15,12 @@ import random
 import time
 from dataclasses import dataclass
 
+from tests.support.load import Load
+
 from pacsteward.base.faults import POINTS, STRIKES, VARIABLE
 from prove.kills import RARE
 from prove.promise import Outcome, Promise, Scale
-from prove.sites import KINDS, Site, beneath, database, sending, site
+from prove.sites import PROCESS_ENDED, Say, Site, on_each_database
 
 DEEDS = ("eio", "enospc", "wait")
 TIMES = 20
@@ -30,8 +32,6 @@ ANSWERS = frozenset(
 )
 """What may be heard. 202 and 409 are those of a request whose instances were refused in part, or
 all; the reason of each stands in it."""
-
-_ENDED = b"process ended; it is started again"
 
 
 @dataclass(frozen=True)
@@ -45,41 +45,31 @@ class Struck:
 def harm_every_place(scale: Scale) -> Outcome:
     """Faults."""
     times = 3 if scale.is_quick else TIMES
-    figures, details, is_kept = [], {}, True
-    for kind in KINDS:
-        say = beneath(scale.say, kind)
-        with database(kind) as url, site(scale.folder / kind, url) as place, sending(place.load):
-            found: dict[str, Struck] = {}
-            chance = random.Random(scale.seed)
-            for point in POINTS:
-                for deed in DEEDS:
-                    struck = found[f"{point} {deed}"] = harm(place, point, deed, times, chance)
-                    is_kept &= struck.strikes >= times and not struck.processes_ended
-                say(f"{point}: {_strikes(found, point)} faults, {place.findings.words()}")
-            place.load.pause()
-            last = place.survey_all()
-            heard = {answer for answer in place.load.statuses() if "no answer" not in answer}
-            is_kept &= place.findings.is_clean and not place.load.surprises and heard <= ANSWERS
-            figures.append(
-                f"{kind}: {len(POINTS)} places x {len(DEEDS)} x {times}, {_strikes(found)} faults, "
-                f"{sum(one.processes_ended for one in found.values())} processes ended, "
-                f"{len(heard - ANSWERS)} wrong answers, {len(place.load.acknowledged)} "
-                f"acknowledged, {place.findings.words()}"
-            )
-            details[kind] = {
+
+    def harm(place: Site, say: Say) -> Outcome:
+        found: dict[str, Struck] = {}
+        chance = random.Random(scale.seed)
+        for point in POINTS:
+            for deed in DEEDS:
+                found[f"{point} {deed}"] = strike(place, point, deed, times, chance)
+            say(f"{point}: {_strikes(found, point)} faults, {place.findings.words()}")
+        place.load.pause()
+        wrong = wrong_answers(place.load)
+        ended = sum(one.processes_ended for one in found.values())
+        return Outcome(
+            all(one.strikes >= times for one in found.values()) and not ended and not wrong,
+            f"{len(POINTS)} places x {len(DEEDS)} x {times}, {_strikes(found)} faults, "
+            f"{ended} processes ended, {len(wrong)} wrong answers",
+            {
                 "strikes": {name: one.strikes for name, one in found.items()},
                 "ended": {name: one.processes_ended for name, one in found.items()},
-                "acknowledged": len(place.load.acknowledged),
-                "read_back_at_the_end": last.checked,
-                "found": place.findings.counts(),
-                "examples": place.findings.examples(),
-                "answers": dict(place.load.statuses()),
-                "surprises": dict(place.load.surprises),
-            }
-    return Outcome(is_kept, "; ".join(figures), details)
+            },
+        )
+
+    return on_each_database(scale, harm)
 
 
-def harm(place: Site, point: str, deed: str, times: int, chance: random.Random) -> Struck:
+def strike(place: Site, point: str, deed: str, times: int, chance: random.Random) -> Struck:
     """Have `deed` happen so often at `point` under load, then see what is there."""
     product = place.product
     product.kill()
@@ -88,17 +78,13 @@ def harm(place: Site, point: str, deed: str, times: int, chance: random.Random) 
     said = b""
     deadline = time.monotonic() + STRIKE_TIMEOUT_S
     while time.monotonic() < deadline:
-        with product.log_file.open("rb") as log:
-            log.seek(seen)
-            said = log.read()
+        said = place.log_from(seen)
         if said.count(STRIKES.encode()) >= times:
             break
         time.sleep(0.02)
     place.load.await_acknowledged(20)
-    place.load.pause()
-    place.survey_recent()
-    place.load.resume()
-    return Struck(said.count(STRIKES.encode()), said.count(_ENDED))
+    place.pause_and_survey()
+    return Struck(said.count(STRIKES.encode()), said.count(PROCESS_ENDED))
 
 
 def _armed(point: str, deed: str, times: int, chance: random.Random) -> str:
@@ -111,6 +97,11 @@ def _armed(point: str, deed: str, times: int, chance: random.Random) -> str:
         number += chance.randint(2, 4 if point in (*RARE, *COMMITS) else 20)
         faults.append(f"{point}:{deed}@{number}")
     return ",".join(faults)
+
+
+def wrong_answers(load: Load) -> set[str]:
+    """Give the answers that were heard and should not have been; to hear none is not wrong."""
+    return {answer for answer in load.statuses() if "no answer" not in answer} - ANSWERS
 
 
 def _strikes(found: dict[str, Struck], point: str = "") -> int:

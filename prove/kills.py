@@ -11,11 +11,9 @@ import random
 import statistics
 import time
 
-from tests.support.survey import Findings
-
 from pacsteward.base.faults import POINTS, VARIABLE
 from prove.promise import Outcome, Promise, Scale
-from prove.sites import KINDS, Site, beneath, database, sending, site
+from prove.sites import PROCESS_ENDED, Say, Site, on_each_database
 
 KILLS = 200
 ACKNOWLEDGED = 20_000
@@ -35,29 +33,22 @@ def kill_at_random(scale: Scale) -> Outcome:
     """R1."""
     kills = 5 if scale.is_quick else KILLS
     wanted = 400 if scale.is_quick else ACKNOWLEDGED
-    figures, details, is_kept = [], {}, True
-    for kind in KINDS:
-        say = beneath(scale.say, kind)
-        with database(kind) as url, site(scale.folder / kind, url) as place, sending(place.load):
-            restarts = random_kills(place, kills, wanted, random.Random(scale.seed), say)
-            place.load.pause()
-            last = place.survey_all()
-            found, load = place.findings, place.load
-            is_kept &= (
-                found.is_clean
-                and max(restarts) <= RESTART_LIMIT_S
-                and len(load.acknowledged) >= wanted
-                and not load.surprises
-            )
-            figures.append(
-                f"{kind}: {kills} kills, {len(load.acknowledged)} acknowledged, {found.words()}, "
-                f"restart median {statistics.median(restarts):.1f} s, longest {max(restarts):.1f} s"
-            )
-            details[kind] = _details(place, last) | {"kills": kills, "restarts_s": restarts}
-    return Outcome(is_kept, "; ".join(figures), details)
+
+    def harm(place: Site, say: Say) -> Outcome:
+        restarts = random_kills(place, kills, wanted, random.Random(scale.seed), say)
+        return Outcome(
+            max(restarts) <= RESTART_LIMIT_S and len(place.load.acknowledged) >= wanted,
+            f"{kills} kills, restart median {statistics.median(restarts):.1f} s, "
+            f"longest {max(restarts):.1f} s",
+            {"kills": kills, "restarts_s": restarts},
+        )
+
+    return on_each_database(scale, harm)
 
 
-def random_kills(place: Site, kills: int, wanted: int, chance: random.Random, say) -> list[float]:  # type: ignore[no-untyped-def]
+def random_kills(
+    place: Site, kills: int, wanted: int, chance: random.Random, say: Say
+) -> list[float]:
     """Kill and restart so often, and survey each time; return how long the restarts took."""
     restarts = []
     product, load = place.product, place.load
@@ -72,9 +63,7 @@ def random_kills(place: Site, kills: int, wanted: int, chance: random.Random, sa
             product.kill()
         product.start()
         restarts.append(round(product.started_in_s, 2))
-        load.pause()
-        found = place.survey_recent()
-        load.resume()
+        found = place.pause_and_survey()
         if kill % 10 == 0 or not found.is_clean:
             say(
                 f"{kill} of {kills} kills, {len(load.acknowledged)} acknowledged, "
@@ -86,33 +75,27 @@ def random_kills(place: Site, kills: int, wanted: int, chance: random.Random, sa
 def kill_at_fault_points(scale: Scale) -> Outcome:
     """R2."""
     turns = 1 if scale.is_quick else TURNS
-    figures, details, is_kept = [], {}, True
-    for kind in KINDS:
-        say = beneath(scale.say, kind)
-        with database(kind) as url, site(scale.folder / kind, url) as place, sending(place.load):
-            hits: dict[str, int] = {}
-            starting = 0
-            chance = random.Random(scale.seed)
-            for point in POINTS:
-                for turn in range(turns):
-                    # Every fourth turn is aimed at the start, where few calls are made.
-                    most = 3 if turn % 4 == 3 else 8 if point in RARE else 60
-                    number = chance.randint(1, most)
-                    was_hit, was_ready = kill_at(place, point, number)
-                    hits[point] = hits.get(point, 0) + was_hit
-                    starting += was_hit and not was_ready
-                say(f"{point}: hit {hits[point]} of {turns}, {place.findings.words()}")
-            place.load.pause()
-            last = place.survey_all()
-            is_kept &= place.findings.is_clean and not place.load.surprises
-            is_kept &= all(hits[point] for point in POINTS)
-            figures.append(
-                f"{kind}: {len(POINTS)} points x {turns}, killed there {sum(hits.values())} times "
-                f"({starting} while starting), {len(place.load.acknowledged)} acknowledged, "
-                f"{place.findings.words()}"
-            )
-            details[kind] = _details(place, last) | {"hits": hits, "while_starting": starting}
-    return Outcome(is_kept, "; ".join(figures), details)
+
+    def harm(place: Site, say: Say) -> Outcome:
+        hits = dict.fromkeys(POINTS, 0)
+        starting = 0
+        chance = random.Random(scale.seed)
+        for point in POINTS:
+            for turn in range(turns):
+                # Every fourth turn is aimed at the start, where few calls are made.
+                most = 3 if turn % 4 == 3 else 8 if point in RARE else 60
+                was_hit, was_ready = kill_at(place, point, chance.randint(1, most))
+                hits[point] += was_hit
+                starting += was_hit and not was_ready
+            say(f"{point}: hit {hits[point]} of {turns}, {place.findings.words()}")
+        return Outcome(
+            all(hits.values()),
+            f"{len(POINTS)} points x {turns}, killed there {sum(hits.values())} times "
+            f"({starting} while starting)",
+            {"hits": hits, "while_starting": starting},
+        )
+
+    return on_each_database(scale, harm)
 
 
 def kill_at(place: Site, point: str, number: int) -> tuple[bool, bool]:
@@ -129,9 +112,7 @@ def kill_at(place: Site, point: str, number: int) -> tuple[bool, bool]:
     was_hit, was_ready = _await_death(place)
     product.kill()
     product.start()
-    place.load.pause()
-    place.survey_recent()
-    place.load.resume()
+    place.pause_and_survey()
     return was_hit, was_ready
 
 
@@ -143,30 +124,15 @@ def _await_death(place: Site) -> tuple[bool, bool]:
     was_ready = False
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        with product.log_file.open("rb") as log:
-            log.seek(seen)
-            said = log.read()
+        said = place.log_from(seen)
         if not was_ready and b"is ready after" in said:
             was_ready, deadline = True, time.monotonic() + REACH_TIMEOUT_S
-        if b"process ended; it is started again" in said:
+        if PROCESS_ENDED in said:
             return True, was_ready
         if product.process.poll() is not None:
             return True, was_ready
         time.sleep(0.02)
     return False, was_ready
-
-
-def _details(place: Site, last: Findings) -> dict[str, object]:
-    return {
-        "acknowledged": len(place.load.acknowledged),
-        "tried": len(place.load.tried),
-        "read_back": place.findings.checked,
-        "read_back_at_the_end": last.checked,
-        "found": place.findings.counts(),
-        "examples": place.findings.examples(),
-        "answers": dict(place.load.statuses()),
-        "surprises": dict(place.load.surprises),
-    }
 
 
 PROMISES = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,15 @@ class Outcome:
     """What the table prints: what was done, and what was counted."""
     details: dict[str, object]
     """The raw numbers, as JSON can hold them."""
+
+
+def together(outcomes: Mapping[str, Outcome]) -> Outcome:
+    """Join what came of several turns of one proof, each by its name."""
+    return Outcome(
+        all(outcome.passed for outcome in outcomes.values()),
+        "; ".join(f"{name}: {outcome.figure}" for name, outcome in outcomes.items()),
+        {name: outcome.details for name, outcome in outcomes.items()},
+    )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pacsteward.archive.fixtures.index_picture import picture
 from pacsteward.archive.fixtures.sender import data_set, meta
 from pacsteward.base.db import open_database
 from pacsteward.dicom.part10 import encode_part10_head
-from prove.promise import Outcome, Promise, Scale
+from prove.promise import Outcome, Promise, Scale, together
 from prove.sites import KINDS, Site, beneath, database, sending, site
 
 ACKNOWLEDGED = 3_000
@@ -28,34 +28,15 @@ CONFLICTS = 20
 def rebuild_index(scale: Scale) -> Outcome:
     """Rebuild."""
     count = 300 if scale.is_quick else ACKNOWLEDGED
-    figures, details, is_same = [], {}, True
+    outcomes = {}
     for kind in KINDS:
         say = beneath(scale.say, kind)
         with database(kind) as url, site(scale.folder / kind, url) as place:
             with sending(place.load):
                 _fill(place, count)
             say(f"filled: {len(place.load.acknowledged)} instances shown")
-            assert place.product.stop() == 0
-            before = _picture(place, url)
-            told = place.product.run("archive", "rebuild")
-            after = _picture(place, url)
-            different = _different(before, after)
-            place.product.start()
-            place.survey_all()
-            is_same &= not different and place.findings.is_clean
-            rows = {name: len(found) for name, found in before.items()}
-            figures.append(
-                f"{kind}: {sum(rows.values())} rows ({rows['instance']} instances, "
-                f"{rows['conflict']} conflicts, {_hidden(before)} hidden), "
-                f"{sum(different.values())} different; {place.findings.words()}"
-            )
-            details[kind] = {
-                "rows": rows,
-                "different": different,
-                "told": told,
-                "found": place.findings.counts(),
-            }
-    return Outcome(is_same, "; ".join(figures), details)
+            outcomes[kind] = _rebuild(place, url)
+    return together(outcomes)
 
 
 def _fill(place: Site, count: int) -> None:
@@ -116,6 +97,30 @@ def _store(place: Site, uid: str, data: bytes) -> int:
     body = related([encode_part10_head(meta(uid)) + data])
     address = f"{place.product.url}/dicom-web/studies"
     return httpx.post(address, headers=headers, content=body, timeout=60).status_code
+
+
+def _rebuild(place: Site, url: str) -> Outcome:
+    """Compare the index with the one that is made in its place."""
+    assert place.product.stop() == 0
+    before = _picture(place, url)
+    told = place.product.run("archive", "rebuild")
+    after = _picture(place, url)
+    different = _different(before, after)
+    place.product.start()
+    place.survey_all()
+    rows = {name: len(found) for name, found in before.items()}
+    return Outcome(
+        not different and place.findings.is_clean,
+        f"{sum(rows.values())} rows ({rows['instance']} instances, "
+        f"{rows['conflict']} conflicts, {_hidden(before)} hidden), "
+        f"{sum(different.values())} different; {place.findings.words()}",
+        {
+            "rows": rows,
+            "different": different,
+            "told": told,
+            "found": place.findings.counts(),
+        },
+    )
 
 
 def _picture(place: Site, url: str) -> dict[str, list[dict[str, Any]]]:

@@ -1,4 +1,9 @@
-"""What most promises need: a product over an empty folder on either database, and its senders."""
+"""What most promises need: a product over an empty folder on either database, and its senders.
+
+Several promises are one story with another harm in it, and `on_each_database` tells it: on SQLite
+and on PostgreSQL senders send without a break while harm is done; then they pause, and all that
+was acknowledged is looked for.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,13 @@ from tests.support.postgres import running_cluster
 from tests.support.product import Product
 from tests.support.survey import Findings, survey
 
+from prove.promise import Outcome, Scale, together
+
 KINDS = ("sqlite", "postgresql")
+PROCESS_ENDED = b"process ended; it is started again"
+"""What the supervisor says of a process that ended without being told to."""
+
+Say = Callable[[str], None]
 
 
 @dataclass
@@ -24,6 +35,19 @@ class Site:
     load: Load
     findings: Findings = field(default_factory=Findings)
     _surveyed: int = 0
+
+    def log_from(self, begin_bytes: int) -> bytes:
+        """Give what the product has written to its log behind a place in it."""
+        with self.product.log_file.open("rb") as log:
+            log.seek(begin_bytes)
+            return log.read()
+
+    def pause_and_survey(self) -> Findings:
+        """Survey what was sent lately while nobody sends, and have the senders go on."""
+        self.load.pause()
+        found = self.survey_recent()
+        self.load.resume()
+        return found
 
     def survey_recent(self) -> Findings:
         """Survey the studies that something was sent to since the last time."""
@@ -47,6 +71,42 @@ class Site:
         )
         self.findings.add(found)
         return found
+
+
+def on_each_database(scale: Scale, harm: Callable[[Site, Say], Outcome]) -> Outcome:
+    """Have `harm` done under load to a new product on each kind of database, then survey it.
+
+    Kept is what `harm` says was kept, if nothing is wrong with what was stored, and the senders
+    met with nothing but answers and broken connections.
+    """
+    outcomes = {}
+    for kind in KINDS:
+        with database(kind) as url, site(scale.folder / kind, url) as place, sending(place.load):
+            harmed = harm(place, beneath(scale.say, kind))
+            place.load.pause()
+            outcomes[kind] = _with_survey(harmed, place)
+    return together(outcomes)
+
+
+def _with_survey(harmed: Outcome, place: Site) -> Outcome:
+    """Survey everything, and add what was found to what is known already."""
+    last = place.survey_all()
+    load, found = place.load, place.findings
+    return Outcome(
+        harmed.passed and found.is_clean and not load.surprises,
+        f"{harmed.figure}, {len(load.acknowledged)} acknowledged, {found.words()}",
+        {
+            **harmed.details,
+            "acknowledged": len(load.acknowledged),
+            "tried": len(load.tried),
+            "read_back": found.checked,
+            "read_back_at_the_end": last.checked,
+            "found": found.counts(),
+            "examples": found.examples(),
+            "answers": dict(load.statuses()),
+            "surprises": dict(load.surprises),
+        },
+    )
 
 
 @contextmanager
@@ -85,6 +145,6 @@ def sending(load: Load) -> Iterator[Load]:
         load.stop()
 
 
-def beneath(say: Callable[[str], None], kind: str) -> Callable[[str], None]:
+def beneath(say: Say, kind: str) -> Say:
     """Put the kind of database before each line."""
     return lambda line: say(f"{kind}: {line}")
