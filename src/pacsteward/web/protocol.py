@@ -25,6 +25,7 @@ from typing import Any, ClassVar, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from pacsteward.web import framing
 from pacsteward.web.inflow import SCOPE_KEY, Inflow, length_of
 from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES, is_streamed
 from pacsteward.web.listening import Seat
@@ -74,6 +75,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._answers = _Answers(self.transport, self.loop)
         self._body_bytes = 0
         self._memory = Memory()
+        self._refusal: bytes | None = None
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -106,10 +108,35 @@ class PatientProtocol(HttpToolsProtocol):
             if self._head_bytes > HEADER_BLOCK_MAX_BYTES + _ONE_READ_BYTES:
                 self._close_with(_TOO_LARGE)
                 return
-        super().data_received(data)
+        self._parse(data)
         if self._is_between_requests():
             # Only now: most heads come in one piece, and a clock for each would be made in vain.
             self._wait_for_head()
+
+    def _parse(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offered:
+            # No other protocol is spoken here. The same parser goes on where there is no body.
+            rest = data[offered.args[0] :]
+            if self._is_in_body:
+                self.parser = framing.parser_of_body(self, self.headers)
+            if rest:
+                self._parse(rest)
+        except httptools.HttpParserError:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """End the connection: nobody knows where this request ends and the next one begins."""
+        self.logger.warning("Invalid HTTP request received.")
+        refusal = self._refusal or framing.UNCERTAIN
+        # Others before it may wait for their answers, and one may be half way out.
+        self._close_with(refusal if self._is_idle() or self._is_unanswered() else b"")
+
+    def _is_unanswered(self) -> bool:
+        """Say whether the body of a request comes that would be answered next."""
+        return self._is_in_body and not self.pipeline and not self.cycle.response_started
 
     def _watch_rest_of_body(self) -> None:
         if self._deadline is None and self._is_idle():
@@ -138,15 +165,16 @@ class PatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the clock: the head is in."""
         self._stop_waiting()
+        self._refusal = framing.refusal_of(self.headers, self.parser.get_http_version())
+        if self._refusal is not None:
+            raise _Refused
         self._is_in_body = True
         self._body_bytes = 0
         if self.short_way is not None and self._is_answered_by(self.short_way):
             self._is_answered = True
             return
         super().on_headers_complete()
-        # A request for another protocol has no path, and no cycle of its own.
-        path = self.scope.get("path", "")
-        if is_streamed(self.scope["method"], path) and self.cycle is not None:
+        if is_streamed(self.scope["method"], self.scope["path"]):
             scope = cast(dict[str, Any], self.scope)
             length = length_of(scope)
             if length:
@@ -156,9 +184,8 @@ class PatientProtocol(HttpToolsProtocol):
                 self.flow.pause_reading()
         while self._cycles and self._cycles[0].response_complete:
             self._cycles.popleft()
-        if self.cycle is not None:
-            self.cycle.transport = cast(asyncio.Transport, self._answers)
-            self._cycles.append(self.cycle)
+        self.cycle.transport = cast(asyncio.Transport, self._answers)
+        self._cycles.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Count what the parser has seen of the body."""
@@ -180,6 +207,8 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Take what follows for the next head."""
+        if self.parser.should_upgrade() and framing.has_body(self.headers):
+            return  # the body comes all the same, see `_parse`
         self._is_in_body = False
         self._head_bytes = 0
         if self._is_answered:
@@ -283,6 +312,10 @@ class PatientProtocol(HttpToolsProtocol):
         if answer:
             self.transport.write(answer)
         self.transport.close()
+
+
+class _Refused(Exception):
+    """Stops the parser; `_refuse` answers."""
 
 
 _LOOKS = 20
