@@ -53,8 +53,8 @@ def apart(work: Callable[[], T]) -> T:
         raise
     finally:
         _, status = os.waitpid(child, 0)
-    if not told:
-        code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(status)
+    if code:  # also in the middle of what it tells
         raise Broken(
             "The archive was not made ready.",
             why=f"The process that did it ended with {code}.",

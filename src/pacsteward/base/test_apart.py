@@ -43,6 +43,18 @@ def test_process_that_is_killed_is_an_error() -> None:
         apart(die)
 
 
+def test_process_that_is_killed_while_it_tells_is_an_error() -> None:
+    def tell_half(pipe: int, _mode: str) -> None:
+        os.write(pipe, b"\x80\x05\x95")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        os.fdopen = tell_half  # type: ignore[assignment]  # in the copy of this process alone
+
+    with pytest.raises(Broken, match="ended with -9"):
+        apart(work)
+
+
 def test_nothing_of_it_is_left() -> None:
     worker = apart(os.getpid)
     assert worker not in [child.pid for child in psutil.Process().children()]

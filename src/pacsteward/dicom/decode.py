@@ -2,7 +2,9 @@
 
 What enters is a task with its data; what leaves is the result, or an error of one of the eight
 kinds, within the time limit. A child that crashes, hangs or eats memory is killed and replaced,
-and only the task it had fails. Children are started when they are first needed, kept warm, renewed
+and only the task it had fails. Was it killed from outside, or had it done other tasks before it
+crashed, then the task is tried once more in a fresh child: only what ends a fresh one, too, is said
+to be the image's fault. Children are started when they are first needed, kept warm, renewed
 after many tasks, and ended when nobody has asked for a while.
 
 Range reads and parsing of attributes stay in the caller's process: they are plain Python. Only
@@ -16,6 +18,7 @@ size is known beforehand, and the way into a child and back takes half as long a
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -47,6 +50,8 @@ from pacsteward.dicom.render import (
 from pacsteward.dicom.render_request import RenderRequest
 from pacsteward.dicom.transcode import transcode_chunks
 
+_log: Final = logging.getLogger(__name__)
+
 MEMORY_BYTES_DEFAULT: Final = 512 * 1024 * 1024
 TIME_S_DEFAULT: Final = 10.0
 IDLE_S_DEFAULT: Final = 60.0
@@ -54,6 +59,7 @@ TASKS_PER_CHILD: Final = 2000
 """After so many tasks a child is renewed: whatever its libraries leak is bounded."""
 
 _START_S: Final = 30.0
+_GONE_WITHIN_S: Final = 1.0
 _RECEIVE_MAX: Final = 1 << 20
 _CHILD_MODULE: Final = "pacsteward.dicom.decode_child"
 
@@ -205,11 +211,11 @@ class DecoderPool:
         Raises
         ------
         Invalid
-            When the data cannot be decoded, or made the decoder crash.
+            When the data cannot be decoded, or made a fresh decoder crash.
         Exhausted
             When it took more time or memory than allowed.
         Unavailable
-            When all children stayed busy, or none can be started.
+            When all children stayed busy, none can be started, or two were killed from outside.
         PacstewardError
             What else the task raised.
         """
@@ -238,11 +244,7 @@ class DecoderPool:
 
     def _take_seat(self) -> _Seat:
         if self._closed.is_set():
-            raise Unavailable(
-                "The image was not decoded.",
-                why="The server is stopping.",
-                remedy="Try again in a moment.",
-            )
+            raise _stopping()
         try:
             return self._free.get(timeout=self._wait_s)
         except queue.Empty:
@@ -253,6 +255,25 @@ class DecoderPool:
             ) from None
 
     def _run_in(self, seat: _Seat, task_name: str, payload: Payload) -> bytes:
+        try:
+            return self._ask(seat, task_name, payload)
+        except _ChildDied as death:
+            if not death.may_be_chance:
+                raise death.told() from death
+            _log.warning("decoder_ended", extra={"returncode": death.returncode})
+        try:
+            return self._ask(seat, task_name, payload)
+        except _ChildDied as death:
+            raise death.told() from death
+
+    def _ask(self, seat: _Seat, task_name: str, payload: Payload) -> bytes:
+        """Give a task to the child of a seat and return the result.
+
+        Raises
+        ------
+        _ChildDied
+            The child ended before it had one.
+        """
         child = seat.child
         if child is None or not child.is_alive():
             seat.end_child()
@@ -267,8 +288,11 @@ class DecoderPool:
                 remedy="Retrieve the object as it is stored.",
             ) from None
         except (OSError, ValueError) as error:
+            if self._closed.is_set():
+                raise _stopping() from error
+            returncode = child.returncode_by_itself()
             seat.end_child()
-            raise _crashed(child.returncode) from error
+            raise _ChildDied(returncode, child.tasks) from error
         child.tasks += 1
         if child.tasks >= TASKS_PER_CHILD:
             seat.end_child()
@@ -352,10 +376,14 @@ class _Child:
             self.end()
             raise RuntimeError(f"the process ended with {self._process.returncode}")
 
-    @property
-    def returncode(self) -> int | None:
-        """How the process ended; a signal as a negative number."""
-        return self._process.returncode
+    def returncode_by_itself(self) -> int | None:
+        """Return how the process ended, a signal as a negative number; None if it still runs.
+
+        One that has closed its socket may need a moment to be gone.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(_GONE_WITHIN_S)
+        return None
 
     def is_alive(self) -> bool:
         """Whether the process runs."""
@@ -486,17 +514,60 @@ def drawn_here(source: FrameSource, request: RenderRequest) -> bytes:
         raise failed(error) from error
 
 
-def _crashed(returncode: int | None) -> PacstewardError:
-    if returncode == -signal.SIGALRM:
-        return Exhausted(
-            "The image was not decoded.",
-            why="The decoder took too long.",
-            remedy="Retrieve the object as it is stored.",
+_FROM_OUTSIDE: Final = (-signal.SIGKILL, -signal.SIGTERM)
+"""No code of a decoder ends so: the system was short of memory, or somebody stopped the process."""
+
+
+class _ChildDied(Exception):
+    """A child ended in the middle of a task.
+
+    Parameters
+    ----------
+    returncode
+        How it ended; None if it did not, and made no sense.
+    tasks
+        How many it had done before.
+    """
+
+    def __init__(self, returncode: int | None, tasks: int) -> None:
+        super().__init__(returncode)
+        self.returncode = returncode
+        self._tasks = tasks
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether something else than the task may have ended it."""
+        if self.returncode == -signal.SIGALRM:
+            return False
+        return self.returncode in _FROM_OUTSIDE or self._tasks > 0
+
+    def told(self) -> PacstewardError:
+        """Return what the caller is told."""
+        if self.returncode == -signal.SIGALRM:
+            return Exhausted(
+                "The image was not decoded.",
+                why="The decoder took too long.",
+                remedy="Retrieve the object as it is stored.",
+            )
+        if self.returncode in _FROM_OUTSIDE:
+            return Unavailable(
+                "The image was not decoded.",
+                why="The system ended the decoder twice while it worked"
+                f" (signal {-self.returncode}).",
+                remedy="Try again; if it lasts, see whether the machine is short of memory.",
+            )
+        return Invalid(
+            "The image could not be decoded.",
+            why="Its pixel data made the decoder fail.",
+            remedy="Compare with the sender's copy, and send it again.",
         )
-    return Invalid(
-        "The image could not be decoded.",
-        why="Its pixel data made the decoder fail.",
-        remedy="Compare with the sender's copy, and send it again.",
+
+
+def _stopping() -> Unavailable:
+    return Unavailable(
+        "The image was not decoded.",
+        why="The server is stopping.",
+        remedy="Try again in a moment.",
     )
 
 

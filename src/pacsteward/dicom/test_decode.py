@@ -197,6 +197,61 @@ def test_a_decoder_that_dies_or_talks_nonsense_is_replaced(hostile, task):
     assert _works(hostile)
 
 
+def _deaths(folder, count, how):
+    """Return a task that so many children do not survive."""
+    for number in range(count):
+        (folder / str(number)).touch()
+    return Payload({"folder": str(folder), "signal": how}, ())
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_decoder_that_is_killed_from_outside_is_not_the_fault_of_the_image(
+    hostile, tmp_path, how
+):
+    """As by the kernel when the machine is short of memory."""
+    assert hostile.run("kill", _deaths(tmp_path, 1, how)) == b"alive"
+    with pytest.raises(Unavailable, match=f"ended the decoder twice.*signal {how:d}"):
+        hostile.run("kill", _deaths(tmp_path, 2, how))
+    assert os.listdir(tmp_path) == []
+    assert _works(hostile)
+
+
+def test_a_crash_of_a_used_decoder_may_come_from_what_it_did_before(hostile, tmp_path):
+    assert _works(hostile)
+    assert hostile.run("kill", _deaths(tmp_path, 1, signal.SIGSEGV)) == b"alive"
+    with pytest.raises(Invalid, match="made the decoder fail"):
+        hostile.run("kill", _deaths(tmp_path, 2, signal.SIGSEGV))
+    assert _works(hostile)
+
+
+def test_what_crashes_a_fresh_decoder_is_not_tried_again(tmp_path):
+    with DecoderPool(child_module=_HOSTILE) as pool:
+        with pytest.raises(Invalid, match="made the decoder fail"):
+            pool.run("kill", _deaths(tmp_path, 2, signal.SIGSEGV))
+        assert len(os.listdir(tmp_path)) == 1
+
+
+def test_a_task_that_runs_while_the_pool_closes_is_told_so():
+    pool = DecoderPool(time_s=600, child_module=_HOSTILE)
+    outcome: list[PacstewardError] = []
+    thread = threading.Thread(target=_note_error, args=(pool, "hang", outcome))
+    thread.start()
+    _until(pool._free.empty)
+    _until(lambda: pool._seats[0].child is not None)
+    pool.close()
+    thread.join()
+    assert [str(error) for error in outcome] == [
+        "The image was not decoded. The server is stopping. Try again in a moment."
+    ]
+
+
+def _note_error(pool, task, outcome):
+    try:
+        pool.run(task, _NOTHING)
+    except PacstewardError as error:
+        outcome.append(error)
+
+
 def test_an_error_that_nobody_foresaw_is_an_answer(hostile):
     before = _identity(hostile)[0]
     with pytest.raises(Invalid, match="KeyError"):
@@ -307,21 +362,15 @@ def test_who_waits_too_long_for_a_child_is_told():
     with DecoderPool(1, time_s=600, wait_s=0.2, child_module=_HOSTILE) as pool:
         busy = _identity(pool)[0]
         outcome: list[PacstewardError] = []
-
-        def hang() -> None:
-            try:
-                pool.run("hang", _NOTHING)
-            except PacstewardError as error:
-                outcome.append(error)
-
-        thread = threading.Thread(target=hang)
+        thread = threading.Thread(target=_note_error, args=(pool, "hang", outcome))
         thread.start()
         _until(pool._free.empty)
         with pytest.raises(Unavailable, match="busy"):
             pool.run("identity", _NOTHING)
         os.kill(busy, signal.SIGKILL)
+        pool.close()
         thread.join()
-        assert [type(error) for error in outcome] == [Invalid]
+        assert [type(error) for error in outcome] == [Unavailable]
 
 
 def test_a_child_that_cannot_start_is_said_and_not_waited_for():
