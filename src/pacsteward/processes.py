@@ -48,7 +48,7 @@ from pacsteward.security.admission import Refusal, decide
 from pacsteward.security.failures_in_memory import failure_places
 from pacsteward.security.sessions_in_memory import session_places
 from pacsteward.security.settings import AdmissionSettings
-from pacsteward.security.sign_in import WaitingQueue, waiting_places
+from pacsteward.security.sign_in import SignInGuard, WaitingQueue, waiting_places
 from pacsteward.security.user_identity import narrowed, user_of
 from pacsteward.supervisor import Tell
 from pacsteward.web.listening import Acceptor, Listener, Seat
@@ -96,16 +96,24 @@ async def _keeper(place: Place, tell_ready: Tell) -> None:
         database.close()
 
 
-def run_doors(place: Place, tell_ready: Tell) -> None:
-    """Serve DIMSE."""
+def run_doors(place: Place, tell_ready: Tell, *, company: WebCompany | None = None) -> None:
+    """Serve DIMSE.
+
+    Parameters
+    ----------
+    company
+        The web processes, where there are any: wrong passwords count there and here together.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    _run_loop(_doors(place, tell_ready))
+    _run_loop(_doors(place, tell_ready, company))
 
 
-async def _doors(place: Place, tell_ready: Tell) -> None:
+async def _doors(place: Place, tell_ready: Tell, company: WebCompany | None) -> None:
     stopping = _stop_event()
     database = open_place_database(place)
     house = build_house(place, database, process_name="doors")
+    if company is not None:
+        company.count_together(house.access.guard, None)
     limits = _limits(place)
     await house.archive.open_for_arrivals(limits.receive_chunk_size_bytes)
     house.snapshots.start()
@@ -218,7 +226,8 @@ class WebCompany:
     sessions: memoryview
     """Places of sessions that could not be written."""
     failures: memoryview
-    """Places of wrong passwords that could not be written."""
+    """Places of wrong passwords that could not be written; the last ones are those of the doors,
+    where they come as passcodes of DICOM callers."""
     size: int
 
     @classmethod
@@ -226,7 +235,12 @@ class WebCompany:
         """Make it for as many processes as the settings want."""
         size = place.settings.of(WebSettings).process_count
         listener = Listener(place.server.host, place.server.http_port, size)
-        return cls(listener, waiting_places(size), session_places(size), failure_places(size), size)
+        failures = failure_places(size + 1)
+        return cls(listener, waiting_places(size), session_places(size), failures, size)
+
+    def count_together(self, guard: SignInGuard, number: int | None) -> None:
+        """Count wrong passwords together, in a web process of this number or the doors (None)."""
+        guard.count_together(self.failures, self.size if number is None else number)
 
     def note_end(self, name: str) -> None:
         """Take back the place of the process of this name, if it is a web process."""
@@ -264,7 +278,7 @@ def run_web(place: Place, tell_ready: Tell, *, company: WebCompany, number: int)
     database = open_place_database(place, shared_by=company.size)
     house = build_house(place, database, process_name=web_name(number))
     house.access.guard.wait_together(WaitingQueue(company.waiting, number))
-    house.access.guard.count_together(company.failures, number)
+    company.count_together(house.access.guard, number)
     house.access.share_memory(company.sessions, number)
     house.snapshots.start()
     application = build_application(place, house)

@@ -105,7 +105,8 @@ def _supervisor(named: Mapping[str, Run], company: WebCompany) -> Supervisor:
 def _runs(chosen: Collection[Kind], company: WebCompany | None) -> dict[str, RunPlace]:
     """Return what to run for the kinds that were chosen, by the name of the process."""
     runs: dict[str, RunPlace] = {}
-    elsewhere = {Kind.KEEPER: run_keeper, Kind.DOORS: run_doors, Kind.JOBS: run_jobs}
+    doors: RunPlace = partial(run_doors, company=company)
+    elsewhere = {Kind.KEEPER: run_keeper, Kind.DOORS: doors, Kind.JOBS: run_jobs}
     for kind in chosen:
         if kind is not Kind.WEB:
             runs[kind] = partial(_elsewhere, elsewhere[kind], company)
@@ -116,7 +117,7 @@ def _runs(chosen: Collection[Kind], company: WebCompany | None) -> dict[str, Run
 
 
 def _elsewhere(run: RunPlace, company: WebCompany | None, place: Place, tell_ready: Tell) -> None:
-    """Run a process that has nothing to do with HTTP."""
+    """Run a process that answers no HTTP."""
     if company is not None:
         company.listener.close()
     run(place, tell_ready)

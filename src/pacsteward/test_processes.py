@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import threading
 import urllib.request
+from pathlib import Path
 
+import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
+from tests.support.full_disk import FullDisk
 
+from pacsteward.app import Place
+from pacsteward.base.clock import ManualClock
+from pacsteward.base.db import Database
 from pacsteward.processes import WebCompany, WebServer
 from pacsteward.security.failures_in_memory import failure_places
 from pacsteward.security.sessions_in_memory import session_places
-from pacsteward.security.sign_in import waiting_places
+from pacsteward.security.sign_in import SignInGuard, waiting_places
+from pacsteward.serve import Kind, _runs
 from pacsteward.web.listening import Listener
 
 
@@ -55,3 +62,19 @@ def test_nobody_gives_way_to_a_web_process_that_has_ended() -> None:
     company.note_end("web-2")
     assert not first.is_busier
     listener.close()
+
+
+def test_the_doors_count_wrong_passwords_together_with_the_web_processes(
+    tmp_path: Path, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk, where the database that they share takes none."""
+    company = WebCompany.of(Place.found(tmp_path, overrides={"http_port": 0}))
+    FullDisk(database, monkeypatch).is_full = True
+    guards = [SignInGuard(database, clock) for _ in range(company.size + 1)]
+    for number, guard in enumerate(guards):
+        company.count_together(guard, number if number < company.size else None)
+    counted = [guard.note_failure("ada", "10.0.0.7") for guard in guards]
+    assert counted == list(range(1, company.size + 2))
+    doors = _runs(tuple(Kind), company)[Kind.DOORS]
+    assert doors.args[0].keywords == {"company": company}  # type: ignore[attr-defined]
+    company.listener.close()
