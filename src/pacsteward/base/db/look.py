@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
@@ -37,14 +38,17 @@ KEPT_MAX: Final = 8
 PATIENCE_S: Final = 0.02
 """How long an event loop waits for a PostgreSQL server that ought to answer at once."""
 
+_SLOW_S: Final = 0.05
+"""An embedded database that took longer had to fetch what it looked at from a slow disk."""
+
 _PAUSE_S: Final = 1.0
 """How long no event loop asks it after it kept one waiting."""
 
 _STEPS_BETWEEN_GLANCES: Final = 20_000
 """SQLite looks at the clock after so many instructions of its machine, some 1,000 rows."""
 
-_STEPS_ON_A_LOOP: Final = 200
-"""The same where an event loop waits: some 10 rows, each of which a slow disk may have to look for.
+_STEPS_ON_A_LOOP: Final = 100
+"""The same where an event loop waits: some 5 rows, each of which a slow disk may have to look for.
 What finds one row by its number takes 60."""
 
 _BEGIN: Final = {
@@ -82,6 +86,24 @@ class _WiredLook(Look):
         return self.driver.rows(statement, parameters)
 
 
+class _LoopLook(Look):
+    """The same to an embedded database, for an event loop alone: it waits for nobody who writes."""
+
+    def __init__(self, driver: Any) -> None:
+        super().__init__(driver, None)
+        driver.execute("PRAGMA busy_timeout=0")
+        self._deadline = deadline = [inf]
+        # Not a method: the connection would hold what holds it.
+        driver.set_progress_handler(lambda: time.monotonic() > deadline[0], _STEPS_ON_A_LOOP)
+
+    def rows_until(
+        self, deadline: float, statement: str, parameters: Sequence[object]
+    ) -> list[tuple[Any, ...]]:
+        """Return what `rows` does, or stop soon after `deadline`."""
+        self._deadline[0] = deadline
+        return self.rows(statement, parameters)
+
+
 class Looks:
     """The connections that are kept for it; share one in a process."""
 
@@ -91,6 +113,7 @@ class Looks:
         self._kept: dict[float | None, deque[Look]] = {}
         """By timeout, since to change it costs PostgreSQL a trip. Taking from and putting to a
         deque is atomic."""
+        self._kept_on_loop: deque[_LoopLook] = deque()
         self._is_near = self._is_sqlite
         self._asked_again_at = 0.0
 
@@ -145,7 +168,7 @@ class Looks:
     @property
     def is_near(self) -> bool:
         """Whether `at_once` is worth a try."""
-        return self._is_sqlite or (self._is_near and time.monotonic() >= self._asked_again_at)
+        return self._is_near and time.monotonic() >= self._asked_again_at
 
     def at_once(
         self,
@@ -179,31 +202,44 @@ class Looks:
         self, statement: str, parameters: Sequence[object], within_s: float | None
     ) -> list[tuple[Any, ...]]:
         """Return the rows of one statement, for which no transaction has to be begun."""
+        began = time.monotonic()
+        deadline = inf if within_s is None else began + within_s
         try:
-            look = self._taken(None) or self._opened(None)
+            look = self._loop_look()
         except (self._error, DBAPIError):
             raise WouldWait from None
-        if within_s is not None:
-            look.driver.set_progress_handler(_alarm(within_s), _STEPS_ON_A_LOOP)
-            look.timeout_s = within_s
         try:
-            found = look.rows(statement, parameters)
+            found = look.rows_until(deadline, statement, parameters)
         except self._error as error:
             # One that was stopped is as good as before. To open another takes a loop longer than
             # most questions.
             if _was_stopped(error):
-                self._keep(look)
+                self._kept_on_loop.append(look)
             else:
                 self._drop(look)
             raise WouldWait from None
-        self._keep(look)
+        else:
+            self._kept_on_loop.append(look)
+        finally:
+            now = time.monotonic()
+            if now - began > _SLOW_S:
+                self._asked_again_at = now + _PAUSE_S
         return found
+
+    def _loop_look(self) -> _LoopLook:
+        with suppress(IndexError):
+            return self._kept_on_loop.pop()
+        pooled = self._engine.raw_connection()
+        pooled.detach()
+        return _LoopLook(pooled.dbapi_connection)
 
     def close(self) -> None:
         """Close what is kept."""
         for kept in self._kept.values():
             while kept:
                 self._drop(kept.pop())
+        while self._kept_on_loop:
+            self._drop(self._kept_on_loop.pop())
 
     # --- connections ----------------------------------------------------------------------------
 

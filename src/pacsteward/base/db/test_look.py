@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from sqlalchemy import insert
 
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database, was_stopped, wire
-from pacsteward.base.db.look import KEPT_MAX, Look, Looks, _alarm
+from pacsteward.base.db.look import KEPT_MAX
 from pacsteward.base.errors import Unavailable, WouldWait
 from pacsteward.base.events.tables import FACT
 
@@ -115,33 +113,48 @@ def test_who_may_not_wait_is_not_kept_waiting(database: Database) -> None:
 
 
 def test_an_embedded_database_looks_at_the_clock_after_a_few_rows_and_keeps_its_connection(
-    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+    sqlite_database: Database,
 ) -> None:
     """On a slow disk each row may take as long as an event loop has for the whole question."""
-    opened, began = [], []
-    open_one = Looks._opened
-
-    def noted(looks: Looks, timeout_s: float | None) -> Look:
-        opened.append(open_one(looks, timeout_s))
-        return opened[-1]
-
-    def rung_at_the_first_look(_timeout_s: float) -> Callable[[], int]:
-        began.append(1)
-        return _alarm(-1.0)
-
-    monkeypatch.setattr(Looks, "_opened", noted)
-    monkeypatch.setattr("pacsteward.base.db.look._alarm", rung_at_the_first_look)
-    assert sqlite_database.at_once(first_numbers(4), within_s=1) == [(10,)]
+    assert sqlite_database.at_once(first_numbers(2), within_s=-1) == [(3,)]
+    (first,) = sqlite_database._looks._kept_on_loop
     for _ in range(3):
         with pytest.raises(WouldWait):
-            sqlite_database.at_once(first_numbers(50), within_s=1)
-    assert len(began) == 4
+            sqlite_database.at_once(first_numbers(5), within_s=-1)
     add_fact(sqlite_database)
     assert sqlite_database.at_once(COUNT) == [(1,)]
     assert sqlite_database.at_once(first_numbers(500)) == [(125_250,)]
-    (only,) = opened
+    (only,) = sqlite_database._looks._kept_on_loop
+    assert only is first
     assert not only.driver.in_transaction
-    assert len(sqlite_database._looks._kept[None]) == 1
+
+
+def test_an_embedded_database_that_was_slow_is_left_to_threads_for_a_while(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have fetched each of the few rows from the disk before the clock was looked at."""
+    now = [1000.0]
+    monkeypatch.setattr("pacsteward.base.db.look.time.monotonic", lambda: now[0])
+    assert sqlite_database.at_once(COUNT, within_s=1) == [(0,)]
+    sqlite_database._looks._kept_on_loop[0].driver.create_function("fetched", 0, lambda: wait(0.06))
+
+    def wait(seconds: float) -> int:
+        now[0] += seconds
+        return 7
+
+    assert sqlite_database.at_once("SELECT fetched()", within_s=1) == [(7,)]
+    assert not sqlite_database.is_near
+    with pytest.raises(WouldWait):
+        sqlite_database.at_once(COUNT, within_s=1)
+    assert sqlite_database.glance(COUNT) == [(0,)]
+    now[0] += 1.01
+    assert sqlite_database.at_once(COUNT, within_s=1) == [(0,)]
+
+
+def test_an_event_loop_waits_for_nobody_who_has_locked_the_file(sqlite_database: Database) -> None:
+    assert sqlite_database.at_once(COUNT) == [(0,)]
+    (look,) = sqlite_database._looks._kept_on_loop
+    assert look.rows("PRAGMA busy_timeout") == [(0,)]
 
 
 def first_numbers(count: int) -> str:
