@@ -3,6 +3,8 @@
 A fault that nobody named becomes a 500 without details; the log has them under the request's name,
 which the answer carries. An address is logged as its route has it, with UIDs filled in: what else
 people write into an address, or behind its question mark, may be a patient.
+
+A request waits for a locked database once, however many things it has to write down.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacsteward.base import log
+from pacsteward.base.db import patient_once
 from pacsteward.base.errors import Broken
 from pacsteward.web import problem
 from pacsteward.web.directory import FOUND
@@ -84,7 +87,8 @@ class Journal:
             await send(message)
 
         try:
-            await self._app(scope, receive, marked)
+            with patient_once():
+                await self._app(scope, receive, marked)
         except ClientDisconnect:
             status = status or 499
         except Exception as error:  # noqa: BLE001 - the last place where it can be caught

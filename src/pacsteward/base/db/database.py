@@ -24,6 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from pacsteward.base.db.look import Look, Looks, unavailable
+from pacsteward.base.db.patience import BUSY_TIMEOUT_S, begin_immediate
 from pacsteward.base.errors import Broken, Forbidden, Unavailable, WouldWait
 from pacsteward.base.late import late
 
@@ -37,9 +38,6 @@ CONNECTIONS_MAX = 32
 
 _KEPT = 8
 """So many of them stay open when they are not needed."""
-
-BUSY_TIMEOUT_S = 15.0
-"""How long a writer waits for another one before it gives up."""
 
 POSTGRES_WIRE = {
     "connect_timeout": 10,
@@ -164,11 +162,12 @@ class Database:
         """
         if self._no_writing:
             raise Forbidden("Nothing was changed.", why=self._no_writing)
+        asked_at = time.monotonic()
         with self._translated(), self.engine.connect() as connection:
             if self.is_sqlite:
                 level = "FULL" if durable else "NORMAL"
                 connection.exec_driver_sql(f"PRAGMA synchronous={level}")
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                begin_immediate(connection, asked_at)
             elif not durable:
                 # The driver, and with it SQLAlchemy, goes on in a transaction that has begun.
                 wire.begin_unsynced(_driver_of(connection))
@@ -255,6 +254,7 @@ def open_database(url: str | Path, *, connections_max: int = CONNECTIONS_MAX) ->
         url,
         pool_size=min(_KEPT, connections_max),
         max_overflow=max(0, connections_max - _KEPT),
+        pool_timeout=BUSY_TIMEOUT_S,
         # The one that was used last has the statements prepared.
         pool_use_lifo=True,
         hide_parameters=True,
@@ -276,6 +276,7 @@ def _sqlite_engine(path: Path) -> Engine:
         poolclass=QueuePool,
         pool_size=_KEPT,
         max_overflow=CONNECTIONS_MAX - _KEPT,
+        pool_timeout=BUSY_TIMEOUT_S,
         # What an error quotes goes into the log, and parameters may be patient data.
         hide_parameters=True,
         connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},

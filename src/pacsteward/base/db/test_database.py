@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextvars
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, insert, select, text
+from sqlalchemy import Connection, create_engine, event, insert, select, text
 from sqlalchemy.pool import QueuePool
 from tests.support.ports import free_port
 
 from pacsteward.base.clock import ManualClock
-from pacsteward.base.db import Database, Question, RowInsert, open_database, was_full
+from pacsteward.base.db import (
+    Database,
+    Question,
+    RowInsert,
+    open_database,
+    patience,
+    patient_once,
+    was_full,
+)
+from pacsteward.base.db import database as database_module
 from pacsteward.base.db.database import POSTGRES_WIRE
 from pacsteward.base.errors import Broken, Unavailable
 from pacsteward.base.events.tables import FACT
@@ -195,3 +206,39 @@ def test_an_unsynced_transaction_is_one_as_well(postgres_database: Database) -> 
 def _fail_after(connection: Connection, row: dict[str, object]) -> None:
     connection.execute(insert(FACT), row)
     raise ZeroDivisionError
+
+
+def test_one_piece_of_work_waits_for_a_lock_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that writes three times would keep its reader waiting three times as long."""
+    for module in (database_module, patience):
+        monkeypatch.setattr(module, "BUSY_TIMEOUT_S", 0.2)
+    database, locker = (open_database(tmp_path / "index.db") for _ in range(2))
+    asked: list[str] = []
+
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith(("PRAGMA busy_timeout", "BEGIN")):
+            asked.append(statement)
+
+    def write() -> None:
+        with database.write():
+            pass
+
+    with locker.write():
+        for _ in range(2):
+            with patient_once():
+                for _ in range(3):
+                    with pytest.raises(Unavailable):
+                        contextvars.copy_context().run(write)
+        short = ["PRAGMA busy_timeout=0", "BEGIN IMMEDIATE", "PRAGMA busy_timeout=200"]
+        assert asked == ["BEGIN IMMEDIATE", *short, *short] * 2
+        asked.clear()
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                write()
+        assert asked == ["BEGIN IMMEDIATE"] * 2
+    write()
+    database.close()
+    locker.close()
