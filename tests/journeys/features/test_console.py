@@ -20,7 +20,6 @@ from playwright.sync_api import Page, expect, sync_playwright
 from pydicom import Dataset
 from pydicom.uid import ComprehensiveSRStorage
 
-from pacsteward.features.query.study import PLACES_MAX
 from pacsteward.features.viewer.files import DIST
 from tests.support.dicomweb import Site
 from tests.support.samples import part10, small
@@ -287,23 +286,26 @@ def test_f186_a_report_is_read_in_the_console_and_leads_to_its_image(
     expect(page.locator(".report")).to_have_count(0)
 
 
-def test_f186_a_report_says_only_of_what_was_looked_for_that_it_is_not_here(
+def test_f186_a_report_says_of_each_reference_whether_it_is_here(
     console: Console, site: Site
 ) -> None:
-    report = empty_report(73, 1)
-    report.ContentSequence = [Dataset() for _ in range(PLACES_MAX + 3)]
+    count = 300
+    image, report = small(73, 1, 1, PatientID="REPORT"), empty_report(73, 2)
+    report.ContentSequence = [Dataset() for _ in range(count)]
     for number, source in enumerate(report.ContentSequence):
         source.ValueType, source.ReferencedSOPSequence = "IMAGE", [Dataset()]
         source.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = f"2.25.73.{number}"
-    assert site.stow(part10(report)).status_code == 200
+    source.ReferencedSOPSequence[0].ReferencedSOPInstanceUID = image.SOPInstanceUID
+    assert site.stow(part10(image), part10(report)).status_code == 200
     study, series, instance = (
         report.StudyInstanceUID,
         report.SeriesInstanceUID,
         report.SOPInstanceUID,
     )
     console.go(f"/studies/{study}/series/{series}/instances/{instance}")
-    expect(console.page.locator(".report p")).to_have_count(PLACES_MAX + 3)
-    expect(console.page.get_by_text("is not stored here")).to_have_count(PLACES_MAX)
+    expect(console.page.locator(".report p")).to_have_count(count)
+    expect(console.page.get_by_text("is not stored here")).to_have_count(count - 1)
+    expect(console.page.locator(".report p").last.locator("a")).to_have_count(1)
 
 
 def test_f186_a_study_without_images_says_what_the_viewer_makes_of_it(

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from pacsteward.archive import Archive, Match
+from pacsteward.archive import Archive, Match, Selection
 from pacsteward.base.errors import Invalid, NotFound
 from pacsteward.dicom.attributes import Level, format_tag, keyword_of
 from pacsteward.dicom.matching import Query, Single
 from pacsteward.dicom.names import display
-from pacsteward.dicom.uids import STORAGE_SOP_CLASSES
+from pacsteward.dicom.uids import STORAGE_SOP_CLASSES, is_valid_uid
 from pacsteward.features.query.browse import SHOWN, StudyRow, day, row_of, time_of_day
 
 STUDY_INSTANCE_UID: Final = 0x0020000D
@@ -230,9 +230,6 @@ def name_of_sop_class(uid: str) -> str:
     return STORAGE_SOP_CLASSES.get(uid, uid)
 
 
-PLACES_MAX: Final = 100
-
-
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where the instances are that an object points at.
@@ -242,8 +239,8 @@ class Places:
     pages
         The page of each that has one.
     absent
-        What is not stored here. Of the rest nothing is said: it was not looked for, or is stored
-        and belongs to no study, since it could not be read.
+        What is not stored here. Of the rest nothing is said: it is stored and belongs to no study,
+        since it could not be read.
     """
 
     pages: Mapping[str, str]
@@ -251,19 +248,27 @@ class Places:
 
 
 def places_of(archive: Archive, sop_instance_uids: Iterable[str]) -> Places:
-    """Look for instances; for the first hundred only."""
+    """Look for instances, for as many as a report has lines at most."""
+    wanted = tuple(dict.fromkeys(uid for uid in sop_instance_uids if uid))
     pages, absent = {}, set()
-    for uid in islice(dict.fromkeys(uid for uid in sop_instance_uids if uid), PLACES_MAX):
-        try:
-            found = archive.instance("", "", uid)
-        except (NotFound, Invalid):
-            # It was never sent to us, or is no UID: the report still says its name.
-            absent.add(uid)
-            continue
-        if found.study_instance_uid:
+    sought = tuple(filter(is_valid_uid, wanted))
+    for start in range(0, len(sought), _LOOKED_FOR_TOGETHER):
+        some = Selection(sop_instance_uids=sought[start : start + _LOOKED_FOR_TOGETHER])
+        for found in archive.instances(some):
             series = f"/studies/{found.study_instance_uid}/series/{found.series_instance_uid}"
-            pages[uid] = f"{series}/instances/{uid}"
+            pages[found.sop_instance_uid] = f"{series}/instances/{found.sop_instance_uid}"
+    for uid in wanted:
+        if uid not in pages:
+            try:
+                # It may be stored all the same, and belong to no study.
+                archive.instance("", "", uid)
+            except (NotFound, Invalid):
+                # It was never sent to us, or is no UID: the report still says its name.
+                absent.add(uid)
     return Places(pages, frozenset(absent))
+
+
+_LOOKED_FOR_TOGETHER: Final = 200
 
 
 # --- a header in full ---------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from pacsteward.archive import Selection
 from pacsteward.base.errors import NotFound, Unavailable
+from pacsteward.features.query.report import LINES_MAX
 from pacsteward.features.query.study import (
-    PLACES_MAX,
     Places,
     header_lines,
     places_of,
@@ -21,6 +22,7 @@ from pacsteward.features.query.study import (
 
 @dataclass(frozen=True)
 class Stored:
+    sop_instance_uid: str
     study_instance_uid: str
     series_instance_uid: str = "1.2.3"
 
@@ -31,13 +33,21 @@ class Holding:
     def __init__(self, model: dict[str, Any] | None = None) -> None:
         self._model = model
 
+    def instances(self, selection: Selection) -> list[Stored]:
+        """Give what the index knows."""
+        assert len(selection.sop_instance_uids) <= 500
+        unknown = (".404", ".503", ".5")
+        return [
+            Stored(uid, "1.2") for uid in selection.sop_instance_uids if not uid.endswith(unknown)
+        ]
+
     def instance(self, _study: str, _series: str, uid: str) -> Stored:
         """Answer by the last part of the UID."""
         if uid.endswith(".404"):
             raise NotFound(f"Instance {uid} was not found.")
         if uid.endswith(".503"):
             raise Unavailable("The database does not answer.")
-        return Stored("" if uid.endswith(".5") else "1.2")
+        return Stored(uid, "" if uid.endswith(".5") else "1.2")
 
     def metadata(self, *_uids: str, base_url: str) -> tuple[str, Iterator[bytes]]:
         return "etag", iter([json.dumps([self._model]).encode()])
@@ -90,11 +100,11 @@ def places(*uids: str) -> Places:
     return places_of(Holding(), uids)  # type: ignore[arg-type]
 
 
-def test_only_what_was_looked_for_and_is_not_there_is_called_absent() -> None:
-    many = [f"1.2.3.{number}" for number in range(1_000, 1_000 + PLACES_MAX)]
-    found = places("1.404", *many)
-    assert found.absent == {"1.404"}
-    assert found.pages == {uid: f"/studies/1.2/series/1.2.3/instances/{uid}" for uid in many[:-1]}
+def test_all_that_a_report_can_show_is_looked_for() -> None:
+    many = [f"1.2.3.{number}" for number in range(1_000, 1_000 + LINES_MAX)]
+    found = places("1.404", "no UID.404", *many, "1.4.404")
+    assert found.absent == {"1.404", "no UID.404", "1.4.404"}
+    assert found.pages == {uid: f"/studies/1.2/series/1.2.3/instances/{uid}" for uid in many}
 
 
 def test_an_instance_of_no_study_has_no_page_and_is_not_absent() -> None:
