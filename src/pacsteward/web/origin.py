@@ -2,9 +2,13 @@
 
 Links in answers (RetrieveURL, BulkDataURI) are absolute, so they must bear the address that the
 client used. It is the Host header; behind a proxy that the settings trust, what the proxy says in
-Forwarded or X-Forwarded-*; or always the public URL of the settings, where one is given. Nobody
-else's word is taken, since whoever may choose these texts may also choose where a viewer sends
-its next request, and under which address he himself appears in the audit.
+X-Forwarded-*, or else in Forwarded; or always the public URL of the settings, where one is given.
+Nobody else's word is taken, since whoever may choose these texts may also choose where a viewer
+sends its next request, and under which address he himself appears in the audit.
+
+Of the two kinds of headers only that one is read which the settings name. A proxy that writes one
+kind passes the other on as the caller wrote it (nginx and HAProxy do), so whoever looked at both
+would believe the caller.
 
 After this layer ``scope["scheme"]``, the ``host`` header and ``scope["client"]`` are true, so
 `request.base_url` and `request.client.host` are too.
@@ -26,6 +30,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pacsteward.web import problem
+from pacsteward.web.settings import ProxyHeaders
 
 _HOST = re.compile(rb"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 _PAIR = re.compile(r'\s*([A-Za-z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]+))\s*')
@@ -44,10 +49,17 @@ class Origin:
     """ASGI middleware; the parameters are those of `OriginFinder`."""
 
     def __init__(
-        self, app: ASGIApp, *, public_url: str = "", trusted_proxies: Iterable[str] = ()
+        self,
+        app: ASGIApp,
+        *,
+        public_url: str = "",
+        trusted_proxies: Iterable[str] = (),
+        proxy_headers: ProxyHeaders = "x-forwarded",
     ) -> None:
         self._app = app
-        self._finder = OriginFinder(public_url=public_url, trusted_proxies=trusted_proxies)
+        self._finder = OriginFinder(
+            public_url=public_url, trusted_proxies=trusted_proxies, proxy_headers=proxy_headers
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Settle where the request comes from and went to, and pass it on."""
@@ -70,12 +82,21 @@ class OriginFinder:
         Scheme and host to use always; "" takes them from the request.
     trusted_proxies
         Addresses and networks of proxies that are believed.
+    proxy_headers
+        The kind of headers that they write; the other kind is left aside.
     """
 
-    def __init__(self, *, public_url: str = "", trusted_proxies: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        public_url: str = "",
+        trusted_proxies: Iterable[str] = (),
+        proxy_headers: ProxyHeaders = "x-forwarded",
+    ) -> None:
         parts = urlsplit(public_url)
         self._public = _Said(scheme=parts.scheme, host=parts.netloc)
         self._trusted = [ipaddress.ip_network(text, strict=False) for text in trusted_proxies]
+        self._hops = _forwarded_hops if proxy_headers == "forwarded" else _x_forwarded_hops
 
     def settle(self, scope: Scope) -> bool:
         """Correct a request's client, scheme and host; whether the last one names a host."""
@@ -103,7 +124,7 @@ class OriginFinder:
         if not self._is_trusted(client):
             return _Said()
         found = _Said()
-        for hop in reversed(_hops(headers)):
+        for hop in reversed(self._hops(headers)):
             # The last word of scheme and host is that of the outermost trusted proxy.
             found = _Said(
                 hop.client or found.client, hop.scheme or found.scheme, hop.host or found.host
@@ -120,11 +141,14 @@ class OriginFinder:
         return any(parsed in network for network in self._trusted)
 
 
-def _hops(headers: list[tuple[bytes, bytes]]) -> list[_Said]:
+def _forwarded_hops(headers: list[tuple[bytes, bytes]]) -> list[_Said]:
     """Return what each proxy on the way has added, the farthest first."""
     forwarded = _joined(headers, b"forwarded")
-    if forwarded:
-        return [_forwarded_hop(element) for element in forwarded.split(",")]
+    return [_forwarded_hop(element) for element in forwarded.split(",")] if forwarded else []
+
+
+def _x_forwarded_hops(headers: list[tuple[bytes, bytes]]) -> list[_Said]:
+    """Return the same of proxies that do not know RFC 7239, as most do not."""
     clients = _listed(headers, b"x-forwarded-for")
     schemes = _listed(headers, b"x-forwarded-proto")
     hosts = _listed(headers, b"x-forwarded-host")

@@ -125,7 +125,9 @@ def build_short_way(parts: Parts) -> ShortWay:
         ],
         access=parts.access,
         origin=OriginFinder(
-            public_url=settings.public_url, trusted_proxies=settings.trusted_proxies
+            public_url=settings.public_url,
+            trusted_proxies=settings.trusted_proxies,
+            proxy_headers=settings.proxy_headers,
         ),
         headers_max=settings.headers_max,
         header_block_max_bytes=settings.header_block_bytes_max,
@@ -204,7 +206,10 @@ def _middleware(parts: Parts, pages: Pages) -> Iterable[Middleware]:
         json_depth_max=settings.json_depth_max,
     )
     yield Middleware(
-        Origin, public_url=settings.public_url, trusted_proxies=settings.trusted_proxies
+        Origin,
+        public_url=settings.public_url,
+        trusted_proxies=settings.trusted_proxies,
+        proxy_headers=settings.proxy_headers,
     )
     if settings.cors_origins:
         # Never with cookies: a page elsewhere must bring a token of its own (C63).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -13,6 +13,10 @@ from pacsteward.base.settings import Section
 
 _PROCESSES_MAX: Final = 2
 """As many as are begun unasked: the other cores are for what comes in."""
+
+
+ProxyHeaders = Literal["x-forwarded", "forwarded"]
+"""In which of the two ways a proxy tells where a request comes from."""
 
 
 class WebSettings(Section):
@@ -39,8 +43,16 @@ class WebSettings(Section):
     trusted_proxies: tuple[str, ...] = Field(
         (),
         description=(
-            "Addresses or networks of reverse proxies whose Forwarded and X-Forwarded-* headers "
-            "are believed. Nobody's are, when it is empty. A list of addresses."
+            "Addresses or networks of reverse proxies whose headers are believed; "
+            "`web.proxy_headers` says which. Nobody's are, when it is empty. A list of addresses."
+        ),
+    )
+    proxy_headers: ProxyHeaders = Field(
+        "x-forwarded",
+        description=(
+            "What the trusted proxies write: `x-forwarded` for X-Forwarded-For, -Proto and "
+            "-Host, `forwarded` for the one of RFC 7239. The other kind is not looked at, since a "
+            "proxy passes on what the caller wrote there. A word."
         ),
     )
     cors_origins: tuple[str, ...] = Field(

@@ -317,15 +317,48 @@ def test_proxies_are_not_believed_unless_named(door: Visitor, token: dict[str, s
 def test_named_proxy_is_believed(
     open_door: OpenDoor, token: dict[str, str], said: dict[str, str]
 ) -> None:
-    door = open_door(trusted_proxies=("127.0.0.0/8",))
+    kind = "forwarded" if "forwarded" in said else "x-forwarded"
+    door = open_door(trusted_proxies=("127.0.0.0/8",), proxy_headers=kind)
     assert base(door, token, **said) == {
         "base": "https://pacs.hospital.example/",
         "client": "203.0.113.9",
     }
 
 
+_LIES = {
+    "x-forwarded": {
+        "x_forwarded_for": "6.6.6.6",
+        "x_forwarded_proto": "http",
+        "x_forwarded_host": "evil.example",
+    },
+    "forwarded": {"forwarded": "for=6.6.6.6;proto=http;host=evil.example"},
+}
+_TRUTHS = {
+    "x-forwarded": {
+        "x_forwarded_for": "203.0.113.9",
+        "x_forwarded_proto": "https",
+        "x_forwarded_host": "pacs.hospital.example",
+    },
+    "forwarded": {"forwarded": "for=203.0.113.9;proto=https;host=pacs.hospital.example"},
+}
+
+
+@pytest.mark.parametrize(
+    ("written", "passed_on"), [("x-forwarded", "forwarded"), ("forwarded", "x-forwarded")]
+)
+def test_what_a_proxy_only_passes_on_is_not_believed(
+    open_door: OpenDoor, token: dict[str, str], written: str, passed_on: str
+) -> None:
+    """A proxy writes one kind of headers, and leaves what the caller wrote into the other."""
+    door = open_door(trusted_proxies=("127.0.0.1",), proxy_headers=written)
+    assert base(door, token, **_TRUTHS[written], **_LIES[passed_on]) == {
+        "base": "https://pacs.hospital.example/",
+        "client": "203.0.113.9",
+    }
+
+
 def test_two_named_proxies_are_looked_through(open_door: OpenDoor, token: dict[str, str]) -> None:
-    door = open_door(trusted_proxies=("127.0.0.1", "10.0.0.5"))
+    door = open_door(trusted_proxies=("127.0.0.1", "10.0.0.5"), proxy_headers="forwarded")
     found = base(
         door,
         token,
@@ -335,12 +368,12 @@ def test_two_named_proxies_are_looked_through(open_door: OpenDoor, token: dict[s
 
 
 def test_nonsense_of_a_proxy_is_left_aside(open_door: OpenDoor, token: dict[str, str]) -> None:
-    door = open_door(trusted_proxies=("127.0.0.1",))
-    for said in (
-        {"forwarded": "for=unknown;proto=gopher;host=a/b"},
-        {"forwarded": ";;;,,,=="},
-        {"x_forwarded_for": "x" * 5000, "x_forwarded_host": "a b"},
+    for kind, said in (
+        ("forwarded", {"forwarded": "for=unknown;proto=gopher;host=a/b"}),
+        ("forwarded", {"forwarded": ";;;,,,=="}),
+        ("x-forwarded", {"x_forwarded_for": "x" * 5000, "x_forwarded_host": "a b"}),
     ):
+        door = open_door(trusted_proxies=("127.0.0.1",), proxy_headers=kind)
         assert base(door, token, **said)["base"] == "http://pacs.example/"
 
 
