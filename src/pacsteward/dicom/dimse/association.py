@@ -221,7 +221,9 @@ class Association(asyncio.BufferedProtocol):
 
     def refuse_input(self, error: ProtocolError) -> None:
         """Treat what the peer sent as a malformed PDU (Evt19)."""
-        log.info("Malformed input: %s", error.what, extra={"reason": int(error.reason)})
+        peer = None if self._transport is None else self._transport.get_extra_info("peername")
+        told = {"reason": int(error.reason), "address": peer[0] if peer else ""}
+        log.info("Malformed input: %s", error.what, extra=told)
         self._reader.is_deaf = True
         self._end(f"cut: {error.what}")
         if self._machine.allows(Event.INVALID_PDU):

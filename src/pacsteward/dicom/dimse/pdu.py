@@ -173,6 +173,19 @@ ControlPdu = (
 )
 
 
+_FIRST_BYTES: Final = {0x15: "TLS", 0x16: "TLS", **dict.fromkeys(b"DGHOP", "HTTP")}
+"""What others begin with: records of TLS (RFC 8446 5.1: alert, handshake), methods of HTTP."""
+
+
+def _unknown(pdu_type: int) -> ProtocolError:
+    """Name the usual mistake, since whoever set it up sees nothing but a broken connection."""
+    what = f"PDU type {pdu_type:02X}H is unknown."
+    spoken = _FIRST_BYTES.get(pdu_type)
+    if spoken is not None:
+        what += f" The peer seems to speak {spoken}, which is not spoken here."
+    return ProtocolError(what, reason=AbortReason.UNRECOGNIZED_PDU)
+
+
 def check_length(pdu_type: int, length: int, limits: Limits) -> None:
     """Refuse a length field before anything is read for it.
 
@@ -183,9 +196,7 @@ def check_length(pdu_type: int, length: int, limits: Limits) -> None:
     """
     bounds = _LENGTHS.get(pdu_type)
     if bounds is None:
-        raise ProtocolError(
-            f"PDU type {pdu_type:02X}H is unknown.", reason=AbortReason.UNRECOGNIZED_PDU
-        )
+        raise _unknown(pdu_type)
     shortest, longest = bounds(limits)
     if not shortest <= length <= longest:
         raise ProtocolError(
@@ -254,9 +265,7 @@ def decode_pdu(pdu_type: int, body: bytes) -> ControlPdu:
     """
     decoder = _DECODERS.get(pdu_type)
     if decoder is None:
-        raise ProtocolError(
-            f"PDU type {pdu_type:02X}H is unknown.", reason=AbortReason.UNRECOGNIZED_PDU
-        )
+        raise _unknown(pdu_type)
     return decoder(body)
 
 

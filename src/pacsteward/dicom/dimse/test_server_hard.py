@@ -171,6 +171,25 @@ async def test_instances_beyond_the_limit_end_the_association():
         assert shelf.objects == {}
 
 
+def test_a_caller_with_tls_or_http_is_named_in_the_log_with_its_address(caplog):
+    """Whoever left TLS switched on at a device sees only a broken connection there."""
+
+    async def scene() -> None:
+        async with house() as home:
+            for first in (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", b"GET / HTTP/1.1\r\n"):
+                peer = await RawPeer.call(home.port)
+                peer.say(first)
+                assert isinstance(await peer.hear(), Abort)
+                assert await peer.is_closed()
+
+    with caplog.at_level("INFO"):
+        asyncio.run(asyncio.wait_for(scene(), 60))
+    told = [record for record in caplog.records if "Malformed" in record.getMessage()]
+    for record, spoken in zip(told, ("TLS", "HTTP"), strict=True):
+        assert f"seems to speak {spoken}, which is not spoken here" in record.getMessage()
+        assert vars(record)["address"] == "127.0.0.1"
+
+
 @on_both_loops
 async def test_c96_a_silent_or_dripping_caller_is_cut_by_artim():
     async with house(limits=QUICK) as home:
