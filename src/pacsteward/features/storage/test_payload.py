@@ -92,8 +92,9 @@ async def by_memory(
 ) -> tuple[list[Verdict], int]:
     """Return the verdicts, and how many needed no second look."""
     couriers = Couriers(folder / "run", settings or ArchiveSettings(), SystemClock())
-    courier = await couriers.get()
-    assert courier is not None
+    # On a machine with much to do the keeper may greet too slowly, and is then asked again.
+    while (courier := await couriers.get()) is None:
+        await asyncio.sleep(0.02)
     verdicts, at_once = [], 0
     for data, study in given:
         shelf = courier.shelf()
@@ -174,7 +175,9 @@ def test_an_object_that_is_too_large_is_not_to_be_sent_again(
     tmp_path: Path, sqlite_database: Database
 ) -> None:
     # Also where the limit is below that of those that get a file of their own.
-    settings = ArchiveSettings(largest_object_bytes=4 * MIB)
+    settings = SMALL.model_copy(
+        update={"largest_object_bytes": 4 * MIB, "big_object_bytes": 8 * MIB}
+    )
     data = file_of("1.2.7", 1, pixels=bytes(5 * MIB))
     with running(tmp_path, sqlite_database, settings) as house, serving(house):
         expected = by_socket(tmp_path, data, "")
