@@ -232,9 +232,7 @@ class Supervisor:
                 pid, status = os.waitpid(child.pid, os.WNOHANG)
                 if pid:
                     living.remove(child)
-                    ended = os.waitstatus_to_exitcode(status)
-                    # Some servers end themselves by the signal once they have tidied up.
-                    code = code or (0 if ended == -signal.SIGTERM else abs(ended))
+                    code = code or _exit_code(os.waitstatus_to_exitcode(status))
             time.sleep(0.02)
         for child in living:
             logger.error("process did not end in time", extra={"child": child.name})
@@ -251,6 +249,14 @@ class ChildFailed(Exception):
         super().__init__(f"The process {name!r} did not start.")
         self.name = name
         self.exit_code = exit_code
+
+
+def _exit_code(ended: int) -> int:
+    """Return what we end with when a process ended so: by a signal, where it is negative."""
+    if ended == -signal.SIGTERM:
+        return 0  # some servers end themselves by the signal once they have tidied up
+    # As a shell has it; the signal's own number would read as one of our exit codes.
+    return 128 - ended if ended < 0 else ended
 
 
 def _tell(pipe: int) -> None:

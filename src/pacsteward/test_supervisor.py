@@ -94,6 +94,18 @@ def test_process_that_does_not_start_stops_the_others_and_is_named() -> None:
         os.waitpid(supervisor._children["one"].pid, os.WNOHANG)
 
 
+def test_process_that_is_killed_while_it_starts_is_not_taken_for_one_that_gave_up() -> None:
+    """Exit code 9 is for what a person has to see to, and is not tried again; SIGKILL is 9, too."""
+
+    def be_killed(_tell_ready: Tell) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    supervisor = Supervisor({"one": be_killed})
+    with pytest.raises(ChildFailed) as failed:
+        supervisor.start()
+    assert failed.value.exit_code == 137
+
+
 def test_being_told_to_stop_during_the_start_is_no_failure() -> None:
     def stop_us(_tell_ready: Tell) -> None:
         os.kill(os.getppid(), signal.SIGTERM)

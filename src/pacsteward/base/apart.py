@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-from pacsteward.base.errors import Broken
+from pacsteward.base.errors import Unavailable
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def apart(work: Callable[[], T]) -> T:
 
     Raises
     ------
-    Broken
+    Unavailable
         The process ended before its work did.
     """
     reading, writing = os.pipe()
@@ -55,7 +55,7 @@ def apart(work: Callable[[], T]) -> T:
         _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     if code:  # also in the middle of what it tells
-        raise Broken(
+        raise Unavailable(
             "The archive was not made ready.",
             why=f"The process that did it ended with {code}.",
             remedy="Try again; if it lasts, see what the system's log says of it.",

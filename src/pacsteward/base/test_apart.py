@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from pacsteward.base.apart import apart
-from pacsteward.base.errors import Broken, Invalid
+from pacsteward.base.errors import Invalid, Unavailable
 
 
 def test_result_comes_from_another_process() -> None:
@@ -31,7 +31,7 @@ def test_error_that_cannot_be_handed_over_is_not_taken_for_a_result() -> None:
     def fail() -> None:
         raise ValueError(lambda: None)
 
-    with pytest.raises(Broken, match="ended with 1"):
+    with pytest.raises(Unavailable, match="ended with 1"):
         apart(fail)
 
 
@@ -39,7 +39,7 @@ def test_process_that_is_killed_is_an_error() -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(Broken, match="ended with -9"):
+    with pytest.raises(Unavailable, match="ended with -9"):
         apart(die)
 
 
@@ -51,7 +51,7 @@ def test_process_that_is_killed_while_it_tells_is_an_error() -> None:
     def work() -> None:
         os.fdopen = tell_half  # type: ignore[assignment]  # in the copy of this process alone
 
-    with pytest.raises(Broken, match="ended with -9"):
+    with pytest.raises(Unavailable, match="ended with -9"):
         apart(work)
 
 
