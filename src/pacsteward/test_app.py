@@ -277,6 +277,20 @@ def test_missing_index_is_made_anew_by_a_rebuild(
     assert json.loads(capsys.readouterr().out)["instances"] == 1
 
 
+def test_missing_index_is_told_where_no_segment_of_the_log_has_a_sound_head(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in data.glob("index.db*"):
+        path.unlink()
+    (segment,) = (data / "landing").glob("0*.segment")
+    whole = segment.read_bytes()
+    segment.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    with pytest.raises(SystemExit, match="9"):
+        _asked(data, "verify")
+    assert f"index of the archive in {data} is missing" in capsys.readouterr().err
+    assert not (data / "index.db").exists()
+
+
 SERVES = (("serve",), ("serve", "--only", "keeper"))
 
 

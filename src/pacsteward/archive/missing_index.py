@@ -55,7 +55,11 @@ def holds_images(data_folder: Path) -> bool:
 def _has_records(landing_folder: Path) -> bool:
     if not landing_folder.is_dir():
         return False
-    for segment in find_segments(landing_folder)[0]:
+    segments, damaged = find_segments(landing_folder)
+    if damaged:
+        # What a segment without a sound head holds nobody can tell. It was not made empty.
+        return True
+    for segment in segments:
         with reading(segment.path) as file:
             if next(walk(file, segment.head), None) is not None:
                 return True
