@@ -54,8 +54,8 @@ class ArchiveSettings(Section):
         description=(
             "Segments that are written with zeros ahead, while nobody sends: to write over them "
             "is twice as fast as to make a file longer. After bursts that use them up, more are "
-            "kept, up to four times as many; a disk that is at its reserve gets them back. "
-            "0 prepares none. Segments."
+            "kept, up to four times as many, while the disk has room for three times what they "
+            "take; one that is at its reserve gets them back. 0 prepares none. Segments."
         ),
     )
     big_object_bytes: int = Field(

@@ -4,13 +4,17 @@ Writing over blocks that a file has already is twice as fast to sync as making i
 file system need not write down its own changes. So a few segments of zeros are prepared while
 nobody sends, at half the disk's pace at most. How many depends on what is sent: after a burst that
 used up the stock it is made larger by as many as were missing. A disk that is at its reserve gets
-the stock back. A segment in which nothing is needed any more is used anew, or removed when there
-are enough.
+the stock back. A segment in which nothing is needed any more, because all of it was deleted, is
+used anew, or removed when there are enough.
 
 A segment is needed while the index has not passed all its records, while any row names it, while a
 big object's only record is in it, and while a reader holds it. It is also needed while its head is
 all that cuts off what was never safe at the end of the segment before it: after a write or a sync
 that failed, records that were refused may be on the disk there, and would count without it.
+
+That no row names a segment is not enough: rows may be gone for another reason than a deletion. So
+one is looked at only when something in it is deleted, and is kept where a record of it cannot be
+read: what that held may have been acknowledged, and was not deleted.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +37,12 @@ from pacsteward.archive import disk
 from pacsteward.archive.known import landing_position, touch_landing_position
 from pacsteward.archive.record import OBJECT
 from pacsteward.archive.segment import (
+    HEAD_BYTES,
     PREPARED,
     Segment,
     encode_head,
     find_segments,
+    parse_head,
     reading,
     walk,
 )
@@ -83,16 +90,17 @@ class PreparedSegments:
         self._node = node
         self._segment_bytes = segment_bytes
         self._wanted = wanted
+        self._wanted_at_first = wanted
         self._wanted_max = wanted * _GROWTH_MAX
         self._has_been_full = False
-        self._has_looked = False
         self._has_room_for = has_room_for
         self._is_busy = is_busy
         self._lock = threading.Lock()
         self._stock: list[Path] = []
         self._unneeded: set[str] = set()
         self._last: set[str] = set()
-        """Those of which some was deleted while they were written to."""
+        """Those to be looked at when another segment is begun: of which some was deleted while they
+        were written to, or that could not be read."""
         self._cutting: set[str] = set()
         """Needed for no more than what they cut off from the segment before them."""
         self._wake = threading.Event()
@@ -101,6 +109,7 @@ class PreparedSegments:
 
     def start(self) -> None:
         """Look through what an earlier run has left, and begin to prepare."""
+        self._finish_renaming()
         for name in os.listdir(self._folder):
             if not _NAME.fullmatch(name):
                 continue
@@ -110,11 +119,19 @@ class PreparedSegments:
                 self._stock.append(path)
             else:
                 path.unlink(missing_ok=True)
-        # What the bursts of the last run had made of it.
+        while len(self._stock) > self._wanted_max:
+            self._stock.pop().unlink()
         self._has_been_full = len(self._stock) >= self._wanted
-        self._wanted = max(self._wanted, min(len(self._stock), self._wanted_max))
         self._wake.set()
         self._thread.start()
+
+    def _finish_renaming(self) -> None:
+        """Give those their name that were to be used anew when an earlier run was killed."""
+        for path in find_segments(self._folder)[1]:
+            with reading(path) as file:
+                head = parse_head(file.window(0, HEAD_BYTES))
+            if head is not None and head.state == PREPARED:
+                os.rename(path, self._folder / _new_name())
 
     def stop(self) -> None:
         """End; a segment that is half prepared is removed."""
@@ -147,10 +164,8 @@ class PreparedSegments:
             self._wake.wait(_RETRY_S if self._unneeded else _WAIT_S)
             self._wake.clear()
             try:
-                if not self._has_looked:
-                    self._find_unneeded()
-                self._reclaim_all()
                 self._make_room()
+                self._reclaim_all()
                 while self._is_short() and self._has_room_for_one_more():
                     self._prepare()
             except (OSError, PacstewardError) as error:
@@ -163,6 +178,7 @@ class PreparedSegments:
             return not self._is_stopping and len(self._stock) < self._wanted
 
     def _has_room_for_one_more(self) -> bool:
+        # The disk has to have room for three times as much as the stock would take.
         return self._has_room_for((len(self._stock) + 1) * self._segment_bytes)
 
     def _make_room(self) -> None:
@@ -173,6 +189,8 @@ class PreparedSegments:
             if path is None:
                 return
             path.unlink()
+            # What is missing from now on was not used up by a burst.
+            self._wanted, self._has_been_full = self._wanted_at_first, False
 
     def _sleep(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -187,7 +205,7 @@ class PreparedSegments:
         descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             offset = 0
-            while offset < self._segment_bytes and self._is_short():
+            while offset < self._segment_bytes and self._is_short() and self._has_room_for(0):
                 if self._is_busy():
                     # A used segment that is given back meanwhile may do as well.
                     self._reclaim_all()
@@ -218,19 +236,6 @@ class PreparedSegments:
 
     # --- used segments ----------------------------------------------------------------------
 
-    def _find_unneeded(self) -> None:
-        """Find the segments that an earlier run could not give back before it ended."""
-        for segment in find_segments(self._folder)[0]:
-            if self._is_stopping:
-                return
-            with self._database.read() as connection:
-                is_needed = self._is_named(connection, segment.container) or self._has_live_objects(
-                    connection, segment
-                )
-            if not is_needed:
-                self.reclaim([segment.container])
-        self._has_looked = True
-
     def _reclaim_all(self) -> None:
         with self._lock:
             waiting, self._unneeded = self._unneeded, set()
@@ -246,9 +251,10 @@ class PreparedSegments:
     def _reclaim_each(self, waiting: set[str]) -> None:
         """Look at these segments; what is left in `waiting` has not been looked at."""
         before: Segment | None = None
-        for segment in find_segments(self._folder)[0]:
+        for segment, following in pairwise([*find_segments(self._folder)[0], None]):
+            assert segment is not None
             if segment.container in waiting:
-                if not self._reclaim(segment, before):
+                if not self._tried(segment, before, following):
                     with self._lock:
                         # A reader holds it, or the index has not passed it: look again later.
                         self._unneeded.add(segment.container)
@@ -261,19 +267,36 @@ class PreparedSegments:
                     self._unneeded |= self._cutting
                     self._cutting = set()
 
-    def _reclaim(self, segment: Segment, before: Segment | None) -> bool:
+    def _tried(self, segment: Segment, before: Segment | None, following: Segment | None) -> bool:
+        """Do as `_reclaim` does; a segment that cannot be read is put off."""
+        try:
+            return self._reclaim(segment, before, following)
+        except OSError as error:
+            _log.warning("%s could not be looked at. %s", segment.path.name, error)
+            with self._lock:
+                self._last.add(segment.container)
+            return True
+
+    def _reclaim(self, segment: Segment, before: Segment | None, following: Segment | None) -> bool:
         """Take a segment back if nothing in it is needed; false to look again later.
 
         Parameters
         ----------
-        before
-            The one before it, if there is one.
+        before, following
+            Those beside it, if there are any.
         """
         if segment.before_sequence is None:
             # It is being written to. Of one that is begun meanwhile the name is not there yet; so
             # it may be looked at only when the one behind that is begun.
             with self._lock:
                 self._last.add(segment.container)
+            return True
+        if not _is_whole(segment, following):
+            _log.error(
+                "%s is kept: some of its records cannot be read, and they may not be deleted ones. "
+                "See what `pacsteward archive verify` says.",
+                segment.path.name,
+            )
             return True
         # A transaction that is on the disk when it ends: those of the indexer are not, and what
         # they said of this segment must not be forgotten once it is gone.
@@ -285,7 +308,7 @@ class PreparedSegments:
                 return True
             if self._has_live_objects(connection, segment):
                 return True
-        if before is not None and _cuts_off(segment, before):
+        if before is not None and (_cuts_off(segment, before) or not _is_whole(before, segment)):
             self._cutting.add(segment.container)
             return True
         descriptor = disk.open_file(segment.path, os.O_RDWR)
@@ -312,7 +335,7 @@ class PreparedSegments:
         head, _ = encode_head(PREPARED, secrets.randbits(63) or 1, 0)
         disk.write_all(descriptor, [head], 0)
         disk.sync(descriptor)
-        self._put(path, self._folder / f"prepared-{secrets.token_hex(8)}.segment")
+        self._put(path, self._folder / _new_name())
 
     @staticmethod
     def _is_named(connection: Connection, container: str) -> bool:
@@ -344,6 +367,34 @@ class PreparedSegments:
                 if record.kind == OBJECT
                 for table in (LOCATION, CONFLICT, SET_ASIDE)
             )
+
+
+def _new_name() -> str:
+    return f"prepared-{secrets.token_hex(8)}.segment"
+
+
+def _is_whole(segment: Segment, following: Segment | None) -> bool:
+    """Whether every record that a segment ever had can be read.
+
+    Parameters
+    ----------
+    following
+        The next one that is there. Where it is the one that was begun behind this one, it tells
+        how far this one went.
+
+    Raises
+    ------
+    OSError
+        The disk failed.
+    """
+    expected = segment.head.first_sequence
+    with reading(segment.path) as file:
+        for record in walk(file, segment.head):
+            if record.sequence != expected:
+                return False
+            expected += 1
+    is_next = following is not None and int(following.container) == int(segment.container) + 1
+    return not is_next or following is None or expected >= following.head.first_sequence
 
 
 def _cuts_off(segment: Segment, before: Segment) -> bool:

@@ -11,10 +11,25 @@ from pathlib import Path
 
 import pytest
 
+from pacsteward.archive import space as space_module
 from pacsteward.archive import spares as spares_module
 from pacsteward.archive.containers import container_path, stored_data
 from pacsteward.archive.fixtures.sender import MIB, SMALL, House, data_set, running
-from pacsteward.archive.segment import Segment, find_segments
+from pacsteward.archive.model import Space
+from pacsteward.archive.rebuild import rebuild
+from pacsteward.archive.segment import (
+    HEAD_BYTES,
+    Segment,
+    container_of,
+    encode_head,
+    find_segments,
+    reading,
+    segment_path,
+    walk,
+)
+from pacsteward.archive.segment import PREPARED as PREPARED_STATE
+from pacsteward.archive.settings import ArchiveSettings
+from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import NotFound
 
@@ -34,6 +49,15 @@ def prepared(folder: Path) -> list[Path]:
 
 def change(house: House, *uids: str) -> None:
     house.keeper.change("deleted", actor="admin", choose=lambda _connection: uids)
+
+
+def flip(path: Path, record_at: int) -> None:
+    """Turn one bit of the head of a record over, or back."""
+    with path.open("r+b") as file:
+        file.seek(record_at + 20)
+        byte = file.read(1)[0]
+        file.seek(record_at + 20)
+        file.write(bytes([byte ^ 1]))
 
 
 def fill_segments(house: House, count: int) -> None:
@@ -74,11 +98,8 @@ def test_the_stock_grows_by_what_a_burst_found_missing(tmp_path: Path, database:
         assert 1 <= missing <= 3
         house.keeper._spares._is_busy = usual
         until(lambda: len(prepared(tmp_path)) == 2 + missing)
-    with running(tmp_path, database, PREPARED) as house:
-        # And stays so over a stop, up to four times its first size.
-        house.store(data_set("1.50"), "1.50")
-        until(lambda: len(prepared(tmp_path)) == 2 + missing)
         spares = house.keeper._spares
+        spares._is_busy = lambda: True
         for _ in range(20):
             path = spares.take()
             if path is not None:
@@ -86,59 +107,153 @@ def test_the_stock_grows_by_what_a_burst_found_missing(tmp_path: Path, database:
         assert spares._wanted == 8
 
 
-def test_a_full_disk_gets_what_is_prepared_back(tmp_path: Path, database: Database) -> None:
+def test_the_setting_is_what_counts_after_a_start(tmp_path: Path, database: Database) -> None:
+    with running(tmp_path, database, PREPARED):
+        until(lambda: len(prepared(tmp_path)) == 2)
+    with running(tmp_path, database, PREPARED.model_copy(update={"prepared_segments": 1})) as house:
+        # What is there is used up, and not made anew.
+        assert len(prepared(tmp_path)) == 2
+        house.keeper._spares.take()
+        assert house.keeper._spares._wanted == 1
+    with running(tmp_path, database):
+        assert prepared(tmp_path) == []
+
+
+def test_a_full_disk_gets_as_much_back_as_it_needs(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk on which somebody else takes room: what is prepared takes it, too."""
+    size, free_bytes = SMALL.segment_bytes, [100 * SMALL.segment_bytes]
+
+    def room(folder: Path, settings: ArchiveSettings) -> Space:
+        taken = sum(path.stat().st_size for path in (folder / "landing").glob("prepared-*"))
+        return Space(1000 * size, free_bytes[0] - taken, settings.reserve_of(1000 * size))
+
+    monkeypatch.setattr(space_module, "space", room)
+    monkeypatch.setattr(spares_module, "_WAIT_S", 0.05)
     with running(tmp_path, database, PREPARED) as house:
         until(lambda: len(prepared(tmp_path)) == 2)
-        is_full = [True]
-        house.keeper._spares._has_room_for = lambda _size: not is_full[0]
-        house.keeper._spares.reclaim([])
-        until(lambda: prepared(tmp_path) == [])
+        free_bytes[0] = size + size // 2
+        until(lambda: len(prepared(tmp_path)) == 1)
         house.store(data_set("1.1"), "1.1")
-        is_full[0] = False
-        house.keeper._spares.reclaim([])
+        house.wait()
+        # The last one was used, and there is no room for three times another.
+        free_bytes[0] = 2 * size
+        assert prepared(tmp_path) == []
+        free_bytes[0] = 100 * size
         until(lambda: len(prepared(tmp_path)) == 2)
         assert house.uids() == ["1.1"]
 
 
-def test_a_segment_that_could_not_be_looked_at_is_looked_at_again(
+def test_nothing_more_is_prepared_once_the_disk_is_full(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Senders are busy while it is begun, and are then refused, so that nobody is busy."""
+    is_full, is_busy, went_on = [False], [True], []
+    monkeypatch.setattr(spares_module, "_WAIT_S", 0.05)
+    monkeypatch.setattr(spares_module, "_BUSY_WAIT_S", 0.05)
+    with running(tmp_path, database, SMALL) as house:
+        spares = house.keeper._spares
+        spares._has_room_for = lambda _size: not is_full[0]
+        spares._is_busy = lambda: is_busy[0] or bool(went_on.append(True))
+        spares._wanted = 1
+        spares.reclaim([])
+        until(lambda: list((tmp_path / "landing").glob("*.part")) != [])
+        is_full[0], is_busy[0] = True, False
+        until(lambda: list((tmp_path / "landing").glob("*.part")) == [])
+        assert prepared(tmp_path) == []
+        assert went_on == []
+
+
+def test_a_segment_that_cannot_be_read_is_put_off_and_holds_up_no_other(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(tmp_path, database) as house:
-        fill_segments(house, 10)
-        first = find_segments(tmp_path / "landing")[0][0]
-        spares = house.keeper._spares
-        monkeypatch.setattr(spares_module, "_WAIT_S", 0.05)
-        failures = iter([OSError(errno.EIO, "Input/output error")])
-        real = spares._reclaim
+        fill_segments(house, 14)
+        first, second, *_ = find_segments(tmp_path / "landing")[0]
+        is_broken = [True]
+        real = spares_module._is_whole
 
-        def reclaim(segment: Segment, before: Segment | None) -> bool:
-            for failure in failures:
-                raise failure
-            return real(segment, before)
+        def is_whole(segment: Segment, following: Segment | None) -> bool:
+            if is_broken[0] and segment.path == first.path:
+                raise OSError(errno.EIO, "Input/output error")
+            return real(segment, following)
 
-        monkeypatch.setattr(spares, "_reclaim", reclaim)
+        monkeypatch.setattr(spares_module, "_is_whole", is_whole)
         change(house, *house.uids())
-        until(lambda: not first.path.exists())
-        assert next(failures, None) is None
+        # Whether the second one cuts off something of the first cannot be told, either.
+        until(lambda: {first.container, second.container} <= house.keeper._spares._last)
+        until(lambda: len(find_segments(tmp_path / "landing")[0]) == 3)
+        is_broken[0] = False
+        fill_segments(house, 10)
+        until(lambda: not first.path.exists() and not second.path.exists())
 
 
-def test_a_segment_that_was_unneeded_when_the_keeper_ended_is_given_back_later(
+def test_a_segment_of_which_a_record_cannot_be_read_is_kept(
+    tmp_path: Path, database: Database
+) -> None:
+    """What the record held was acknowledged and not deleted, though no row names it any more."""
+    with running(tmp_path, database) as house:
+        fill_segments(house, 10)
+        first, second, *_ = find_segments(tmp_path / "landing")[0]
+        inside = [
+            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == first.container
+        ]
+        with reading(first.path) as file:
+            *_, last = walk(file, first.head)
+    assert spares_module._is_whole(first, second)
+    flip(first.path, HEAD_BYTES)
+    assert not spares_module._is_whole(first, second)
+    flip(first.path, HEAD_BYTES)
+    flip(first.path, last.offset)
+    assert not spares_module._is_whole(first, second)
+    rest = [f"1.{n}" for n in range(10) if f"1.{n}" not in inside]
+    with running(tmp_path, database) as house:
+        change(house, *inside, *rest)
+        until(lambda: house.keeper._spares._cutting == {second.container})
+        assert first.path.exists()
+        # The second one tells how far the first one went.
+        assert second.path.exists()
+
+
+def test_a_segment_that_no_row_names_is_not_taken_for_a_deleted_one(
     tmp_path: Path, database: Database
 ) -> None:
     with running(tmp_path, database) as house:
         fill_segments(house, 10)
-        house.store(data_set("1.50", pixels=bytes(2 * MIB)), "1.50")
-        house.wait()
-        first, *_, last = find_segments(tmp_path / "landing")[0]
-        descriptor = os.open(first.path, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        change(house, *(f"1.{number}" for number in range(10)))
-    os.close(descriptor)
-    assert first.path.exists()
+        first = find_segments(tmp_path / "landing")[0][0]
+    away = tmp_path / "away"
+    first.path.rename(away)
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    away.rename(first.path)
     with running(tmp_path, database) as house:
-        until(lambda: not first.path.exists())
-        assert last.path.exists()
-        assert house.uids() == ["1.50"]
+        missing = {f"1.{n}" for n in range(10)} - set(house.uids())
+        assert missing
+        house.store(data_set("1.50"), "1.50")
+        house.wait()
+        change(house, house.uids()[0])
+        until(lambda: not house.keeper._spares._unneeded)
+        assert first.path.exists()
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    with running(tmp_path, database) as house:
+        assert missing <= set(house.uids())
+
+
+def test_a_kill_before_a_segment_has_its_new_name_is_made_up_for(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database, PREPARED) as house:
+        until(lambda: len(prepared(tmp_path)) == 2)
+        house.store(data_set("1.1"), "1.1")
+    half_way = segment_path(tmp_path / "landing", container_of(99))
+    head, _ = encode_head(PREPARED_STATE, 7, 0)
+    prepared(tmp_path)[0].rename(half_way)
+    with half_way.open("r+b") as file:
+        file.write(head)
+    inode = half_way.stat().st_ino
+    with running(tmp_path, database, PREPARED) as house:
+        assert inode in {path.stat().st_ino for path in prepared(tmp_path)}
+        assert house.uids() == ["1.1"]
 
 
 def test_a_segment_of_which_all_was_deleted_is_given_back(
@@ -244,4 +359,6 @@ def test_the_only_record_of_a_big_object_keeps_its_segment(
         change(house, *inside)
         time.sleep(0.5)
         assert first.path.exists()
-        change(house, "1.50")
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    with running(tmp_path, database) as house:
+        assert "1.50" in house.uids()
