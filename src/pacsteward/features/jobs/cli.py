@@ -152,6 +152,10 @@ def _do_to_each(jobs: tuple[str, ...], deed: Callable[[str], object], done_words
             done.append(job_id)
         except (NotFound, Conflict) as error:
             refused.append(error)
+        except PacstewardError as error:
+            # The others would fare no better.
+            refused.append(error)
+            break
     if refused:
         remedies = [one.remedy for one in refused]
         if done:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pacsteward.base.errors import Conflict, Invalid, NotFound
+from pacsteward.base.errors import Conflict, Invalid, NotFound, Unavailable
 from pacsteward.base.jobs import JobState
 from pacsteward.feature import House
-from pacsteward.features.jobs import cli
+from pacsteward.features.jobs import cli, work
 from pacsteward.features.jobs.conftest import STUDY
+from pacsteward.security import Actor
 
 
 def test_failed_job_is_listed_and_tried_again(house: House, failed: str) -> None:
@@ -58,6 +59,24 @@ def test_each_job_is_done_though_another_cannot_be(house: House, failed: str) ->
     assert "4711" in told.value.what
     assert f"Cancelled, or asked to stop: {failed}." in told.value.remedy
     assert house.jobs.job(failed).state is JobState.CANCELLED
+
+
+def test_what_was_done_is_told_though_the_database_went_away(
+    house: House, failed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = work.retry, []
+
+    def retry(house: House, job_id: str, *, by: Actor) -> object:
+        asked.append(job_id)
+        if len(asked) > 1:
+            raise Unavailable("The database did not answer.", remedy="Try again.")
+        return real(house, job_id, by=by)
+
+    monkeypatch.setattr(work, "retry", retry)
+    with pytest.raises(Unavailable) as told:
+        cli.retry(house, failed, "4711", "4712")
+    assert f"To be tried again: {failed}." in told.value.remedy
+    assert asked == [failed, "4711"]
 
 
 def test_what_cannot_be_is_told(house: House) -> None:
