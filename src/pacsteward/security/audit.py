@@ -26,7 +26,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pacsteward.base.clock import Clock
-from pacsteward.base.db import Database, was_full
+from pacsteward.base.db import Database, took_nothing
 from pacsteward.base.errors import Unavailable
 from pacsteward.security import audit_chain, audit_rows
 from pacsteward.security.actor import Actor, ActorKind
@@ -207,7 +207,7 @@ class AuditBook:
         try:
             self._later.flush()
         except Unavailable as error:
-            if not was_full(error):
+            if not took_nothing(error):
                 raise
             return self._later.waiting
         return 0

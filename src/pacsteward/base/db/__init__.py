@@ -2,7 +2,7 @@
 
 from pacsteward.base.db.database import CONNECTIONS_MAX, Database, open_database
 from pacsteward.base.db.insert_new import insert_new
-from pacsteward.base.db.look import Look, was_full, was_stopped
+from pacsteward.base.db.look import Look, took_nothing, was_stopped
 from pacsteward.base.db.patience import patient_once
 from pacsteward.base.db.question import Question
 from pacsteward.base.db.recordset import Recordset
@@ -21,6 +21,6 @@ __all__ = [
     "insert_new",
     "open_database",
     "patient_once",
-    "was_full",
+    "took_nothing",
     "was_stopped",
 ]

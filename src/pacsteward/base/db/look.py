@@ -342,11 +342,19 @@ def was_stopped(error: Unavailable) -> bool:
     return _was_stopped(error.__cause__)
 
 
-def was_full(error: Unavailable) -> bool:
-    """Whether the database took nothing because its disk is full."""
+def took_nothing(error: Unavailable) -> bool:
+    """Whether the database can be read and not be written, because its disk is full or refuses.
+
+    SQLite calls a disk full when it has no room at all. A quota, or a limit of the file's size, is
+    an input/output error to it.
+    """
     cause = error.__cause__
+    if cause is None:
+        return False
     # The driver's error, or one of SQLAlchemy around it.
-    return cause is not None and _names_a_full_disk(getattr(cause, "orig", None) or cause)
+    raised = getattr(cause, "orig", None) or cause
+    name = getattr(raised, "sqlite_errorname", "")
+    return _names_a_full_disk(raised) or name == "SQLITE_IOERR_WRITE"
 
 
 def _was_stopped(error: BaseException | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import resource
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pacsteward.base.db import (
     open_database,
     patience,
     patient_once,
-    was_full,
+    took_nothing,
 )
 from pacsteward.base.db import database as database_module
 from pacsteward.base.db.database import POSTGRES_WIRE
@@ -109,7 +110,30 @@ def test_a_full_disk_is_called_by_its_name(tmp_path: Path) -> None:
         write_too_much()
     assert "Free space" in caught.value.remedy
     database.close()
-    assert was_full(caught.value)
+    assert took_nothing(caught.value)
+
+
+def test_a_quota_is_no_failure_of_the_whole_database(tmp_path: Path) -> None:
+    database = open_database(tmp_path / "small.db")
+    with database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE words (word TEXT)")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write() -> None:
+        with database.write() as connection:
+            connection.exec_driver_sql("INSERT INTO words VALUES (zeroblob(1000000))")
+
+    try:
+        # The system refuses a longer file as it does one that is over a quota, with another number.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        with pytest.raises(Unavailable) as caught:
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert took_nothing(caught.value)
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM words").scalar() == 0
+    database.close()
 
 
 def test_a_question_to_a_database_that_is_away_says_so(tmp_path: Path) -> None:
