@@ -27,6 +27,9 @@ from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.dicom.web.negotiation import MULTIPART_RELATED, MediaType
 
 MAX_PARTS: Final = 10_000
+MAX_BOUNDARY_CHARACTERS: Final = 256
+"""RFC 2046 5.1.1 allows 70; Orthanc sends 73, two UUIDs with a hyphen between them."""
+MAX_PADDING_BYTES: Final = 256
 MAX_PART_HEADER_BYTES: Final = 64 * 1024
 _MAX_HEADERS: Final = 100
 
@@ -100,13 +103,14 @@ def boundary_of(media_type: MediaType) -> str:
     Raises
     ------
     Invalid
-        It names none, or one that RFC 2046 5.1.1 does not allow.
+        It names none, or one that no reader could look for.
     """
     boundary = media_type.parameters.get("boundary", "")
-    if not 1 <= len(boundary) <= 70 or not boundary.isascii() or not boundary.isprintable():
+    is_usable = 1 <= len(boundary) <= MAX_BOUNDARY_CHARACTERS
+    if not is_usable or not boundary.isascii() or not boundary.isprintable():
         raise Invalid(
             "The body cannot be taken apart.",
-            why="Its Content-Type names no boundary of 1 to 70 characters (RFC 2046 5.1.1).",
+            why="Its Content-Type names no boundary, or one that is too long (RFC 2046 5.1.1).",
             remedy='Send multipart/related; type="application/dicom"; boundary=….',
         )
     return boundary
@@ -161,6 +165,8 @@ class Reader:
                 place = yield from self._head(data, place)
             elif self._state == _BOUNDARY:
                 place = yield from self._after_delimiter(data, place)
+            elif self._state == _PADDING:
+                place = yield from self._after_blanks(data, place)
             else:
                 place = self._preamble(data)
 
@@ -219,6 +225,9 @@ class Reader:
                 yield PartEnd()
             self._state = _EPILOGUE
             yield End()
+        elif mark[:1] in _BLANKS:
+            self._held = mark
+            self._state = _PADDING
         elif not self._has_begun:
             raise _not_multipart("Its first boundary is followed by something else.")
         else:
@@ -226,6 +235,27 @@ class Reader:
             self._state = _DATA
             yield PartData(memoryview(self._delimiter))
             yield from self._data(mark, 0)
+        return place
+
+    def _after_blanks(self, data: bytes | memoryview, place: int) -> Generator[Event, None, int]:
+        """Pass over blanks behind a delimiter: receivers must take them (RFC 2046 5.1.1)."""
+        held = self._held
+        seen = b"".join((held, data[place : place + MAX_PADDING_BYTES - len(held)]))
+        line = seen.lstrip(_BLANKS)
+        if line in (b"", b"\r") and len(seen) < MAX_PADDING_BYTES:
+            self._held = seen
+            return place + len(seen) - len(held)
+        self._held = b""
+        if line.startswith(b"\r\n"):
+            if self._has_begun:
+                yield PartEnd()
+            self._begin()
+            return place + len(seen) - len(line) + 2 - len(held)
+        if not self._has_begun:
+            raise _not_multipart("Its first boundary is followed by something else.")
+        self._state = _DATA
+        yield PartData(memoryview(self._delimiter))
+        yield from self._data(held, 0)
         return place
 
     def _begin(self) -> None:
@@ -299,9 +329,12 @@ class Reader:
 
 _PREAMBLE: Final = "preamble"
 _BOUNDARY: Final = "boundary"
+_PADDING: Final = "padding"
 _HEAD: Final = "head"
 _DATA: Final = "data"
 _EPILOGUE: Final = "epilogue"
+
+_BLANKS: Final = b" \t"
 
 _USUAL_HEAD_BYTES: Final = 256
 """Most parts have fewer header lines."""

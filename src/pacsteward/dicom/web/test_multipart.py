@@ -6,6 +6,7 @@ import contextlib
 import email.parser
 import email.policy
 import itertools
+import re
 
 import pytest
 from hypothesis import assume, given
@@ -149,6 +150,24 @@ def test_what_only_looks_like_a_boundary_is_data_however_it_is_cut(
     assert [data for _, data in read(written([payload, b"2"]), size=size)] == [payload, b"2"]
 
 
+@pytest.mark.parametrize("blanks", [b" ", b"\t", b" \t" * 100])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+def test_blanks_may_stand_behind_a_boundary(blanks: bytes, size: int) -> None:
+    """RFC 2046 5.1.1: "receivers MUST be able to handle padding"."""
+    body = written([b"one", b"two"]).replace(b"--b\r\n", b"--b" + blanks + b"\r\n")
+    assert [data for _, data in read(body, size=size)] == [b"one", b"two"]
+
+
+@given(
+    st.lists(st.sampled_from([b"\r", b"\n", b" ", b"b", b"\r\n--b ", b"x"]), max_size=40),
+    st.integers(min_value=1, max_value=9),
+)
+def test_a_boundary_with_blanks_and_no_line_break_is_data(pieces: list[bytes], size: int) -> None:
+    payload = re.sub(rb"(?<=\r\n--b) *\r\n", b"", b"".join(pieces) + b".")
+    assume(not re.search(rb"\r\n--b( *\r\n|--)", payload))
+    assert [data for _, data in read(written([payload, b"2"]), size=size)] == [payload, b"2"]
+
+
 @pytest.mark.parametrize("size", [40, 1000])
 def test_data_are_views_of_what_came_in(size: int) -> None:
     body = written([b"x" * 100])
@@ -200,7 +219,15 @@ def test_c50_the_boundary_may_be_quoted_or_not(text: str) -> None:
     assert boundary_of(parse_media_type(text)).replace(" ", "") == "ab"
 
 
-@pytest.mark.parametrize("text", ["multipart/related", f"multipart/related; boundary={'x' * 71}"])
+def test_a_boundary_somewhat_longer_than_it_may_be_is_taken() -> None:
+    """Orthanc's is two UUIDs with a hyphen between them: 73 characters."""
+    uuid = "dafc7fba-f532-4efe-b7e4-3dd0e460072a"
+    media_type = parse_media_type(f"multipart/related; boundary={uuid}-{uuid}")
+    boundary = boundary_of(media_type)
+    assert [data for _, data in read(written([b"one"], boundary), boundary, 50)] == [b"one"]
+
+
+@pytest.mark.parametrize("text", ["multipart/related", f"multipart/related; boundary={'x' * 257}"])
 def test_a_missing_or_endless_boundary_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
         boundary_of(parse_media_type(text))
