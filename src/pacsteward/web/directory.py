@@ -12,11 +12,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 FOUND = "pacsteward.route"
 """Under which a request's scope holds the route that took it."""
+_TAKEN = "pacsteward.methods"
+"""And the methods that its address takes, where the request's is none of them."""
 
 
 class KeyConvertor(Convertor[int]):
@@ -72,17 +75,21 @@ class Directory(BaseRoute):
         """Find the route; one for another method only if there is none for this one."""
         if scope["type"] != "http":
             return Match.NONE, {}
-        partial: tuple[Match, Scope] = (Match.NONE, {})
+        partial: Scope = {}
         for route in self._candidates(scope["path"]):
             match, child = route.matches(scope)
             if match is Match.FULL:
                 return match, {**child, FOUND: route}
-            if match is Match.PARTIAL and partial[0] is Match.NONE:
-                partial = match, {**child, FOUND: route}
-        return partial
+            if match is Match.PARTIAL:
+                partial = partial or {**child, FOUND: route, _TAKEN: set()}
+                partial[_TAKEN] |= route.methods or set()
+        return (Match.PARTIAL, partial) if partial else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request to the route that `matches` found."""
+        if taken := scope.get(_TAKEN):
+            # Of all routes at the address (RFC 9110 10.2.1); the framework would list the first's.
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(taken))})
         route: Route = scope[FOUND]
         await route.handle(scope, receive, send)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Match, Route, Router
+from starlette.testclient import TestClient
 
 from pacsteward.web.directory import Directory
 
@@ -70,3 +72,10 @@ def test_directory_finds_what_trying_one_after_the_other_finds(method: str, path
             expected = (match, route)
     match, child = Directory(every).matches(scope)
     assert (match, child.get("pacsteward.route")) == expected
+
+
+def test_a_wrong_method_is_told_all_that_the_address_takes() -> None:
+    client = TestClient(Starlette(routes=[Directory(routes())]))
+    answer = client.put("/studies")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert client.put("/studies/1.2").headers["allow"] == "GET, HEAD"

@@ -53,6 +53,9 @@ def test_c37_metadata_are_compressed_and_not_sent_twice(site: Collection) -> Non
     assert first.headers["content-encoding"] == "gzip"
     again = site.http.get(path, headers={"if-none-match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+    xml = {"accept": 'multipart/related; type="application/dicom+xml"'}
+    other = site.http.get(path, headers={"if-none-match": first.headers["etag"], **xml})
+    assert (other.status_code, b"NativeDicomModel" in other.content) == (200, True)
     # C38
     assert site.stow(part10(small(8, 1, 9))).status_code == 200
     newer = site.http.get(path, headers={"if-none-match": first.headers["etag"]})

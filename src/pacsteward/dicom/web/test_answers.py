@@ -232,6 +232,8 @@ def test_c45_a_range_is_answered_with_206_and_an_impossible_one_with_416() -> No
     none = client(handler).get("/", headers={"range": "bytes=100-"})
     assert (none.status_code, none.headers["content-range"]) == (416, "bytes */100")
     assert client(handler).get("/").headers["accept-ranges"] == "bytes"
+    other = client(handler).get("/", headers={"range": "bytes=10-19", "if-range": '"before"'})
+    assert (other.status_code, other.content) == (200, data)
 
 
 def test_a_warning_cannot_break_the_header() -> None:

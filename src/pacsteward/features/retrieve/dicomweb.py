@@ -177,7 +177,7 @@ def metadata(house: House, request: Request) -> Response:
     uids = (target.study, target.series or None, target.instance or None)
     url = service_url(request)
     if request.headers.get("if-none-match"):
-        etag = _etag(house.archive.etag(*uids), url)
+        etag = _etag(house.archive.etag(*uids), url, form)
         if is_unchanged(request, etag):
             record(house, request, target)
             return not_modified(etag)
@@ -187,13 +187,15 @@ def metadata(house: House, request: Request) -> Response:
         request,
         form,
         pieces,
-        headers={"etag": etag_header(_etag(version, url)), "cache-control": PRIVATE_CACHE},
+        headers={"etag": etag_header(_etag(version, url, form)), "cache-control": PRIVATE_CACHE},
     )
 
 
-def _etag(version: str, url: str) -> str:
-    # The metadata hold absolute URLs, so two names of one server are two representations.
-    return f"{version}.{blake2s(url.encode(), digest_size=4).hexdigest()}"
+def _etag(version: str, url: str, form: Offer) -> str:
+    # The metadata hold absolute URLs, so two names of one server are two representations, and so
+    # are JSON and XML (RFC 9110 8.8.3.3).
+    which = f"{url} {form.media_type}"
+    return f"{version}.{blake2s(which.encode(), digest_size=4).hexdigest()}"
 
 
 # --- frames -------------------------------------------------------------------------------------
