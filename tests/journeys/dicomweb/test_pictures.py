@@ -160,6 +160,8 @@ def test_c57_a_frame_has_pictures_too(site: Collection, film: Dataset) -> None:
         answer = site.http.get(f"{frames_path(film)}/3/{form}")
         assert picture(answer).format == "JPEG"
     assert site.http.get(f"{frames_path(film)}/9/rendered").status_code == 404
+    # Never the first of several as if it were all of them.
+    assert site.http.get(f"{frames_path(film)}/1,2/rendered").status_code == 501
 
 
 def test_c59_the_parameter_overrides_the_header(site: Collection) -> None:

@@ -20,6 +20,7 @@ from typing import Final
 from pacsteward.archive import Archive, Instance, PromptArchive
 from pacsteward.base.errors import NotFound
 from pacsteward.dicom.render_request import RenderRequest
+from pacsteward.dicom.uids import transfer_syntax
 from pacsteward.features.retrieve.decoding import draw, draw_at_once
 from pacsteward.features.retrieve.settings import RetrieveSettings
 
@@ -38,16 +39,24 @@ def representative(instances: Sequence[Instance]) -> Subject:
     """Choose the picture that stands for a study or series (C60).
 
     It is the middle of the first series that has pictures: the first slice of a head is air, and
-    so is the last. Of a multi-frame object it is the middle frame.
+    so is the last. Of a multi-frame object it is the middle frame. Videos are not drawn here, so
+    one of them stands for nothing.
 
     Raises
     ------
     NotFound
         None of the objects has a picture.
     """
-    pictured = [instance for instance in instances if instance.has_pixel_data]
+    pictured = [
+        instance
+        for instance in instances
+        if instance.has_pixel_data and not transfer_syntax(instance.transfer_syntax_uid).is_video
+    ]
     if not pictured:
-        raise NotFound("There is no picture of it.", why="None of its instances has pixel data.")
+        raise NotFound(
+            "There is no picture of it.",
+            why="None of its instances has pixel data other than of a video.",
+        )
     first = pictured[0].series_instance_uid
     series = [instance for instance in pictured if instance.series_instance_uid == first]
     return middle_frame(series[len(series) // 2])

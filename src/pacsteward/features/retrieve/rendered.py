@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from pacsteward.archive import Archive, Instance, PromptArchive
-from pacsteward.base.errors import WouldWait
+from pacsteward.base.errors import Unsupported, WouldWait
 from pacsteward.dicom.media import PDF_MEDIA_TYPE
 from pacsteward.dicom.render_request import RenderRequest, Viewport
 from pacsteward.dicom.uids import transfer_syntax
@@ -105,9 +105,19 @@ def _subject(
     """Return what stands for an instance, or the frame of it that the path names."""
     instance = target.one(archive)
     if "frame" in request.path_params:
-        (frame,) = frame_list(request.path_params["frame"])[:1]
-        return Subject(instance, frame)
+        return Subject(instance, _one_frame(request.path_params["frame"]))
     return middle_frame(instance) if form == "thumbnail" else Subject(instance)
+
+
+def _one_frame(text: str) -> int:
+    first, *others = frame_list(text)
+    if others:
+        raise Unsupported(
+            f"The frames {text} were not drawn.",
+            why="An answer holds one picture, and a picture shows one frame.",
+            remedy="Ask for one frame after the other.",
+        )
+    return first
 
 
 THUMBNAIL: Final = Viewport(128, 128)

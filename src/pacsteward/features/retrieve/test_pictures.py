@@ -43,6 +43,14 @@ def test_a_study_without_pictures_is_told_so() -> None:
         representative([instance(EXPLICIT, has_pixel_data=False)])
 
 
+def test_no_video_stands_for_a_study_since_none_is_drawn() -> None:
+    video = instance("1.2.840.10008.1.2.4.102", series_instance_uid="1")
+    still = instance(EXPLICIT, series_instance_uid="2")
+    assert representative([video, still]) == Subject(still)
+    with pytest.raises(NotFound, match="video"):
+        representative([video])
+
+
 @pytest.mark.parametrize(
     ("text", "frames"), [("", 1), ("7", 7), (" 7 ", 7), ("-1", 1), ("x", 1), ("9" * 20, 1)]
 )
