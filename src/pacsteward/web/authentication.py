@@ -6,6 +6,7 @@ user name: some machines can only do that. What is found stands in ``request.sta
 - ``actor``: the `Actor`, or None;
 - ``credentials``: how it was known, "session", "bearer", "basic" or "none";
 - ``is_wrong``: something was shown, and it is not good (any more);
+- ``cannot_tell``: why it cannot be said whether it is good, as while the database is away;
 - ``visit``, ``form_token``: of a session.
 
 Whether that is enough is the guard's business (`guard.py`).
@@ -20,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
@@ -27,9 +29,11 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pacsteward.base.errors import WouldWait
+from pacsteward.base.errors import Unavailable, WouldWait
 from pacsteward.security import Access, Visit, form_token_of, hash_of
 from pacsteward.web.threads import in_thread
+
+log = logging.getLogger("pacsteward.web")
 
 SESSION_COOKIE = "pacsteward_session"
 DEVICE_COOKIE = "pacsteward_device"
@@ -42,6 +46,7 @@ NOBODY_YET: Final = {
     "visit": None,
     "credentials": "none",
     "is_wrong": False,
+    "cannot_tell": None,
     "form_token": "",
 }
 """What stands in ``request.state`` of somebody who showed nothing."""
@@ -126,7 +131,13 @@ class Authentication:
         how, secret = _shown(scope["headers"])
         if how == "none":
             return
-        visit = await self._visit(how, secret, _address(scope))
+        try:
+            visit = await self._visit(how, secret, _address(scope))
+        except Unavailable as error:
+            # What everybody may have, such as /healthz, is given all the same.
+            log.warning("It could not be said who sent a request. %s", error)
+            state["cannot_tell"] = error
+            return
         if visit is None:
             state.update(credentials=how, is_wrong=True)
         else:

@@ -1,6 +1,7 @@
 """Asks before each handler: is somebody there, may they do this, and do they mean it.
 
 1. Nobody there: a page sends to sign-in, anything else answers 401.
+   While the database is away nobody can be known: 503, also to those who are signed in.
 2. Somebody there without the permission: 403, and a line in the audit book.
 3. A request that changes something and was sent by a browser must come from our own pages. A
    browser adds cookies and Basic credentials by itself, also to what another site makes it send
@@ -24,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match
 
-from pacsteward.base.errors import Forbidden, PacstewardError
+from pacsteward.base.errors import Forbidden, PacstewardError, Unavailable
 from pacsteward.security import Actor, AuditBook, AuditEventType
 from pacsteward.web import problem
 from pacsteward.web.forms import FIELDS_MAX, TOKEN_FIELD, Form
@@ -96,6 +97,8 @@ class Guard:
 
     async def _ask_who(self, request: Request, kind: Kind) -> Response:
         state = request.state
+        if state.cannot_tell is not None:
+            return problem.answer(request, _later(state.cannot_tell))
         if state.credentials in ("bearer", "basic"):
             await self._note(request, _nobody(request), "Wrong or revoked credentials")
         elif state.credentials == "none" and kind != "page":
@@ -255,6 +258,11 @@ def safe_next(text: str) -> str:
         and "\\" not in text
     )
     return text if leads_here else "/"
+
+
+def _later(error: Unavailable) -> Unavailable:
+    """Say the same without the reason, which has addresses in it: nobody knows who reads it."""
+    return Unavailable(error.what, remedy=error.remedy)
 
 
 def _lacks(actor: Actor, permission: str) -> Forbidden:

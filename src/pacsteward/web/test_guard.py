@@ -8,6 +8,7 @@ import itertools
 import pytest
 from tests.support.console import PASSWORD, Visitor
 
+from pacsteward.base.errors import Unavailable
 from pacsteward.security import Access, AuditBook, AuditFilter
 from pacsteward.web.guard import safe_next
 from pacsteward.web.server import PUBLIC_PATHS
@@ -285,3 +286,39 @@ def test_token_needs_no_form_token(door: Visitor, token: dict[str, str]) -> None
 )
 def test_after_sign_in_nobody_is_sent_elsewhere(text: str, path: str) -> None:
     assert safe_next(text) == path
+
+
+# While the database is away
+
+
+@pytest.fixture
+def database_away(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the question for the number of changes fail as that of a stopped PostgreSQL does."""
+
+    def number() -> int:
+        raise Unavailable(
+            "The database did not answer.", why="Nobody at 10.0.0.9.", remedy="Try again."
+        )
+
+    monkeypatch.setattr(access.changes, "number_at_once", number)
+
+
+@pytest.mark.parametrize("path", ["/hall", "/api/v1/things", "/dicom-web/links"])
+@pytest.mark.usefixtures("database_away")
+def test_nobody_can_be_known_while_the_database_is_away(
+    door: Visitor, token: dict[str, str], path: str
+) -> None:
+    """That is 503 and no fault of ours, and nobody unknown reads where the database is."""
+    for shown in (token, {"cookie": "pacsteward_session=something"}):
+        answer = door.get(path, headers=shown)
+        assert answer.status_code == 503, answer.text
+        assert answer.headers["retry-after"] == "5"
+        assert "The database did not answer." in answer.text
+        assert "10.0.0.9" not in answer.text
+
+
+@pytest.mark.usefixtures("database_away")
+def test_what_everybody_may_have_needs_no_database(door: Visitor) -> None:
+    for path in ("/healthz", "/readyz", "/login"):
+        answer = door.get(path, headers={"cookie": "pacsteward_session=something"})
+        assert answer.status_code == 200, answer.text
