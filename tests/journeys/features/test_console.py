@@ -171,6 +171,27 @@ def test_f186_no_table_is_slid_sideways_from_a_telephone_on(console: Console, pa
         page.set_viewport_size({"width": 1366, "height": 768})
 
 
+@pytest.mark.parametrize("path", ["/studies", "/peers", "/people"])
+def test_f186_a_list_is_sorted_on_a_telephone_too(console: Console, path: str) -> None:
+    """What the Tab key comes to has to be seen, and whoever has no keyboard sorts as well."""
+    page = console.page
+    try:
+        page.set_viewport_size({"width": 390, "height": 800})
+        console.go(path)
+        link = page.locator("thead a").last
+        link.focus()
+        box = link.bounding_box()
+        assert box is not None
+        middle = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+        assert page.evaluate(
+            "at => document.elementFromPoint(...at) === document.activeElement", middle
+        )
+        link.click()
+        page.wait_for_url(lambda url: "sort=" in url)
+    finally:
+        page.set_viewport_size({"width": 1366, "height": 768})
+
+
 def test_f186_a_conflict_is_opened_from_its_finding_by_the_keyboard(console: Console) -> None:
     page = console.page
     console.go("/health")
