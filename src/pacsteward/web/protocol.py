@@ -31,6 +31,7 @@ from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES, is_streamed
 from pacsteward.web.listening import Seat
 from pacsteward.web.nearby import let_flow
 from pacsteward.web.short_way import Memory, ShortWay
+from pacsteward.web.unread import UNREAD, Waiting
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -51,6 +52,9 @@ class PatientProtocol(HttpToolsProtocol):
     write_stall_s: ClassVar[float] = 30.0
     """How long a client may take nothing of an answer that waits for it."""
 
+    pressed_stall_s: ClassVar[float] = 3.0
+    """The same while very much waits for clients (`unread.py`)."""
+
     short_way: ClassVar[ShortWay | None] = None
     """Asked before the application."""
 
@@ -68,6 +72,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._reader_watch: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
+        self._waiting = Waiting(UNREAD)
         self._read_at = 0.0
         self._cycles: deque[Any] = deque()
         self._inflow: Inflow | None = None
@@ -257,6 +262,7 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _watch_reader(self) -> None:
         self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._waiting.now(self._unsent_bytes)
         self._read_at = self.loop.time()
         self._look_again()
 
@@ -266,14 +272,19 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _look_at_reader(self) -> None:
         unsent, now = self.transport.get_write_buffer_size(), self.loop.time()
+        self._waiting.now(unsent)
         if unsent < self._unsent_bytes:
             self._unsent_bytes, self._read_at = unsent, now
-        if now - self._read_at >= self.write_stall_s:
+        patience_s = self.write_stall_s
+        if UNREAD.is_much:
+            patience_s = min(patience_s, self.pressed_stall_s)
+        if now - self._read_at >= patience_s:
             self.transport.abort()
         else:
             self._look_again()
 
     def _stop_watching(self) -> None:
+        self._waiting.now(0)
         if self._reader_watch is not None:
             self._reader_watch.cancel()
             self._reader_watch = None

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 
 from pacsteward.web.protocol import PatientProtocol
+from pacsteward.web.unread import MUCH_BYTES, UNREAD
 
 
 class Hasty(PatientProtocol):
@@ -157,6 +158,53 @@ def test_client_that_reads_nothing_is_cut_and_the_handler_goes_on() -> None:
     assert asyncio.run(talk()) < size
 
 
+class Patient(PatientProtocol):
+    """Would wait for longer than the test does."""
+
+    write_stall_s = 600.0
+    pressed_stall_s = 0.1
+
+    def _look_again(self) -> None:
+        self._reader_watch = self.loop.call_later(0.02, self._look_at_reader)
+
+
+def test_clients_that_read_nothing_are_cut_sooner_while_very_much_waits_for_them() -> None:
+    """Else answers that somebody asks for over and over and never reads fill the memory."""
+    size = 48 * 1024**2
+    cut: list[str] = []
+
+    async def large(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        head = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": bytes(size), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        cut.append(scope["path"])
+
+    async def talk() -> None:
+        before = UNREAD.size_bytes
+        async with (
+            connected(large, protocol=Patient) as (_reader, first),
+            connected(large, protocol=Patient) as (_other, second),
+            asyncio.timeout(60),
+        ):
+            first.write(get("/first"))
+            while UNREAD.size_bytes == before:
+                await asyncio.sleep(0.02)
+            # One alone is waited for.
+            await asyncio.sleep(0.3)
+            assert cut == []
+            second.write(get("/second"))
+            while not cut:
+                await asyncio.sleep(0.02)
+            first.transport.abort()
+            second.transport.abort()
+            while UNREAD.size_bytes != before:
+                await asyncio.sleep(0.02)
+
+    assert 2 * size > MUCH_BYTES
+    asyncio.run(talk())
+
+
 def test_requests_in_a_row_of_a_client_that_left_are_answered_to_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -279,10 +327,13 @@ def test_client_that_reads_nothing_of_a_short_answer_is_cut() -> None:
     size = 64 * 1024**2
 
     async def talk() -> int:
-        received = 0
+        received, before = 0, UNREAD.size_bytes
         async with connected(short=Short(size)) as (reader, writer), asyncio.timeout(60):
             writer.write(get("/short"))
-            await asyncio.sleep(1.0)
+            while UNREAD.size_bytes == before:
+                await asyncio.sleep(0.02)
+            while UNREAD.size_bytes != before:
+                await asyncio.sleep(0.02)
             with contextlib.suppress(ConnectionError):
                 while piece := await reader.read(1 << 20):
                     received += len(piece)

@@ -11,8 +11,10 @@ PS3.18 10.6 (Search transaction), 8.3.4 (its parameters).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
+from threading import BoundedSemaphore
 from types import MappingProxyType
 from typing import Final
 
@@ -60,12 +62,13 @@ def search(level: Level) -> Callable[[House, Request], Response]:
         asked = _read(house, request, level)
         house.audit.make_room()
         matches = house.archive.find(_with_one_more(asked.query))
-        results = _written(request, asked.query, matches)
-        has_more = asked.query.limit is not None and next(matches, None) is not None
-        remarks = _recorded(house, request, asked, len(results), has_more=has_more)
-        if not results:
-            return no_content(remarks)
-        return encoded_list_answer(request, form, results, headers=remarks)
+        with ExitStack() as turn:
+            results = _written(request, asked.query, matches, turn)
+            has_more = asked.query.limit is not None and next(matches, None) is not None
+            remarks = _recorded(house, request, asked, len(results), has_more=has_more)
+            if not results:
+                return no_content(remarks)
+            return encoded_list_answer(request, form, results, headers=remarks)
 
     return handle
 
@@ -81,7 +84,8 @@ def search_at_once(level: Level) -> Callable[[House, Request], WholeAnswer]:
         matches = house.archive.find_at_once(_with_one_more(asked.query))
         if asked.query.limit is not None and len(matches) > asked.query.limit:
             raise WouldWait  # how many there are besides has to be counted
-        results = _written(request, asked.query, matches)
+        with ExitStack() as turn:
+            results = _written(request, asked.query, matches, turn)
         remarks = _recorded(house, request, asked, len(results), has_more=False)
         if not results:
             return no_content(remarks)
@@ -95,9 +99,23 @@ def _with_one_more(query: Query) -> Query:
     return query if query.limit is None else replace(query, limit=query.limit + 1)
 
 
-def _written(request: Request, query: Query, matches: Iterable[Match]) -> list[str]:
+def _written(
+    request: Request, query: Query, matches: Iterable[Match], turn: ExitStack
+) -> list[str]:
+    """Return the results; for many of them the answer's turn is waited for, and held by `turn`."""
     writer = ResultWriter(query.level, query.returns, service_url(request))
-    return [writer.write(match) for match in islice(matches, query.limit)]
+    wanted = islice(matches, query.limit)
+    results = [writer.write(match) for match in islice(wanted, LONG)]
+    if len(results) == LONG:
+        turn.enter_context(_LONG_ANSWERS)
+        results += [writer.write(match) for match in wanted]
+    return results
+
+
+LONG: Final = 500
+_LONG_ANSWERS: Final = BoundedSemaphore(4)
+"""Long answers that are written together. They share one processor, so that more of them would be
+ready no sooner, and each has megabytes in memory while it is written."""
 
 
 def _recorded(

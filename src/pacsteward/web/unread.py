@@ -1,0 +1,43 @@
+"""How much waits in memory for clients who do not read it.
+
+A search may have an answer of ten megabytes, and a client may ask for it over and over and read
+nothing. Each of these answers is kept until its connection is cut, half a minute later, and so many
+come together in that time that a process takes gigabytes. They are counted here, and while they are
+many the connections (`protocol.py`) have less patience with those who read nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MUCH_BYTES: Final = 64 * 1024 * 1024
+"""Of a process. Clients that read leave a few megabytes waiting, and those for moments."""
+
+
+class Unread:
+    """What waits in a process; for its event loop alone."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+
+    @property
+    def is_much(self) -> bool:
+        """Whether those who read nothing must make room."""
+        return self.size_bytes > MUCH_BYTES
+
+
+class Waiting:
+    """What waits for one client."""
+
+    def __init__(self, unread: Unread) -> None:
+        self._unread = unread
+        self._size_bytes = 0
+
+    def now(self, size_bytes: int) -> None:
+        """Take note that it is so much by now."""
+        self._unread.size_bytes += size_bytes - self._size_bytes
+        self._size_bytes = size_bytes
+
+
+UNREAD: Final = Unread()
+"""Of this process."""
