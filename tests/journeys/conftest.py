@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.peers import dcmtk
@@ -18,6 +19,13 @@ def product(tmp_path: Path) -> Iterator[Product]:
     running = Product(tmp_path / "archive").start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def api(product: Product) -> Iterator[httpx.Client]:
+    """Give an administrator's client of the product that a module has for all its tests."""
+    with product.client() as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -55,12 +55,6 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     running.stop()
 
 
-@pytest.fixture(scope="module")
-def api(product: Product) -> Iterator[httpx.Client]:
-    with product.client() as client:
-        yield client
-
-
 # --- F028: who is at the workstation -------------------------------------------------------------
 
 

@@ -68,12 +68,6 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     running.stop()
 
 
-@pytest.fixture(scope="module")
-def api(product: Product) -> Iterator[httpx.Client]:
-    with product.client() as client:
-        yield client
-
-
 @contextmanager
 def peer(api: httpx.Client, name: str, port: int = 104, **fields: object) -> Iterator[None]:
     """Register a peer for a while."""

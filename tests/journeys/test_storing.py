@@ -54,12 +54,6 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     running.stop()
 
 
-@pytest.fixture(scope="module")
-def api(product: Product) -> Iterator[httpx.Client]:
-    with product.client() as client:
-        yield client
-
-
 def _encoded(data: FileDataset) -> bytes:
     """Return the data set of `data` alone."""
     raw = part10(data)

@@ -28,12 +28,8 @@ def day_span(text: str) -> Span:
     ValueError
         When it is neither.
     """
-    ends = [part.strip() for part in text.split("-")]
-    if len(ends) > 2:
-        raise ValueError("more than one hyphen")
-    low = _day(ends[0]) if ends[0] else None
-    high = _day(ends[-1]) if ends[-1] else None
-    return low, high
+    low, high = _ends(text)
+    return _day(low) if low else None, _day(high) if high else None
 
 
 def time_span(text: str) -> Span:
@@ -44,12 +40,8 @@ def time_span(text: str) -> Span:
     ValueError
         When it is neither.
     """
-    ends = [part.strip() for part in text.split("-")]
-    if len(ends) > 2:
-        raise ValueError("more than one hyphen")
-    low = _time(ends[0]) if ends[0] else None
-    high = _time(ends[-1]) if ends[-1] else None
-    return low and _shortest(low), high and _fill(high)
+    low, high = _ends(text)
+    return _shortest(_time(low)) if low else None, _fill(_time(high)) if high else None
 
 
 def moment_span(text: str) -> Span:
@@ -96,6 +88,14 @@ _MOMENT = re.compile(
     re.ASCII,
 )
 _OFFSET_MIN, _OFFSET_MAX = -1200, 1400
+
+
+def _ends(text: str) -> tuple[str, str]:
+    """Return the ends of a range, "" for an open one; of a single value both are that value."""
+    ends = [part.strip() for part in text.split("-")]
+    if len(ends) > 2:
+        raise ValueError("more than one hyphen")
+    return ends[0], ends[-1]
 
 
 def _day(text: str) -> str:
