@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -60,6 +61,29 @@ def one_of_a_series(number: int, name: str = "Doe^John") -> Dataset:
 
 PLAIN = encode(one_of_a_series(1))
 OBJECTS = [(PLAIN, EXPLICIT_VR_LITTLE_ENDIAN), *SEEDS]
+
+
+def test_a_header_costs_little_and_that_of_a_known_layout_next_to_nothing() -> None:
+    """Calls are counted, not time: they are what it costs, and the same on a busy machine."""
+    first, _second_makes_the_layout, third = (calls_of_reading(PLAIN) for _ in range(3))
+    assert first < 400
+    assert third < 25
+
+
+def calls_of_reading(data: bytes) -> int:
+    fragments = Fragments([memoryview(data)])
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        read_header(fragments, EXPLICIT_VR_LITTLE_ENDIAN)
+    finally:
+        sys.setprofile(None)
+    return calls
 
 
 @pytest.mark.parametrize("is_delimited", [False, True])
