@@ -15,27 +15,19 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import cast
 
-from pacsteward.archive import (
-    DoesNotMatch,
-    Incoming,
-    Origin,
-    Outcome,
-    PromptIncoming,
-    StoreResult,
-)
-from pacsteward.base.errors import Invalid, PacstewardError
+from pacsteward.archive import Incoming, Origin, Outcome, PromptIncoming, StoreResult
+from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.dimse import Answer, Caller, CommandField, DataSink, Request
 from pacsteward.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, FileMeta
 from pacsteward.dicom.status import (
-    CANNOT_UNDERSTAND,
     SUCCESS,
     WARNING_COERCION,
     WARNING_DATA_SET_DOES_NOT_MATCH,
-    store_status,
 )
 from pacsteward.feature import DimseService, House
 from pacsteward.features.storage.settings import StorageSettings
 from pacsteward.features.storage.sop_classes import is_accepted
+from pacsteward.features.storage.statuses import refusal_status
 from pacsteward.security import PeerBook
 
 log = logging.getLogger(__name__)
@@ -129,14 +121,8 @@ class _Refusal:
 
 
 def refusal(error: PacstewardError) -> Answer:
-    """Choose the status for an object that was not kept, and give the reason as its comment.
-
-    An object that is not the announced one is A900; one that cannot be read, or is larger than
-    anything that is taken, is C000, which tells a sender not to try the same bytes again (PS3.4
-    B.2.3: A7xx is for resources, which may be there later).
-    """
-    is_unreadable = isinstance(error, Invalid) and not isinstance(error, DoesNotMatch)
-    status = CANNOT_UNDERSTAND if is_unreadable else store_status(error)
+    """Answer for an object that was not kept, with the reason as comment."""
+    status = refusal_status(error)
     log.info("C-STORE was answered with %04XH: %s", status, error)
     # 64 characters (VR LO) are few; that nothing was stored the status says already.
     return Answer(status, comment=error.why or error.what)

@@ -19,7 +19,6 @@ from typing import Any, Final
 from pacsteward.archive import (
     Archive,
     Courier,
-    DoesNotMatch,
     Letter,
     Origin,
     Outcome,
@@ -32,9 +31,15 @@ from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unavaila
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header import Header, read_header
 from pacsteward.dicom.part10 import FileMeta, split_part10
-from pacsteward.dicom.status import WARNING_DATA_SET_DOES_NOT_MATCH, store_status
+from pacsteward.dicom.status import (
+    CANNOT_UNDERSTAND,
+    SOP_CLASS_NOT_SUPPORTED,
+    WARNING_COERCION,
+    WARNING_DATA_SET_DOES_NOT_MATCH,
+)
 from pacsteward.features.storage.settings import StorageSettings
 from pacsteward.features.storage.sop_classes import is_accepted
+from pacsteward.features.storage.statuses import refusal_status
 
 _log: Final = logging.getLogger(__name__)
 
@@ -43,13 +48,8 @@ FAILED_SOP_SEQUENCE: Final = "00081198"
 REFERENCED_SOP_SEQUENCE: Final = "00081199"
 OTHER_FAILURES_SEQUENCE: Final = "0008119A"
 
-SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
-CANNOT_UNDERSTAND: Final = 0xC000
 STUDY_MISMATCH: Final = 0xA901
 """The instance belongs to another study than the one that the URL names."""
-
-COERCED: Final = 0xB000
-"""As C-STORE says it: kept, but not all is as the sender may believe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ def _verdict(letter: Letter, reply: Reply, settings: StorageSettings) -> Verdict
 
 
 def _failed(error: PacstewardError, sop_class_uid: str, sop_instance_uid: str) -> Failed:
-    return Failed(failure_reason(error), error, sop_class_uid, sop_instance_uid)
+    return Failed(refusal_status(error), error, sop_class_uid, sop_instance_uid)
 
 
 def _is_plain(settings: StorageSettings, meta: FileMeta) -> bool:
@@ -212,24 +212,13 @@ def store_instance(
     return Stored(result, _warning_reason(result, settings))
 
 
-def failure_reason(error: PacstewardError) -> int:
-    """Choose the Failure Reason as C-STORE chooses its status.
-
-    What cannot be read, or is larger than anything that is taken, is C000 (PS3.18 Annex I, table
-    I.2-2). Where nothing else was kept, HTTP then says 409, not 507: the same request would fail
-    again.
-    """
-    is_unreadable = isinstance(error, Invalid) and not isinstance(error, DoesNotMatch)
-    return CANNOT_UNDERSTAND if is_unreadable else store_status(error)
-
-
 def _warning_reason(result: StoreResult, settings: StorageSettings) -> int:
     """Choose the Warning Reason (0008,1196) as C-STORE chooses its status; 0 for none."""
     if result.outcome is Outcome.CONFLICT:
-        return COERCED
+        return WARNING_COERCION
     if result.shortage:
         return WARNING_DATA_SET_DOES_NOT_MATCH
-    return COERCED if result.warnings and settings.warn_on_doubt else 0
+    return WARNING_COERCION if result.warnings and settings.warn_on_doubt else 0
 
 
 def _corrected(meta: FileMeta, header: Header) -> FileMeta:
