@@ -24,7 +24,7 @@ MAY_CANCEL: Final = (JobState.WAITING, JobState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class KindOfWork:
     """A kind of work, with its jobs counted."""
 
     title: str
@@ -37,7 +37,7 @@ def titles(house: House) -> Mapping[str, str]:
     return {kind.name: kind.title for kind in sorted(kinds, key=lambda kind: kind.title)}
 
 
-def kinds_of_work(house: House) -> list[Work]:
+def kinds_of_work(house: House) -> list[KindOfWork]:
     """Return all kinds, by title; those of a later version that have jobs come last."""
     known = titles(house)
     counted = {one.kind: one for one in house.jobs.kinds()}
@@ -45,7 +45,9 @@ def kinds_of_work(house: House) -> list[Work]:
     nothing = partial(
         KindView, is_paused=False, waiting=0, running=0, failed=0, oldest_waiting_at=None
     )
-    return [Work(known.get(name, name), counted.get(name) or nothing(kind=name)) for name in names]
+    return [
+        KindOfWork(known.get(name, name), counted.get(name) or nothing(kind=name)) for name in names
+    ]
 
 
 def is_paused(house: House, kind: str) -> bool:
