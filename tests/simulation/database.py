@@ -14,15 +14,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, event
 
 from pacsteward.base.db import Database, open_database
 from pacsteward.base.errors import Unavailable
 from tests.simulation.trouble import Fate
-
-_LOG_HEAD: Final = 32
 
 
 class FaultyDatabase(Database):

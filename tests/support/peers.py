@@ -72,8 +72,6 @@ class Orthanc:
 
     folder: Path
     modalities: dict[str, tuple[str, str, int]] = field(default_factory=dict)
-    dicomweb_url: str = ""
-    dicomweb_token: str = ""
     ae_title: str = "ORTHANC"
     port: int = field(default_factory=free_port)
     http_port: int = field(default_factory=free_port)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Iterator
 from datetime import datetime
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
 import pydicom
-import pytest
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
 
@@ -46,14 +43,6 @@ def shipped() -> list[Path]:
     """List pydicom's own test files that are there without a download."""
     found = [get_testdata_file(name, download=False) for name in SHIPPED]
     return [Path(str(path)) for path in found if path]
-
-
-def shared_dicom() -> Path:
-    """Return the folder of real samples, or skip the test."""
-    folder = os.environ.get("PACSTEWARD_TEST_DATA")
-    if not folder or not (Path(folder) / "dicom").is_dir():
-        pytest.skip("PACSTEWARD_TEST_DATA names no folder of real samples")
-    return Path(folder) / "dicom"
 
 
 def part10(data: Dataset) -> bytes:
@@ -109,7 +98,3 @@ def small(study: int = 1, series: int = 1, instance: int = 1, **attributes: obje
         setattr(data, keyword, value)
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
     return data
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -18,7 +18,7 @@ from pacsteward.web import Request, Response, query_text, render
 
 PAGE_ENTRIES = 100
 
-_EVENTS = [("", "All events"), *((str(event), EVENT_MEANINGS[event]) for event in AuditEvent)]
+EVENTS = [("", "All events"), *((str(event), EVENT_MEANINGS[event]) for event in AuditEvent)]
 
 FILTERS = ("q", "actor", "event", "object", "since", "until", "failures")
 
@@ -41,10 +41,7 @@ def show_audit(house: House, request: Request) -> Response:
         waiting=book.waiting,
         total=book.total,
         chosen={name: query_text(request, name) for name in FILTERS},
-        events=[
-            ("", "All events"),
-            *((event.value, EVENT_MEANINGS[event]) for event in AuditEvent),
-        ],
+        events=EVENTS,
         older=entries[-1].sequence if len(book.entries) > PAGE_ENTRIES else None,
         is_first_page=not before,
     )
