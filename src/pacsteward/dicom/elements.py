@@ -28,7 +28,7 @@ RangeReader = Callable[[int, int], bytes]
 """Reads ``length`` bytes at ``offset`` of the stored data set; shorter only at its end."""
 
 UNDEFINED_LENGTH: Final = 0xFFFFFFFF
-MAX_DEPTH: Final = 64
+DEPTH_MAX: Final = 64
 """Nesting of sequences beyond this is refused; real objects stay below ten."""
 
 HEADER_MAX: Final = 64 * 1024 * 1024
@@ -170,10 +170,10 @@ class DataSetReader:
         Invalid
             A length leads beyond the end.
         """
-        if depth > MAX_DEPTH:
+        if depth > DEPTH_MAX:
             raise Exhausted(
                 "A data set was not read.",
-                why=f"Its sequences are nested more than {MAX_DEPTH} deep.",
+                why=f"Its sequences are nested more than {DEPTH_MAX} deep.",
                 remedy="Have it corrected where it was made.",
             )
         position = start

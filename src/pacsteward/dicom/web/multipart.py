@@ -26,12 +26,12 @@ from pacsteward.base.memory import found_in
 from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.dicom.web.negotiation import MULTIPART_RELATED, MediaType
 
-MAX_PARTS: Final = 10_000
-MAX_BOUNDARY_CHARACTERS: Final = 256
+PARTS_MAX: Final = 10_000
+BOUNDARY_CHARACTERS_MAX: Final = 256
 """RFC 2046 5.1.1 allows 70; Orthanc sends 73, two UUIDs with a hyphen between them."""
-MAX_PADDING_BYTES: Final = 256
-MAX_PART_HEADER_BYTES: Final = 64 * 1024
-_MAX_HEADERS: Final = 100
+PADDING_BYTES_MAX: Final = 256
+PART_HEADER_BYTES_MAX: Final = 64 * 1024
+_HEADERS_MAX: Final = 100
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def boundary_of(media_type: MediaType) -> str:
         It names none, or one that no reader could look for.
     """
     boundary = media_type.parameters.get("boundary", "")
-    is_usable = 1 <= len(boundary) <= MAX_BOUNDARY_CHARACTERS
+    is_usable = 1 <= len(boundary) <= BOUNDARY_CHARACTERS_MAX
     if not is_usable or not boundary.isascii() or not boundary.isprintable():
         raise Invalid(
             "The body cannot be taken apart.",
@@ -127,7 +127,7 @@ class Reader:
         How many parts one body may have.
     """
 
-    def __init__(self, boundary: str, *, max_parts: int = MAX_PARTS) -> None:
+    def __init__(self, boundary: str, *, max_parts: int = PARTS_MAX) -> None:
         self._delimiter = b"\r\n--" + boundary.encode("ascii")
         self._max_parts = max_parts
         self._parts = 0
@@ -199,7 +199,7 @@ class Reader:
         seen = b"".join((self._held or b"\r\n", data))
         place = seen.find(self._delimiter)
         if place < 0:
-            if len(seen) > MAX_PART_HEADER_BYTES:
+            if len(seen) > PART_HEADER_BYTES_MAX:
                 raise _not_multipart("That boundary is not at its beginning.")
             self._held = seen
             return len(data)
@@ -240,9 +240,9 @@ class Reader:
     def _after_blanks(self, data: bytes | memoryview, place: int) -> Generator[Event, None, int]:
         """Pass over blanks behind a delimiter: receivers must take them (RFC 2046 5.1.1)."""
         held = self._held
-        seen = b"".join((held, data[place : place + MAX_PADDING_BYTES - len(held)]))
+        seen = b"".join((held, data[place : place + PADDING_BYTES_MAX - len(held)]))
         line = seen.lstrip(_BLANKS)
-        if line in (b"", b"\r") and len(seen) < MAX_PADDING_BYTES:
+        if line in (b"", b"\r") and len(seen) < PADDING_BYTES_MAX:
             self._held = seen
             return place + len(seen) - len(held)
         self._held = b""
@@ -276,7 +276,7 @@ class Reader:
         end = seen.find(b"\r\n\r\n")
         if end < 0:
             # So much more than the limit that no head within it is cut here.
-            seen = b"".join((before, data[place : place + MAX_PART_HEADER_BYTES + _HEAD_ROOM]))
+            seen = b"".join((before, data[place : place + PART_HEADER_BYTES_MAX + _HEAD_ROOM]))
             end = seen.find(b"\r\n\r\n")
         if end < 0:
             _check_head(seen)
@@ -339,7 +339,7 @@ _BLANKS: Final = b" \t"
 _USUAL_HEAD_BYTES: Final = 256
 """Most parts have fewer header lines."""
 
-_HEAD_ROOM: Final = 4 * _MAX_HEADERS + 4
+_HEAD_ROOM: Final = 4 * _HEADERS_MAX + 4
 """Colons and line breaks, which do not count as bytes of header lines."""
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -361,10 +361,10 @@ def _begun(data: bytes | memoryview, start: int, delimiter: bytes) -> int:
 
 
 def _check_head(lines: bytes) -> None:
-    if len(lines) > MAX_PART_HEADER_BYTES + _HEAD_ROOM:
+    if len(lines) > PART_HEADER_BYTES_MAX + _HEAD_ROOM:
         raise TooLarge(
             "The header lines of a part are too long.",
-            why=f"They may have {MAX_PART_HEADER_BYTES} bytes.",
+            why=f"They may have {PART_HEADER_BYTES_MAX} bytes.",
             remedy="Send the part with Content-Type alone.",
         )
 
@@ -383,8 +383,8 @@ def _parsed_headers(lines: bytes) -> dict[str, str]:
     _check_head(lines)
     found: dict[str, str] = {}
     each = lines.split(b"\r\n")
-    if len(each) > _MAX_HEADERS:
-        raise _not_multipart(f"One of its parts has more than {_MAX_HEADERS} header lines.")
+    if len(each) > _HEADERS_MAX:
+        raise _not_multipart(f"One of its parts has more than {_HEADERS_MAX} header lines.")
     for line in each:
         name, colon, value = line.partition(b":")
         if not colon or not _TOKEN.fullmatch(name) or b"\r" in value or b"\n" in value:

@@ -44,7 +44,7 @@ _NOT_MATCHED: Final = frozenset({"UN", "OB", "OW", "OF", "OD", "OL", "OV"})
 _SILENT: Final = frozenset({"accept", "charset", "emptyvaluematching", "multiplevaluematching"})
 """Parameters of the standard that say nothing to us here, or that have been looked at before."""
 
-_MAX_PATH: Final = 8
+_PATH_MAX: Final = 8
 """Sequences within sequences that a key may name."""
 
 
@@ -159,7 +159,7 @@ def _read_parameter(reading: _Reading, name: str, value: str) -> None:
 def _path(name: str) -> tuple[int, ...] | None:
     """Read ``00400275.00400009`` or ``RequestAttributesSequence.ScheduledProcedureStepID``."""
     parts = name.split(".")
-    if len(parts) > _MAX_PATH:
+    if len(parts) > _PATH_MAX:
         return None
     try:
         return tuple(tag_of(part) for part in parts)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pacsteward.base.errors import Invalid, PacstewardError
 from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.dicom.web.multipart import (
-    MAX_PART_HEADER_BYTES,
+    PART_HEADER_BYTES_MAX,
     End,
     PartBegin,
     PartData,
@@ -88,7 +88,7 @@ def test_what_stands_before_the_first_boundary_is_left_out(before: bytes, size: 
 
 
 @pytest.mark.parametrize(
-    "body", [written([b"one"], "a"), b"--a", b"x" * (2 * MAX_PART_HEADER_BYTES)]
+    "body", [written([b"one"], "a"), b"--a", b"x" * (2 * PART_HEADER_BYTES_MAX)]
 )
 def test_a_body_with_another_boundary_is_told_apart_from_one_that_is_cut(body: bytes) -> None:
     with pytest.raises(Invalid, match="boundary that its Content-Type names"):
@@ -251,7 +251,7 @@ def test_too_many_parts_are_refused() -> None:
 
 def test_endless_header_lines_are_refused() -> None:
     line = b"X-A: " + b"a" * 8000 + b"\r\n"
-    body = b"--b\r\n" + line * (MAX_PART_HEADER_BYTES // len(line) + 1) + b"\r\nx\r\n--b--"
+    body = b"--b\r\n" + line * (PART_HEADER_BYTES_MAX // len(line) + 1) + b"\r\nx\r\n--b--"
     with pytest.raises(PacstewardError):
         read(body)
 

@@ -275,7 +275,7 @@ _LOOKED_FOR_TOGETHER: Final = 200
 
 _SHOWN_CHARACTERS: Final = 2_000
 _SHOWN_LINES: Final = 3_000
-_MAX_DEPTH: Final = 16
+_DEPTH_MAX: Final = 16
 
 
 def read_data_set(
@@ -315,7 +315,7 @@ def _lines(data_set: Mapping[str, Any], depth: int) -> Iterator[HeaderLine]:
         items = attribute.get("Value", [])
         count = f"{len(items)} item{'' if len(items) == 1 else 's'}"
         yield HeaderLine(depth, format_tag(tag), keyword, vr, count)
-        if depth >= _MAX_DEPTH:
+        if depth >= _DEPTH_MAX:
             continue
         for number, item in enumerate(items, 1):
             yield HeaderLine(depth + 1, "", f"Item {number}", "", "", is_item=True)

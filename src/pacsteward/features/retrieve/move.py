@@ -30,7 +30,7 @@ from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.sub_operations import Tally
 from pacsteward.security import Peer
 
-MAX_CONTEXTS = 128
+CONTEXTS_MAX = 128
 TRIES = 2
 """Calls in a row that a destination may refuse before the rest is given up."""
 
@@ -84,7 +84,7 @@ def _loads(
     size = max(1, -(-len(instances) // width))
     for instance in instances:
         wanted = set(_pairs(instance, prefers))
-        if not parts or len(pairs | wanted) > MAX_CONTEXTS or len(parts[-1]) >= size:
+        if not parts or len(pairs | wanted) > CONTEXTS_MAX or len(parts[-1]) >= size:
             parts.append([])
             pairs = set()
         pairs |= wanted

@@ -16,7 +16,7 @@ from pacsteward.dicom.uids import check_uid
 from pacsteward.dicom.web.answers import Request
 from pacsteward.feature import House
 
-_MAX_FRAMES: Final = 10_000
+_FRAMES_MAX: Final = 10_000
 
 _KEYWORDS: Final = (
     ("study", "StudyInstanceUID"),
@@ -102,7 +102,7 @@ def frame_list(text: str) -> list[int]:
         It is no list, or a very long one.
     """
     numbers = text.split(",")
-    if len(numbers) <= _MAX_FRAMES and all(
+    if len(numbers) <= _FRAMES_MAX and all(
         number.isascii() and number.isdigit() and len(number) < 10 and int(number) > 0
         for number in numbers
     ):

@@ -16,7 +16,7 @@ from pacsteward.archive import Archive, Instance, Location
 from pacsteward.base.errors import Broken, PacstewardError, Unavailable, Unsupported, WouldWait
 from pacsteward.base.ids import Uid
 from pacsteward.dicom.dimse import PresentationContext
-from pacsteward.features.retrieve.move import MAX_CONTEXTS, _loads, _pairs
+from pacsteward.features.retrieve.move import CONTEXTS_MAX, _loads, _pairs
 from pacsteward.features.retrieve.outgoing import (
     Outgoing,
     Source,
@@ -308,7 +308,7 @@ def test_c90_no_part_needs_more_than_128_contexts() -> None:
     parts = _loads(everything, 1)
     assert [one for part in parts for one in part] == everything
     for part in parts:
-        assert len({pair for one in part for pair in _pairs(one, ())}) <= MAX_CONTEXTS
+        assert len({pair for one in part for pair in _pairs(one, ())}) <= CONTEXTS_MAX
 
 
 def test_f015_workers_have_equal_parts() -> None:
