@@ -224,7 +224,11 @@ def test_only_so_many_old_files_are_kept(tmp_path: Path) -> None:
     }
 
 
-def test_full_disk_ends_nothing(tmp_path: Path) -> None:
-    handler = log.SharedFile(Path("/dev/full") if Path("/dev/full").exists() else tmp_path)
-    logging.raiseExceptions = False
-    handler.handle(logging.makeLogRecord({"msg": "x"}))
+def test_full_disk_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = log.SharedFile(Path("/dev/full"))
+    failed: list[logging.LogRecord] = []
+    monkeypatch.setattr(handler, "handleError", failed.append)
+    record = logging.makeLogRecord({"msg": "x"})
+    handler.handle(record)
+    assert failed == [record]
+    handler.close()

@@ -159,19 +159,34 @@ def test_check_that_breaks_does_not_hide_the_others(house: House) -> None:
     assert all(one.remedy for one in answers if one.status == "unknown")
 
 
+MIB, GIB = 1024**2, 1024**3
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
     """Stands for the archive: says how much room there is."""
 
-    def __init__(self, free_bytes: int) -> None:
-        self.free_bytes = free_bytes
+    total_bytes: int
+    free_bytes: int
+    reserve_bytes: int
 
     def space(self) -> Space:
-        return Space(600 * 1024**2, self.free_bytes, 12 * 1024**2)
+        return Space(self.total_bytes, self.free_bytes, self.reserve_bytes)
 
 
-def test_little_room_is_not_written_as_none(house: House) -> None:
-    small = replace(house, archive=Disk(8 * 1024**2))  # type: ignore[arg-type]
-    found = is_disk_roomy(small)
-    assert found.status == "critical"
-    assert found.what == "8 MiB of 600 MiB are free."
-    assert "12 MiB" in found.why
+@pytest.mark.parametrize(
+    ("disk", "status", "what", "why"),
+    [
+        (Disk(600 * MIB, 8 * MIB, 12 * MIB), "critical", "8 MiB of 600 MiB are free.", "12 MiB"),
+        (Disk(100 * GIB, GIB, 2 * GIB), "critical", "1.0 GiB of 100.0 GiB are free.", "2.0 GiB"),
+        (Disk(100 * GIB, 3 * GIB, 2 * GIB), "warning", "3.0 GiB of 100.0 GiB are free.", "97%"),
+        (Disk(100 * GIB, 60 * GIB, 2 * GIB), "ok", "60.0 GiB of 100.0 GiB are free.", ""),
+    ],
+)
+def test_room_on_the_disk_is_told_in_units_that_fit(
+    house: House, disk: Disk, status: str, what: str, why: str
+) -> None:
+    """Little of it must not be written as none."""
+    found = is_disk_roomy(replace(house, archive=disk))  # type: ignore[arg-type]
+    assert (found.status, found.what) == (status, what)
+    assert why in found.why
