@@ -120,17 +120,23 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _parse(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        left: bytes | memoryview = data
+        try:
+            while left:
+                left = self._left_by_parser(left)
+        except httptools.HttpParserError:
+            self._refuse()
+
+    def _left_by_parser(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Parse what came; return what follows a head that offers another protocol."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offered:
             # No other protocol is spoken here. The same parser goes on where there is no body.
-            rest = data[offered.args[0] :]
             if self._is_in_body:
                 self.parser = framing.parser_of_body(self, self.headers)
-            if rest:
-                self._parse(rest)
-        except httptools.HttpParserError:
-            self._refuse()
+            return memoryview(data)[offered.args[0] :]
+        return b""
 
     def _refuse(self) -> None:
         """End the connection: nobody knows where this request ends and the next one begins."""

@@ -118,3 +118,17 @@ def test_a_body_behind_an_offer_is_not_read_as_a_request() -> None:
     answer = asyncio.run(everything_answered_to(request, inner, get("/last", "connection: close")))
     assert answer.count(b"HTTP/1.1 200") == 2
     assert b"\r\n\r\n/ " + inner in answer
+
+
+def test_very_many_offers_in_a_row_are_answered_one_after_the_other() -> None:
+    """In one piece: it must not be taken apart by functions that call themselves."""
+    offer = ("connection: upgrade", "upgrade: x")
+    count = 2_000
+    answer = asyncio.run(
+        everything_answered_to(
+            post("/first", "content-length: 3", body=b"a"),
+            b"bc" + get("/", *offer) * count + get("/last", "connection: close"),
+        )
+    )
+    assert answer.count(b"HTTP/1.1 200") == count + 2
+    assert answer.endswith(b"/last ")
