@@ -22,7 +22,10 @@ from pacsteward.dicom.uids import (
 
 @pytest.mark.parametrize(
     "texts",
-    [("1.2", "3"), ("1.2", ""), ("", "1"), ("1 2", ""), ("1 2", "3"), ("1", "x"), (" ", "1")],
+    [
+        *[("1.2", "3"), ("1.2", ""), ("", "1"), ("1 2", ""), ("1 2", "3"), ("1", "x"), (" ", "1")],
+        *[("..", "3"), ("1", "."), (".", "."), (".1", "..2.")],
+    ],
 )
 def test_several_uids_are_looked_at_as_one_is(texts: tuple[str, str]) -> None:
     assert are_valid_uids(texts) is all(map(is_valid_uid, texts))
@@ -108,7 +111,9 @@ def test_uids_that_devices_really_send_are_accepted(text: str) -> None:
     assert check_uid(text, "StudyInstanceUID") == text
 
 
-@pytest.mark.parametrize("text", ["", "1" * 65, "1.2.a", "1.2/../3", "1.2 ", "1.2\n", "１.2"])
+@pytest.mark.parametrize(
+    "text", ["", "1" * 65, "1.2.a", "1.2/../3", "1.2 ", "1.2\n", "１.2", ".", "..", "." * 64]
+)
 def test_what_could_not_be_a_file_name_is_no_uid(text: str) -> None:
     assert not is_valid_uid(text)
     with pytest.raises(Invalid, match="StudyInstanceUID"):

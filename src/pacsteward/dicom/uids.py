@@ -70,17 +70,20 @@ def is_storage_sop_class(uid: str) -> bool:
     return uid in STORAGE_SOP_CLASSES or uid in NON_PATIENT_SOP_CLASSES
 
 
-_UID = re.compile(r"[0-9.]{1,64}")
-_UIDS = re.compile(r"[0-9.]{1,64}(?: [0-9.]{1,64})*")
+_ONE = r"(?=\.*[0-9])[0-9.]{1,64}"
+_UID = re.compile(_ONE)
+_UIDS = re.compile(f"{_ONE}(?: {_ONE})*")
 
 
 def is_valid_uid(text: str) -> bool:
-    """Whether we accept the text as a UID: 1 to 64 digits and dots.
+    """Whether we accept the text as a UID: 1 to 64 digits and dots, and not dots alone.
 
     PS3.5 9.1 also forbids leading zeros in a component and empty components. Devices in daily
     use break both (dates as components give ``.08.``, a missing serial number gives ``..``), and
     a UID is only ever compared, never computed with. Refusing would lose images and gain nothing;
-    what does matter is that no other character gets into file names, URLs and queries.
+    what does matter is that no other character gets into file names, URLs and queries, nor ``..``,
+    which in each of the first two means the folder above: a study of that name would be unpacked
+    from its ZIP file outside of where somebody wants it.
     """
     return _UID.fullmatch(text) is not None
 
@@ -105,7 +108,7 @@ def check_uid(text: str, what: str) -> Uid:
     Raises
     ------
     Invalid
-        When it is empty, too long or has other characters than digits and dots.
+        When it is empty, too long, or has other characters than digits and dots, or no digit.
     """
     if is_valid_uid(text):
         return Uid(text)
@@ -113,6 +116,8 @@ def check_uid(text: str, what: str) -> Uid:
         why = "It is empty."
     elif len(text) > 64:
         why = f"It has {len(text)} characters and may have 64 (PS3.5 9.1)."
+    elif not text.strip("."):
+        why = "It has no digit (PS3.5 9.1)."
     else:
         why = "It has characters other than digits and dots (PS3.5 9.1)."
     raise Invalid(f"{what} is not a UID.", why=why, remedy="Correct it in the sending system.")
