@@ -14,7 +14,7 @@ from datetime import datetime
 from sqlalchemy import Connection, delete, insert, select, update
 
 from pacsteward.base.clock import Clock
-from pacsteward.base.db import Database
+from pacsteward.base.db import Database, took_nothing
 from pacsteward.base.errors import Forbidden, Invalid, Unavailable
 from pacsteward.base.ids import new_secret
 from pacsteward.security.actor import HOUSE, Actor
@@ -264,10 +264,18 @@ class Access:
             what = f"A sign-in as {plain(name, 64)} by {plain(ae_title, 16)} was refused."
             self._audit.record_refusal(tried, what, event_type=AuditEventType.LOGIN)
             raise SignInFailed(failures)
-        self.guard.note_success(name, address)
+        with noting("That a caller's passcode was right"):
+            self.guard.note_success(name, address)
         actor = Actor("person", person.name, _permissions_of(person.roles), address, person.roles)
         what = f"{person.name} signed in by {plain(ae_title, 16)}."
-        self._audit.record(_authentication(actor, AuditEventType.LOGIN, what))
+        entry = _authentication(actor, AuditEventType.LOGIN, what)
+        try:
+            self._audit.record(entry)
+        except Unavailable as error:
+            if not took_nothing(error):
+                raise
+            # What is stored can be read while the disk is full, by workstations as in the console.
+            self._audit.record_or_keep(entry)
         visit = Visit(actor, has_given_password=person.has_given_password)
         self._remember(_pair(name, password), address, visit, number, _CALLER_REMEMBERED_S)
         return actor

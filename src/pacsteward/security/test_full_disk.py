@@ -170,6 +170,30 @@ def test_an_administrator_gets_in_although_very_many_entries_wait(
     assert access.visit_by_session(session.cookie, HERE) is not None
 
 
+def test_a_workstation_that_names_its_user_gets_in(
+    access: Access, audit: AuditBook, ada: str, disk: FullDisk
+) -> None:
+    before = audit.count()
+    disk.is_full = True
+    assert access.identify_caller(ada, PASSWORD, HERE, ae_title="READER").name == ada
+    with pytest.raises(SignInFailed):
+        access.identify_caller(ada, "wrong", HERE, ae_title="READER")
+    disk.is_full = False
+    said = [entry.what for entry in reversed(audit.entries(limit=audit.count() - before))]
+    assert [what.split(". That was")[0] for what in said] == [
+        "ada signed in by READER",
+        "A sign-in as ada by READER was refused",
+    ]
+
+
+def test_a_workstation_is_refused_while_the_book_is_only_locked(
+    access: Access, ada: str, disk: FullDisk
+) -> None:
+    disk.is_locked = True
+    with pytest.raises(Unavailable):
+        access.identify_caller(ada, PASSWORD, HERE, ae_title="READER")
+
+
 def test_guesses_are_counted_whichever_process_they_meet(
     access: Access, other: Access, ada: str, disk: FullDisk
 ) -> None:
