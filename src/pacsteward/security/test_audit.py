@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from pacsteward.base.clock import ManualClock
@@ -12,7 +10,6 @@ from pacsteward.base.errors import Unavailable
 from pacsteward.security import (
     Actor,
     AuditBook,
-    AuditEntry,
     AuditEvent,
     AuditEventType,
     AuditFilter,
@@ -171,26 +168,6 @@ def test_what_is_recorded_soon_is_there_when_the_book_is_closed(
     audit.close()
     assert AuditBook(database, clock).count() == 1200
     assert audit.verify().is_whole
-
-
-def test_closing_records_what_comes_while_it_does(
-    audit: AuditBook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    later, record = audit._later, audit._later._record
-    late = [an_entry(number) for number in range(1, 4)]
-
-    def recorded(batch: Sequence[AuditEntry]) -> None:
-        # Not by `put`, since its thread would record what the closing leaves behind.
-        with later._state:
-            later._waiting += [late.pop()] if late else []
-        record(batch)
-
-    monkeypatch.setattr(later, "_record", recorded)
-    with later._state:
-        later._waiting.append(an_entry(0))
-    audit.close()
-    assert later.waiting == 0
-    assert audit.count() == 4
 
 
 def test_refusals_are_recorded_once_a_minute(audit: AuditBook, clock: ManualClock) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from pacsteward.base.errors import Unavailable
-from pacsteward.security import AuditEntry
+from pacsteward.security import AuditBook, AuditEntry
 from pacsteward.security.audit_later import DELAY_S, Later
 from pacsteward.security.test_support import an_entry
 
@@ -65,3 +65,23 @@ def test_what_cannot_be_recorded_has_been_waiting_all_the_while() -> None:
         later.flush()
     assert waiting == [2]
     assert later.waiting == 2
+
+
+def test_closing_records_what_comes_while_it_does(
+    audit: AuditBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later, record = audit._later, audit._later._record
+    late = [an_entry(number) for number in range(1, 4)]
+
+    def recorded(batch: Sequence[AuditEntry]) -> None:
+        # Not by `put`, since its thread would record what the closing leaves behind.
+        with later._state:
+            later._waiting += [late.pop()] if late else []
+        record(batch)
+
+    monkeypatch.setattr(later, "_record", recorded)
+    with later._state:
+        later._waiting.append(an_entry(0))
+    audit.close()
+    assert later.waiting == 0
+    assert audit.count() == 4

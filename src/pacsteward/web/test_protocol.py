@@ -87,6 +87,8 @@ def test_head_that_drips_is_closed_in_time() -> None:
                     writer.write(bytes([letter]))
                     await writer.drain()
                 await asyncio.sleep(0.03)
+            else:
+                pytest.fail("Each byte gave it more time.")
             return await answer
 
     assert asyncio.run(talk()).startswith(b"HTTP/1.1 408 ")
