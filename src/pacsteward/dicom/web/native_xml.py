@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from xml.sax.saxutils import escape, quoteattr
 
-from pacsteward.dicom.attributes import keyword_of
+from pacsteward.dicom.attributes import is_private, keyword_of
 
 _HEAD: Final = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -41,9 +41,20 @@ def _attributes(model: Mapping[str, Any]) -> Iterator[str]:
         vr = str(attribute.get("vr", "UN"))
         keyword = keyword_of(int(key, 16))
         named = f" keyword={quoteattr(keyword)}" if keyword else ""
+        if creator := _private_creator(model, int(key, 16)):
+            named = f" privateCreator={quoteattr(creator)}"
         yield f'<DicomAttribute tag="{key}" vr="{vr}"{named}>'
         yield from _content(attribute, vr)
         yield "</DicomAttribute>"
+
+
+def _private_creator(model: Mapping[str, Any], tag: int) -> str:
+    """Return who reserved the block of a private attribute, which each names (PS3.19 A.1.5)."""
+    block = tag >> 8 & 0xFF
+    if not is_private(tag) or block < 0x10:
+        return ""
+    said = model.get(f"{tag & 0xFFFF0000 | block:08X}", {}).get("Value") or [""]
+    return _text(said[0] or "")
 
 
 def _content(attribute: Mapping[str, Any], vr: str) -> Iterator[str]:

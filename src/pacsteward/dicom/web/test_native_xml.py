@@ -48,6 +48,27 @@ def test_bulk_data_and_binary_values_are_named() -> None:
     assert root.find(".//n:InlineBinary", NAMESPACE).text == "AAE="  # type: ignore[union-attr]
 
 
+def test_private_attributes_name_who_made_them() -> None:
+    inner = {"00090010": {"vr": "LO", "Value": ["INNER"]}, "00091001": {"vr": "LO"}}
+    root = parsed(
+        {
+            "00090010": {"vr": "LO", "Value": ["A & B"]},
+            "00091001": {"vr": "LO", "Value": ["x"]},
+            "00091101": {"vr": "LO", "Value": ["nobody's"]},
+            "000910FF": {"vr": "SQ", "Value": [inner]},
+        }
+    )
+    told = [(one.get("tag"), one.get("privateCreator")) for one in root]
+    assert told == [
+        ("00090010", None),
+        ("00091001", "A & B"),
+        ("000910FF", "A & B"),
+        ("00091101", None),
+    ]
+    (inside,) = root.findall(".//n:Item/n:DicomAttribute[@tag='00091001']", NAMESPACE)
+    assert inside.get("privateCreator") == "INNER"
+
+
 def test_characters_that_xml_lacks_are_left_out() -> None:
     root = parsed({"00104000": {"vr": "LT", "Value": ["a\x1b[31m\x00b\tc"]}})
     assert root.find(".//n:Value", NAMESPACE).text == "a[31mb\tc"  # type: ignore[union-attr]
