@@ -309,3 +309,25 @@ def test_f064_wado_uri_gives_objects_and_pictures(site: Collection) -> None:
     assert pydicom.dcmread(io.BytesIO(whole.content)) == data
     assert site.http.get("/wado", params={**asked, "objectUID": "1.2"}).status_code == 404
     assert site.http.get("/wado").status_code == 400
+    # Whoever asks for an object without an identity must not get one with it.
+    for content_type in ("application/dicom", "image/jpeg"):
+        named = site.http.get(
+            "/wado", params={**asked, "contentType": content_type, "anonymize": "yes"}
+        )
+        assert named.status_code == 501
+
+
+def test_f064_wado_uri_gives_a_video_as_the_object(
+    site: Collection, video: tuple[Dataset, bytes]
+) -> None:
+    data, _stream = video
+    asked = {
+        "requestType": "WADO",
+        "studyUID": data.StudyInstanceUID,
+        "seriesUID": data.SeriesInstanceUID,
+        "objectUID": data.SOPInstanceUID,
+    }
+    whole = site.http.get("/wado", params=asked)
+    assert whole.headers["content-type"] == "application/dicom"
+    still = site.http.get("/wado", params={**asked, "contentType": "image/jpeg"})
+    assert still.status_code == 406

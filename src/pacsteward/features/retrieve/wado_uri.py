@@ -15,9 +15,9 @@ from types import MappingProxyType
 from typing import Final
 
 from pacsteward.archive import Instance
-from pacsteward.base.errors import Invalid, NotFound
+from pacsteward.base.errors import Invalid, NotFound, Unsupported
 from pacsteward.dicom.render_request import RenderRequest
-from pacsteward.dicom.uids import check_uid
+from pacsteward.dicom.uids import check_uid, transfer_syntax
 from pacsteward.dicom.web.answers import NO_STORE, Request, Response
 from pacsteward.dicom.web.errors import NotAcceptable
 from pacsteward.dicom.web.negotiation import DICOM, JPEG, PNG, MediaType, accepted
@@ -48,6 +48,13 @@ def retrieve(house: House, request: Request) -> Response:
             why="Its parameter requestType is not WADO (PS3.18 9.1.2.1).",
             remedy="Add requestType=WADO.",
         )
+    if query.get("anonymize", "no") != "no":
+        raise Unsupported(
+            "The object was not given.",
+            why="It was asked for without the patient's identity (anonymize), and that is not "
+            "made here.",
+            remedy="Retrieve it without anonymize, and take the identity out of it elsewhere.",
+        )
     study, series, sop = (_uid(query, name) for name in _UIDS)
     instance = house.archive.instance(study, series, sop)
     house.audit.record_access(request.state.actor, (study,))
@@ -61,9 +68,13 @@ def _uid(query: Mapping[str, str], name: str) -> str:
 
 
 def _content_type(query: Mapping[str, str], instance: Instance) -> str:
-    """Choose from ``contentType``; pictures are JPEG and everything else DICOM without it."""
+    """Choose from ``contentType``; pictures are JPEG and everything else DICOM without it.
+
+    Videos are not drawn, so of them there is the object alone.
+    """
     ranges = accepted(query.get("contentType"))
-    pictures: tuple[str, ...] = (JPEG, PNG) if instance.has_pixel_data else ()
+    is_video = transfer_syntax(instance.transfer_syntax_uid).is_video
+    pictures: tuple[str, ...] = (JPEG, PNG) if instance.has_pixel_data and not is_video else ()
     for one in ranges:
         for offered in (*pictures, DICOM):
             if one.name in (offered, "*/*") or (one.name == "image/*" and offered != DICOM):
