@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from pacsteward.base.errors import Invalid
 from pacsteward.dicom import charset, vrs
-from pacsteward.dicom.attributes import is_private, is_vr_open, vr_of
+from pacsteward.dicom.attributes import is_private, is_private_creator, is_vr_open, vr_of
 from pacsteward.dicom.dicomjson_reader import DEPTH_MAX, GROUPS, Path, bulk_data, from_json
 
 if TYPE_CHECKING:
@@ -270,6 +270,9 @@ class _Writer:
         """
         content = raw.value
         vr = raw.VR or _registered_vr(tag)
+        if vr == "UN" and is_private_creator(tag):
+            # LO by rule, also where a conversion on the way has called it unknown (PS3.5 7.8.1).
+            vr = "LO"
         # A value of None is one that pydicom left in the file. Of words in implicit VR other
         # attributes decide, and UN may be known to a registry, also to pydicom's of vendors.
         if (

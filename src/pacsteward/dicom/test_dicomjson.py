@@ -259,6 +259,16 @@ def test_words_of_a_big_endian_object_are_little_endian_in_json() -> None:
     assert to_json(parsed, bulk_data_uri=no_uri) == model
 
 
+def test_c39_a_private_creator_is_text_also_where_it_was_called_unknown() -> None:
+    """A conversion that knows no vendors writes UN; the creator of a block is LO all the same."""
+    data = Dataset()
+    data.add_new(0x00090010, "UN", b"ACME ")
+    data.add_new(0x00091001, "UN", b"ACME")
+    model = to_json(reread(data), bulk_data_uri=no_uri)
+    assert model["00090010"] == {"vr": "LO", "Value": ["ACME"]}
+    assert model["00091001"] == {"vr": "UN", "InlineBinary": "QUNNRQ=="}
+
+
 def test_c39_private_attributes_survive_both_ways_with_their_representation() -> None:
     made = from_json(to_json(reread(rich()), bulk_data_uri=no_uri, inline_limit_bytes=10**6))
     assert made[0x00290010].value == "ACME 1.0"
