@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from pacsteward.base.bind import remedy_of
 from pacsteward.base.errors import Unavailable
 from pacsteward.base.shared import shared_numbers
 
@@ -127,7 +128,9 @@ def _not_opened(address: str, error: OSError) -> Unavailable:
     return Unavailable(
         f"{address} could not be opened.",
         why=f"The system says: {error.strerror or error}.",
-        remedy="Choose another one with --http-port, or stop the program that uses it.",
+        remedy=remedy_of(
+            error, "Choose another one with --http-port, or stop the program that uses it."
+        ),
     )
 
 

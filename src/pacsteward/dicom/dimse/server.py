@@ -21,6 +21,7 @@ import secrets
 import ssl
 from collections.abc import Callable, Collection, Sequence
 
+from pacsteward.base.bind import remedy_of
 from pacsteward.base.clock import Clock, SystemClock
 from pacsteward.base.errors import Conflict, Unavailable
 from pacsteward.dicom.dimse.association import Association
@@ -137,7 +138,7 @@ class DimseServer:
             raise Unavailable(
                 f"The DIMSE door could not open port {port} on {host or 'all addresses'}.",
                 why=f"The system says: {error.strerror or error}.",
-                remedy="Choose another port, or stop the program that uses it.",
+                remedy=remedy_of(error, "Choose another port, or stop the program that uses it."),
             ) from error
         self.is_stopping = False
         log.info("The DIMSE door listens.", extra={"host": host, "port": self.port})
