@@ -27,7 +27,7 @@ from pacsteward.security import Access, Session, SignInFailed, TooManyTries
 from pacsteward.web import problem
 from pacsteward.web.authentication import DEVICE_COOKIE, SESSION_COOKIE
 from pacsteward.web.forms import form_of
-from pacsteward.web.guard import is_from_elsewhere, safe_next
+from pacsteward.web.guard import is_from_elsewhere, safe_next, without_reason
 from pacsteward.web.page import render
 
 SIGN_IN_PATH = "/login"
@@ -82,6 +82,8 @@ class Entrance:
                 )
         except (SignInFailed, TooManyTries) as error:
             return _form(request, wanted, name=name, error=error)
+        except Unavailable as error:
+            return problem.answer(request, without_reason(error))
         # While nothing can be written the session before stays; it ends when it is not used.
         with suppress(Unavailable):
             await self._end_present(request, address)
@@ -90,10 +92,19 @@ class Entrance:
         return response
 
     async def sign_out(self, request: Request) -> Response:
-        """End the session; the cookie is taken back even when there is none."""
+        """End the session; the cookie is taken back even when there is none.
+
+        While the database is away the session would go on, and whoever has the cookie with it. So
+        it is said, and the cookie stays for another try.
+        """
         if is_from_elsewhere(request):
             return problem.answer(request, _NOT_FROM_HERE)
-        await self._end_present(request, request.client.host if request.client else "")
+        try:
+            if request.state.cannot_tell is not None:
+                raise request.state.cannot_tell
+            await self._end_present(request, request.client.host if request.client else "")
+        except Unavailable as error:
+            return problem.answer(request, without_reason(error))
         response = RedirectResponse(SIGN_IN_PATH, 303)
         response.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="lax")
         return response

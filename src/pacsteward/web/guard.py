@@ -98,7 +98,7 @@ class Guard:
     async def _ask_who(self, request: Request, kind: Kind) -> Response:
         state = request.state
         if state.cannot_tell is not None:
-            return problem.answer(request, _later(state.cannot_tell))
+            return problem.answer(request, without_reason(state.cannot_tell))
         if state.credentials in ("bearer", "basic"):
             await self._note(request, _nobody(request), "Wrong or revoked credentials")
         elif state.credentials == "none" and kind != "page":
@@ -260,7 +260,7 @@ def safe_next(text: str) -> str:
     return text if leads_here else "/"
 
 
-def _later(error: Unavailable) -> Unavailable:
+def without_reason(error: Unavailable) -> Unavailable:
     """Say the same without the reason, which has addresses in it: nobody knows who reads it."""
     return Unavailable(error.what, remedy=error.remedy)
 

@@ -291,16 +291,21 @@ def test_after_sign_in_nobody_is_sent_elsewhere(text: str, path: str) -> None:
 # While the database is away
 
 
-@pytest.fixture
-def database_away(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+_AWAY = Unavailable("The database did not answer.", why="Nobody at 10.0.0.9.", remedy="Try again.")
+
+
+def _take_away(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the question for the number of changes fail as that of a stopped PostgreSQL does."""
 
     def number() -> int:
-        raise Unavailable(
-            "The database did not answer.", why="Nobody at 10.0.0.9.", remedy="Try again."
-        )
+        raise _AWAY
 
     monkeypatch.setattr(access.changes, "number_at_once", number)
+
+
+@pytest.fixture
+def database_away(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    _take_away(access, monkeypatch)
 
 
 @pytest.mark.parametrize("path", ["/hall", "/api/v1/things", "/dicom-web/links"])
@@ -315,6 +320,34 @@ def test_nobody_can_be_known_while_the_database_is_away(
         assert answer.headers["retry-after"] == "5"
         assert "The database did not answer." in answer.text
         assert "10.0.0.9" not in answer.text
+
+
+def test_signing_out_while_the_database_is_away_is_not_said_to_be_done(
+    door: Visitor, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session would go on, without the cookie that could end it."""
+    door.sign_in("ada")
+    with monkeypatch.context() as away:
+        _take_away(access, away)
+        answer = door.post("/logout")
+        assert answer.status_code == 503, answer.text
+        assert "10.0.0.9" not in answer.text
+        assert "set-cookie" not in answer.headers
+    assert door.get("/hall").status_code == 200
+    assert door.post("/logout").status_code == 303
+    assert door.get("/hall").status_code == 302
+
+
+def test_who_signs_in_while_the_database_is_away_does_not_read_where_it_is(
+    door: Visitor, access: Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sign_in(*_args: object, **_more: object) -> None:
+        raise _AWAY
+
+    monkeypatch.setattr(access, "sign_in", sign_in)
+    answer = door.post("/login", data={"username": "ada", "password": "x"})
+    assert answer.status_code == 503, answer.text
+    assert "10.0.0.9" not in answer.text
 
 
 @pytest.mark.usefixtures("database_away")
