@@ -479,7 +479,11 @@ class Keeper:
             )
 
     def _free(self, locations: Iterable[Location]) -> None:
-        """Remove bytes that nothing names any more; what fails is found again at the next start."""
+        """Remove bytes that nothing names any more.
+
+        What fails is repeated at the next start where it was the last decision. A segment that was
+        not given back before a stop stays, with holes where its data were.
+        """
         segments: set[str] = set()
         for location in locations:
             try:

@@ -291,6 +291,10 @@ class PreparedSegments:
             with self._lock:
                 self._last.add(segment.container)
             return True
+        with self._database.read() as connection:
+            # The usual answer, and the cheapest question.
+            if self._is_named(connection, segment.container):
+                return True
         if not _is_whole(segment, following):
             _log.error(
                 "%s is kept: some of its records cannot be read, and they may not be deleted ones. "
