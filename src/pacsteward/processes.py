@@ -288,6 +288,8 @@ def run_web(place: Place, tell_ready: Tell, *, company: WebCompany, number: int)
                 application,
                 loop="uvloop",
                 http=build_protocol(place, house, seat),
+                # Nothing here speaks it; "auto" would try to where a library for it is installed.
+                ws="none",
                 access_log=False,
                 log_config=None,
                 log_level="warning",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 import urllib.request
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
 from tests.support.full_disk import FullDisk
+from uvicorn.config import WS_PROTOCOLS
 
 from pacsteward.app import Place
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database
-from pacsteward.processes import WebCompany, WebServer
+from pacsteward.processes import WebCompany, WebServer, run_web
 from pacsteward.security.failures_in_memory import failure_places
 from pacsteward.security.sessions_in_memory import session_places
 from pacsteward.security.sign_in import SignInGuard, waiting_places
@@ -48,6 +51,40 @@ def test_what_some_request_needs_is_made_when_the_web_process_answers_already() 
         assert prepared.wait(20)
     finally:
         server.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_an_offered_websocket_is_left_alone_whatever_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RFC 9110 7.8: the answer comes in the protocol that was used so far."""
+    # As if a library for it were there.
+    monkeypatch.setitem(WS_PROTOCOLS, "auto", "asyncio:Protocol")
+    place = Place.found(tmp_path, overrides={"http_port": 0})
+    company = WebCompany.of(place)
+    port = company.listener.sockets[0].getsockname()[1]
+    ready, servers = threading.Event(), []
+
+    class Noted(WebServer):
+        def run(self, sockets: Any = None) -> None:
+            servers.append(self)
+            super().run(sockets)
+
+    monkeypatch.setattr("pacsteward.processes.WebServer", Noted)
+    thread = threading.Thread(
+        target=run_web, args=(place, ready.set), kwargs={"company": company, "number": 0}
+    )
+    thread.start()
+    try:
+        assert ready.wait(60)
+        client = HTTPConnection("127.0.0.1", port, timeout=20)
+        client.request("GET", "/healthz", headers={"Connection": "Upgrade", "Upgrade": "websocket"})
+        assert client.getresponse().status == 200
+        client.close()
+    finally:
+        for server in servers:
+            server.should_exit = True
         thread.join(20)
     assert not thread.is_alive()
 
