@@ -38,7 +38,12 @@ def refusal_of(headers: Headers, http_version: str) -> bytes | None:
     http_version
         "1.1", or what else the client speaks.
     """
-    codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+    codings = [
+        # A blank behind a value is no part of it (RFC 9110 5.5); the parser leaves it there.
+        value.strip(b" \t").lower()
+        for name, value in headers
+        if name == b"transfer-encoding"
+    ]
     if not codings or (codings == [b"chunked"] and http_version == "1.1"):
         return None
     listed = [coding.strip(b" \t") for coding in b",".join(codings).split(b",")]
@@ -92,6 +97,7 @@ class _AfterHead:
     def __init__(self, told: Any) -> None:
         self._told = told
         self._is_first_head = True
+        self.on_chunk_header = told.on_chunk_header
         self.on_body = told.on_body
         self.on_message_complete = told.on_message_complete
 

@@ -6,6 +6,9 @@ number of them. A few hundred clients that send one byte a minute would then hol
 has not brought a whole head in time, or whose head gets too large, is closed; bodies are watched by
 `limits.py`. So is a connection whose client stopped reading its answer.
 
+Lines may follow a body that comes in chunks (trailers). They are dropped: whoever believes them
+believes a client what the proxy before us has not seen, such as whose request it forwards.
+
 Before the application is asked at all, the short way is (`short_way.py`).
 
 What comes is received into memory that the process has already: a small piece of it for heads, and
@@ -13,7 +16,7 @@ for the body of a request wherever its handler wants it (`inflow.py`).
 
 References
 ----------
-RFC 9112 2.2 — message parsing; RFC 6585 5 — 431.
+RFC 9112 2.2 — message parsing; RFC 6585 5 — 431; RFC 9110 6.5.1 — what no trailer may say.
 """
 
 from __future__ import annotations
@@ -78,7 +81,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._inflow: Inflow | None = None
         self._is_in_own_room = False
         self._answers = _Answers(self.transport, self.loop)
-        self._body_bytes = 0
+        self._body_bytes = self._beside_bytes = 0
         self._memory = Memory()
         self._refusal: bytes | None = None
         self._wait_for_head()
@@ -106,6 +109,7 @@ class PatientProtocol(HttpToolsProtocol):
                 if rest:
                     self.data_received(rest)
                 return
+            self._beside_bytes += len(data)
         elif self._deadline is not None:
             # In a head, or before the first one. A body in the same piece counts too; it is
             # never larger than one read.
@@ -114,7 +118,11 @@ class PatientProtocol(HttpToolsProtocol):
                 self._close_with(_TOO_LARGE)
                 return
         self._parse(data)
-        if self._is_between_requests():
+        if self._is_in_body:
+            if self._beside_bytes > HEADER_BLOCK_MAX_BYTES:
+                # Trailers, or one without an end, which the parser keeps.
+                self._refuse()
+        elif self._is_between_requests():
             # Only now: most heads come in one piece, and a clock for each would be made in vain.
             self._wait_for_head()
 
@@ -180,7 +188,7 @@ class PatientProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             raise _Refused
         self._is_in_body = True
-        self._body_bytes = 0
+        self._body_bytes = self._beside_bytes = 0
         if self.short_way is not None and self._is_answered_by(self.short_way):
             self._is_answered = True
             return
@@ -201,7 +209,12 @@ class PatientProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Count what the parser has seen of the body."""
         self._body_bytes += len(body)
+        self._beside_bytes = 0
         super().on_body(body)
+
+    def on_chunk_header(self) -> None:
+        """Expect trailers: a line that comes from here on is none of the head."""
+        self.headers = _Trailers()
 
     def divert(self, inflow: Inflow) -> int:
         """Give what comes to `inflow` from now on; return how many bytes the body still lacks."""
@@ -296,10 +309,9 @@ class PatientProtocol(HttpToolsProtocol):
             self._reader_watch = None
 
     def _is_between_requests(self) -> bool:
-        """Say whether a head has begun, or something that will be one, and no clock runs."""
+        """Outside a body, say whether a head has begun, or something like it, and no clock runs."""
         return (
-            not self._is_in_body
-            and self._deadline is None
+            self._deadline is None
             and self.timeout_keep_alive_task is None
             and self._is_idle()
             and not self.transport.is_closing()
@@ -333,6 +345,18 @@ class PatientProtocol(HttpToolsProtocol):
 
 class _Refused(Exception):
     """Stops the parser; `_refuse` answers."""
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    """In the place of the lines of a head: keeps none, and takes no more than a head may have."""
+
+    size_bytes = 0
+
+    def append(self, line: tuple[bytes, bytes]) -> None:
+        name, value = line
+        self.size_bytes += len(name) + len(value)
+        if self.size_bytes > HEADER_BLOCK_MAX_BYTES:
+            raise _Refused
 
 
 _LOOKS = 20
