@@ -22,8 +22,13 @@ RFC 9112 2.2 — message parsing; RFC 6585 5 — 431; RFC 9110 6.5.1 — what no
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import socket
+import sys
+import termios
 from collections import deque
-from typing import Any, ClassVar, cast
+from contextlib import suppress
+from typing import Any, ClassVar, Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -68,7 +73,8 @@ class PatientProtocol(HttpToolsProtocol):
         """Begin to wait for the first head."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self.transport.set_protocol(_Receiver(self))
-        let_flow(transport.get_extra_info("socket"), transport.get_extra_info("peername"))
+        self._socket: socket.socket | None = transport.get_extra_info("socket")
+        let_flow(self._socket, transport.get_extra_info("peername"))
         self._head_bytes = 0
         self._is_in_body = False
         self._is_answered = False
@@ -280,8 +286,9 @@ class PatientProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def _watch_reader(self) -> None:
-        self._unsent_bytes = self.transport.get_write_buffer_size()
-        self._waiting.now(self._unsent_bytes)
+        waiting = self.transport.get_write_buffer_size()
+        self._waiting.now(waiting)
+        self._unsent_bytes = waiting + _queued_bytes(self._socket)
         self._read_at = self.loop.time()
         self._look_again()
 
@@ -290,8 +297,11 @@ class PatientProtocol(HttpToolsProtocol):
         self._reader_watch = self.loop.call_later(pause_s, self._look_at_reader)
 
     def _look_at_reader(self) -> None:
-        unsent, now = self.transport.get_write_buffer_size(), self.loop.time()
-        self._waiting.now(unsent)
+        waiting, now = self.transport.get_write_buffer_size(), self.loop.time()
+        self._waiting.now(waiting)
+        # The system asks for more only when a third of its queue is free. That may be megabytes,
+        # which somebody who reads slowly takes in many small steps.
+        unsent = waiting + _queued_bytes(self._socket)
         if unsent < self._unsent_bytes:
             self._unsent_bytes, self._read_at = unsent, now
         patience_s = self.write_stall_s
@@ -361,6 +371,20 @@ class _Trailers(list[tuple[bytes, bytes]]):
 
 _LOOKS = 20
 """How often a client that should read is looked at within the time that it has."""
+
+_QUEUED: Final[int | None] = getattr(termios, "TIOCOUTQ", None)
+_INT_BYTES: Final = 4
+
+
+def _queued_bytes(connection: socket.socket | None) -> int:
+    """Return how much the system holds that the client's has not taken; 0 where it cannot say."""
+    if connection is None or _QUEUED is None:
+        return 0
+    with suppress(OSError, ValueError):  # gone already, or no system that counts it
+        count = fcntl.ioctl(connection.fileno(), _QUEUED, bytes(_INT_BYTES))
+        return int.from_bytes(count, sys.byteorder)
+    return 0
+
 
 _ONE_READ_BYTES = 16 * 1024
 """Most heads are shorter. What comes with one of its body goes through the parser, which copies."""

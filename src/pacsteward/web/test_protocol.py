@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import socket
+import struct
+import termios
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -205,6 +209,75 @@ def test_clients_that_read_nothing_are_cut_sooner_while_very_much_waits_for_them
 
     assert 2 * size > MUCH_BYTES
     asyncio.run(talk())
+
+
+class ByHand(PatientProtocol):
+    """Looks at its client when it is told to."""
+
+    write_stall_s = pressed_stall_s = 600.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.looked = asyncio.Event()
+
+    def _look_again(self) -> None:
+        self.looked.set()
+
+    def look_after_all_patience(self) -> bool:
+        """Say whether the client was cut who has had the time by now."""
+        self._read_at -= 2 * self.write_stall_s
+        self._look_at_reader()
+        return self.transport.is_closing()
+
+
+def test_a_client_is_not_cut_who_reads_slowly_what_the_system_holds_already() -> None:
+    """The system takes megabytes from us at a time, and nothing while somebody reads those."""
+    size = 32 * 1024**2
+    made: list[ByHand] = []
+
+    class Noting(ByHand):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            # Else the system may take more from us on its own.
+            held = transport.get_extra_info("socket")
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            made.append(self)
+
+    async def large(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        head = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async def talk() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            client.setblocking(False)
+            async with connected(large, protocol=Noting) as (_reader, writer), asyncio.timeout(60):
+                await loop.sock_connect(client, writer.get_extra_info("peername"))
+                await loop.sock_sendall(client, get("/"))
+                while len(made) < 2:
+                    await asyncio.sleep(0.01)
+                served = made[1]
+                await served.looked.wait()
+                waiting = served.transport.get_write_buffer_size()
+                for _ in range(3):
+                    queued = queued_bytes(served)
+                    while queued_bytes(served) >= queued:
+                        await loop.sock_recv(client, 1 << 12)
+                    assert not served.look_after_all_patience()
+                assert served.transport.get_write_buffer_size() == waiting
+                while (queued := queued_bytes(served)) != queued_bytes(served):
+                    await asyncio.sleep(0.01)
+                served._look_at_reader()
+                assert served.look_after_all_patience()
+
+    asyncio.run(talk())
+
+
+def queued_bytes(served: PatientProtocol) -> int:
+    connection = served.transport.get_extra_info("socket")
+    return struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 def test_requests_in_a_row_of_a_client_that_left_are_answered_to_nobody() -> None:
