@@ -3,7 +3,9 @@
 A request writes down that its session is in use, what it changes, and what the audit book says of
 it. Where somebody keeps the database locked, each would wait for `BUSY_TIMEOUT_S`, and the person
 in front of the page for all of them. Whoever begins such work says so (`patient_once`), and what
-one write has waited the others do not.
+one write has waited the others do not. When all is used up each still waits for `LEAST_S`: a long
+request may have waited a little many times, and another one's write of milliseconds must not fail
+what it has left to do.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from sqlalchemy import Connection
 
 BUSY_TIMEOUT_S = 15.0
 """How long a writer waits for another one before it gives up."""
+
+LEAST_S: Final = 0.5
+"""How long each write waits at least, whatever others have waited before."""
 
 _NOT_WORTH_COUNTING_S: Final = 0.1
 """Of many short writes none has waited for anybody."""
@@ -35,7 +40,7 @@ _patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
 @contextmanager
 def patient_once() -> Iterator[None]:
-    """Have all writes of the block, also in threads with its context, wait for so long together."""
+    """Have all writes of the block, also in threads with its context, share their patience."""
     token = _patience.set(Patience())
     try:
         yield
@@ -63,7 +68,7 @@ def begin_immediate(connection: Connection, asked_at: float) -> None:
     finally:
         waited_s = time.monotonic() - asked_at
         if waited_s > _NOT_WORTH_COUNTING_S:
-            patience.left_s = max(0.0, patience.left_s - waited_s)
+            patience.left_s = max(LEAST_S, patience.left_s - waited_s)
         if is_short:
             _wait_at_most(connection, BUSY_TIMEOUT_S)
 

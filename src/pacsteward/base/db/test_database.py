@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import resource
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,7 @@ def test_one_piece_of_work_waits_for_a_lock_once(
     """A page that writes three times would keep its reader waiting three times as long."""
     for module in (database_module, patience):
         monkeypatch.setattr(module, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(patience, "LEAST_S", 0.03)
     database, locker = (open_database(tmp_path / "index.db") for _ in range(2))
     asked: list[str] = []
 
@@ -256,7 +258,7 @@ def test_one_piece_of_work_waits_for_a_lock_once(
                 for _ in range(3):
                     with pytest.raises(Unavailable):
                         contextvars.copy_context().run(write)
-        short = ["PRAGMA busy_timeout=0", "BEGIN IMMEDIATE", "PRAGMA busy_timeout=200"]
+        short = ["PRAGMA busy_timeout=30", "BEGIN IMMEDIATE", "PRAGMA busy_timeout=200"]
         assert asked == ["BEGIN IMMEDIATE", *short, *short] * 2
         asked.clear()
         for _ in range(2):
@@ -266,3 +268,26 @@ def test_one_piece_of_work_waits_for_a_lock_once(
     write()
     database.close()
     locker.close()
+
+
+def test_a_long_piece_of_work_whose_patience_is_used_up_still_waits_for_an_ordinary_write(
+    tmp_path: Path,
+) -> None:
+    """A request of minutes that waited a second now and then would fail for milliseconds."""
+    database = open_database(tmp_path / "index.db")
+    asked: list[str] = []
+
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if statement.startswith("PRAGMA busy_timeout"):
+            asked.append(statement)
+
+    with patient_once():
+        for waited_s in (9, 9, 9, 0):
+            with database.engine.connect() as connection:
+                patience.begin_immediate(connection, time.monotonic() - waited_s)
+    database.close()
+    before = [int(each.partition("=")[2]) for each in asked[::2]]
+    assert before[0] <= 6_000
+    assert before[1:] == [500, 500]
+    assert asked[1::2] == ["PRAGMA busy_timeout=15000"] * 3
