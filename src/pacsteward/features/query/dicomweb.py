@@ -84,8 +84,9 @@ def search_at_once(level: Level) -> Callable[[House, Request], WholeAnswer]:
         matches = house.archive.find_at_once(_with_one_more(asked.query))
         if asked.query.limit is not None and len(matches) > asked.query.limit:
             raise WouldWait  # how many there are besides has to be counted
-        with ExitStack() as turn:
-            results = _written(request, asked.query, matches, turn)
+        # They are few, and no turn is waited for on an event loop.
+        writer = _writer(request, asked.query)
+        results = [writer.write(match) for match in matches]
         remarks = _recorded(house, request, asked, len(results), has_more=False)
         if not results:
             return no_content(remarks)
@@ -103,13 +104,17 @@ def _written(
     request: Request, query: Query, matches: Iterable[Match], turn: ExitStack
 ) -> list[str]:
     """Return the results; for many of them the answer's turn is waited for, and held by `turn`."""
-    writer = ResultWriter(query.level, query.returns, service_url(request))
+    writer = _writer(request, query)
     wanted = islice(matches, query.limit)
     results = [writer.write(match) for match in islice(wanted, LONG)]
     if len(results) == LONG:
         turn.enter_context(_LONG_ANSWERS)
         results += [writer.write(match) for match in wanted]
     return results
+
+
+def _writer(request: Request, query: Query) -> ResultWriter:
+    return ResultWriter(query.level, query.returns, service_url(request))
 
 
 LONG: Final = 500

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,44 +15,22 @@ from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from starlette.requests import Request
-from tests.support.console import small_house
 from tests.support.full_disk import FullDisk
 from tests.support.scu import FIND
 
-from pacsteward.archive import Archive, ArchiveSettings
-from pacsteward.base.clock import SystemClock
-from pacsteward.base.db import Database
 from pacsteward.base.errors import Unavailable, WouldWait
-from pacsteward.base.events import FactLog
-from pacsteward.base.settings import load
 from pacsteward.dicom.attributes import Level
-from pacsteward.dicom.settings import DicomSettings
 from pacsteward.feature import House
 from pacsteward.features.query import dicomweb, dimse
-from pacsteward.features.query.feature import FEATURE
-from pacsteward.security import Actor, audit_later
+from pacsteward.security import audit_later
 
 CROWD = 5
 
 
-@pytest.fixture
-def house(
-    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[House]:
-    """Give a house with an empty archive, whose book has `CROWD` entries at most waiting."""
+@pytest.fixture(autouse=True)
+def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `CROWD` entries at most wait."""
     monkeypatch.setattr(audit_later, "WAITING_MAX", CROWD)
-    monkeypatch.setattr("pacsteward.archive.find.AT_ONCE_S", 10.0)
-    clock = SystemClock()
-    small = small_house(sqlite_database, clock)
-    house = replace(
-        small,
-        settings=load((DicomSettings, *FEATURE.settings), environ={}, overrides={}),
-        archive=Archive.as_reader(
-            tmp_path, sqlite_database, ArchiveSettings(), clock, FactLog(clock), small.audit
-        ),
-    )
-    yield house
-    house.audit.close()
 
 
 @pytest.fixture
@@ -76,21 +52,6 @@ def writers(house: House, monkeypatch: pytest.MonkeyPatch) -> set[int]:
 
     monkeypatch.setattr(house.audit._later, "_record", noted)
     return found
-
-
-def asked_by_web() -> Request:
-    return Request(
-        {
-            "type": "http",
-            "method": "GET",
-            "scheme": "http",
-            "path": "/dicom-web/studies",
-            "query_string": b"PatientID=nobody",
-            "headers": [(b"host", b"pacs.example")],
-            "path_params": {},
-            "state": {"actor": Actor("person", "ada", frozenset(), "192.0.2.7")},
-        }
-    )
 
 
 def statuses(house: House) -> list[int]:
@@ -130,26 +91,26 @@ def fill(house: House) -> None:
 
 
 def test_a_search_of_the_web_leaves_a_crowded_book_to_a_thread(
-    house: House, disk: FullDisk, writers: set[int]
+    house: House, disk: FullDisk, writers: set[int], asked_by_web: Request
 ) -> None:
     at_once, search = dicomweb.search_at_once(Level.STUDY), dicomweb.search(Level.STUDY)
-    assert at_once(house, asked_by_web()).status_code == 204
+    assert at_once(house, asked_by_web).status_code == 204
     house.audit.close()
     writers.clear()
     disk.is_full = True
     fill(house)
     for _ in range(3):
         with pytest.raises(WouldWait):
-            at_once(house, asked_by_web())
+            at_once(house, asked_by_web)
         assert threading.get_ident() not in writers
         with pytest.raises(Unavailable):
-            search(house, asked_by_web())
+            search(house, asked_by_web)
         writers.discard(threading.get_ident())
     # Nobody was answered, so nobody is said to have been.
     assert house.audit._later.waiting == CROWD
     disk.is_full = False
-    assert search(house, asked_by_web()).status_code == 204
-    assert at_once(house, asked_by_web()).status_code == 204
+    assert search(house, asked_by_web).status_code == 204
+    assert at_once(house, asked_by_web).status_code == 204
     house.audit.close()
     assert house.audit.count() == 1 + CROWD + 2
 

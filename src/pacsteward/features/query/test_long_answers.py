@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -11,6 +12,8 @@ from starlette.requests import Request
 from pacsteward.archive import Match
 from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.matching import Query
+from pacsteward.dicom.web.streaming import PiecesAnswer
+from pacsteward.feature import House
 from pacsteward.features.query import dicomweb
 from pacsteward.features.query.resources import STUDY_INSTANCE_UID
 
@@ -36,3 +39,18 @@ def test_all_that_is_wanted_is_written_and_a_long_answer_in_its_turn(
     assert len(written) == (count if limit is None else min(count, limit))
     assert all(f"1.2.{number}" in text for number, text in enumerate(written))
     assert dicomweb._LONG_ANSWERS._value == free
+
+
+def test_no_event_loop_waits_for_a_turn(
+    house: House, asked_by_web: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How few answers it gives is the archive's to say, and may become more than are short."""
+    matches = [Match({STUDY_INSTANCE_UID: f"1.2.{number}"}) for number in range(3)]
+    monkeypatch.setattr(house.archive, "find_at_once", lambda _query: matches)
+    monkeypatch.setattr(dicomweb, "LONG", 2)
+    # What asks for a turn fails, rather than wait for ever.
+    monkeypatch.setattr(dicomweb, "_LONG_ANSWERS", None)
+    answer = dicomweb.search_at_once(Level.STUDY)(house, asked_by_web)
+    assert isinstance(answer, PiecesAnswer)
+    studies = json.loads(b"".join(answer.pieces))
+    assert [study["0020000D"]["Value"] for study in studies] == [["1.2.0"], ["1.2.1"], ["1.2.2"]]
