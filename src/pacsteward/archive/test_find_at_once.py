@@ -109,15 +109,28 @@ def test_what_stands_in_few_rows_is_found_as_by_the_archive(
         query(PatientName="*oe^3"),
         query(PatientName="Doe^3", StudyDate="20260101"),
         query(PatientName="*"),
-        query(AccessionNumber="A3", PatientName="*oe^3*"),
         query(AccessionNumber="A*"),
         query(),
         query(AccessionNumber="A3", returns=(tag_of("KVP"),)),
     ],
 )
 def test_what_may_take_longer_is_left_to_the_archive(asked: Query, archive: Archive) -> None:
+    list(archive.find(query(PatientID="ONE")))
+    assert archive.find_at_once(query(PatientID="ONE"))
     with pytest.raises(WouldWait):
         archive.find_at_once(asked)
+
+
+def test_a_full_text_table_is_left_to_the_archive(archive: Archive, database: Database) -> None:
+    """It is the embedded database's, and may go through long lists."""
+    asked = query(AccessionNumber="A3", PatientName="*oe^3*")
+    expected = list(archive.find(asked))
+    assert len(expected) == 1
+    if database.is_sqlite:
+        with pytest.raises(WouldWait):
+            archive.find_at_once(asked)
+    else:
+        assert archive.find_at_once(asked) == expected
 
 
 def test_a_name_in_more_than_one_script_is_found_from_the_moment_it_is_there(
@@ -166,10 +179,13 @@ def test_nothing_is_found_at_once_before_all_is_indexed_that_was_acknowledged(
     assert len(archive.find_at_once(query(PatientID="ONE"))) == 1
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_question_that_takes_too_long_is_left_to_the_archive(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(find, "AT_ONCE_S", -1.0)
     monkeypatch.setattr("pacsteward.base.db.look._STEPS_ON_A_LOOP", 1)
+    list(archive.find(query(PatientID="ONE")))
+    assert archive.find_at_once(query(PatientID="ONE"))
+    monkeypatch.setattr(find, "AT_ONCE_S", -1.0)
     with pytest.raises(WouldWait):
         archive.find_at_once(query(PatientID="ONE"))

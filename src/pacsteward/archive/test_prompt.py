@@ -25,6 +25,12 @@ from pacsteward.base.errors import Broken, WouldWait
 from pacsteward.dicom.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no other work on the machine decide which way a question goes."""
+    monkeypatch.setattr("pacsteward.base.db.look.PATIENCE_S", 10.0)
+
+
 @pytest.fixture
 def ct() -> Dataset:
     return dcmread(str(get_testdata_file("CT_small.dcm", download=False)))

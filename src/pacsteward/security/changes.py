@@ -8,11 +8,10 @@ is refused by the next request, in whatever process it was revoked.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, PoolProxiedConnection, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from pacsteward.base.db import Database
 from pacsteward.security.tables import SECURITY_CHANGE
@@ -31,20 +30,16 @@ class Changes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lock = threading.Lock()
-        self._kept: PoolProxiedConnection | None = None
 
     def number(self) -> int:
-        """Return the present number, as committed by any process."""
-        if not self._database.is_sqlite:
-            return _of(self._database.glance(_NUMBER))
-        # One connection is kept for this question alone and asked directly: taking one from the
-        # pool and beginning a transaction would cost ten times the question.
-        with self._lock:
-            if self._kept is None:
-                self._kept = self._database.engine.raw_connection()
-            driver: Any = self._kept.dbapi_connection
-            return _of(driver.execute(_NUMBER).fetchall())
+        """Return the present number, as committed by any process.
+
+        Raises
+        ------
+        Unavailable
+            The database does not answer.
+        """
+        return _of(self._database.glance(_NUMBER))
 
     def number_at_once(self) -> int:
         """Do the same as `number` on an event loop.
@@ -56,11 +51,9 @@ class Changes:
         Raises
         ------
         WouldWait
-            The database is elsewhere, or does not answer.
+            The database is elsewhere, or does not answer, or nobody has asked it from a thread.
         """
-        if self._database.is_sqlite:
-            return self.number()
-        return _of(self._database.at_once(_NUMBER))
+        return _of(self._database.at_once(_NUMBER, is_in_memory=True))
 
     def raise_number(self, connection: Connection) -> None:
         """Make everybody forget what they remember, once the caller's transaction is kept."""
@@ -71,13 +64,6 @@ class Changes:
         )
         if raised.rowcount == 0:
             connection.execute(insert(SECURITY_CHANGE).values(id=1, number=1))
-
-    def close(self) -> None:
-        """Let go of the connection."""
-        with self._lock:
-            if self._kept is not None:
-                self._kept.close()
-                self._kept = None
 
 
 def _of(rows: Sequence[Sequence[Any]]) -> int:

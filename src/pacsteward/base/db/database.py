@@ -129,6 +129,7 @@ class Database:
         *,
         within_s: float | None = None,
         timeout_s: float | None = None,
+        is_in_memory: bool = False,
     ) -> list[tuple[Any, ...]]:
         """Return what `glance` does, for whoever may not wait.
 
@@ -140,12 +141,19 @@ class Database:
             longer (`look.PATIENCE_S`).
         timeout_s
             With which `glance` is asked otherwise: the connections are the same.
+        is_in_memory
+            Of what is asked for all the time, so that no disk is: it is put to an embedded
+            database also while other questions are left to threads.
 
         Raises
         ------
         WouldWait
-            It took longer, or the database is not on this machine, or does not answer.
+            It took longer, or the database is not on this machine, or does not answer; or no
+            connection to it is at hand, as in a new process. The `glance` that is asked instead
+            opens one and leaves it to the next who comes.
         """
+        if is_in_memory and self.is_sqlite:
+            return self._looks.from_memory(statement, parameters)
         if not self.is_near:
             raise WouldWait
         return self._looks.at_once(statement, parameters, within_s=within_s, timeout_s=timeout_s)

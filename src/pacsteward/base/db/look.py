@@ -87,7 +87,14 @@ class _WiredLook(Look):
 
 
 class _LoopLook(Look):
-    """The same to an embedded database, for an event loop alone: it waits for nobody who writes."""
+    """The same to an embedded database, for an event loop alone: it waits for nobody who writes.
+
+    Parameters
+    ----------
+    driver
+        Of a connection that a thread has opened and used. To open one waits for whoever has
+        locked the file, and reads from the disk what tables there are.
+    """
 
     def __init__(self, driver: Any) -> None:
         super().__init__(driver, None)
@@ -181,7 +188,7 @@ class Looks:
         """Return the rows of one statement, on an event loop; see `Database.at_once`."""
         if self._is_sqlite:
             return self._embedded_at_once(statement, parameters, within_s)
-        # To connect takes some milliseconds: whoever asks from a thread does it.
+        # To connect takes some milliseconds: whoever asks from a thread does it, and keeps it.
         look = self._taken(timeout_s)
         if look is None:
             raise WouldWait
@@ -201,37 +208,43 @@ class Looks:
     def _embedded_at_once(
         self, statement: str, parameters: Sequence[object], within_s: float | None
     ) -> list[tuple[Any, ...]]:
-        """Return the rows of one statement, for which no transaction has to be begun."""
         began = time.monotonic()
         deadline = inf if within_s is None else began + within_s
         try:
-            look = self._loop_look()
-        except (self._error, DBAPIError):
-            raise WouldWait from None
+            return self.from_memory(statement, parameters, deadline)
+        finally:
+            now = time.monotonic()
+            if now - began > _SLOW_S:
+                self._asked_again_at = now + _PAUSE_S
+
+    def from_memory(
+        self, statement: str, parameters: Sequence[object], deadline: float = inf
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of one statement, for which no transaction has to be begun.
+
+        Of an embedded database, on an event loop. That it took long is not minded.
+        """
+        look = self._loop_look()
         try:
             found = look.rows_until(deadline, statement, parameters)
         except self._error as error:
-            # One that was stopped is as good as before. To open another takes a loop longer than
-            # most questions.
+            # One that was stopped is as good as before, and another one has to come from a thread.
             if _was_stopped(error):
                 self._kept_on_loop.append(look)
             else:
                 self._drop(look)
             raise WouldWait from None
-        else:
-            self._kept_on_loop.append(look)
-        finally:
-            now = time.monotonic()
-            if now - began > _SLOW_S:
-                self._asked_again_at = now + _PAUSE_S
+        self._kept_on_loop.append(look)
         return found
 
     def _loop_look(self) -> _LoopLook:
+        """Return a connection for a loop; where there is none yet, one that a thread has kept."""
         with suppress(IndexError):
             return self._kept_on_loop.pop()
-        pooled = self._engine.raw_connection()
-        pooled.detach()
-        return _LoopLook(pooled.dbapi_connection)
+        look = self._taken(None)
+        if look is None:
+            raise WouldWait
+        return _LoopLook(look.driver)
 
     def close(self) -> None:
         """Close what is kept."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database, was_stopped, wire
@@ -116,6 +118,7 @@ def test_an_embedded_database_looks_at_the_clock_after_a_few_rows_and_keeps_its_
     sqlite_database: Database,
 ) -> None:
     """On a slow disk each row may take as long as an event loop has for the whole question."""
+    sqlite_database.glance(COUNT)
     assert sqlite_database.at_once(first_numbers(2), within_s=-1) == [(3,)]
     (first,) = sqlite_database._looks._kept_on_loop
     for _ in range(3):
@@ -135,6 +138,7 @@ def test_an_embedded_database_that_was_slow_is_left_to_threads_for_a_while(
     """It may have fetched each of the few rows from the disk before the clock was looked at."""
     now = [1000.0]
     monkeypatch.setattr("pacsteward.base.db.look.time.monotonic", lambda: now[0])
+    sqlite_database.glance(COUNT)
     assert sqlite_database.at_once(COUNT, within_s=1) == [(0,)]
     sqlite_database._looks._kept_on_loop[0].driver.create_function("fetched", 0, lambda: wait(0.06))
 
@@ -147,14 +151,43 @@ def test_an_embedded_database_that_was_slow_is_left_to_threads_for_a_while(
     with pytest.raises(WouldWait):
         sqlite_database.at_once(COUNT, within_s=1)
     assert sqlite_database.glance(COUNT) == [(0,)]
+    # What is asked all the time goes on, and does not begin it anew: no disk is needed for it.
+    assert sqlite_database.at_once(COUNT, is_in_memory=True) == [(0,)]
     now[0] += 1.01
     assert sqlite_database.at_once(COUNT, within_s=1) == [(0,)]
+    assert sqlite_database.at_once("SELECT fetched()", is_in_memory=True) == [(7,)]
+    assert sqlite_database.is_near
 
 
 def test_an_event_loop_waits_for_nobody_who_has_locked_the_file(sqlite_database: Database) -> None:
+    sqlite_database.glance(COUNT)
     assert sqlite_database.at_once(COUNT) == [(0,)]
     (look,) = sqlite_database._looks._kept_on_loop
     assert look.rows("PRAGMA busy_timeout") == [(0,)]
+
+
+def test_an_event_loop_opens_nothing_and_answers_after_the_first_question_of_a_thread(
+    sqlite_database: Database,
+) -> None:
+    """To open an embedded database waits for whoever has locked its file, for seconds."""
+    opened: list[object] = []
+
+    @event.listens_for(sqlite_database.engine, "checkout")
+    def note(connection: Any, *_rest: object) -> None:
+        opened.append(connection)
+
+    for is_in_memory in (False, True):
+        with pytest.raises(WouldWait):
+            sqlite_database.at_once(COUNT, within_s=1, is_in_memory=is_in_memory)
+    assert not opened
+    assert sqlite_database.glance(COUNT, timeout_s=5) == [(0,)]
+    for _ in range(3):
+        assert sqlite_database.at_once(COUNT, within_s=1) == [(0,)]
+    assert len(opened) == 1
+    # What the loop took over does not come back to threads, and they need one more, once.
+    for _ in range(3):
+        assert sqlite_database.glance(COUNT) == sqlite_database.at_once(COUNT) == [(0,)]
+    assert len(opened) == 2
 
 
 def first_numbers(count: int) -> str:
