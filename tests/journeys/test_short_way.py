@@ -71,6 +71,13 @@ LONG_WAY = {"if-unmodified-since": "Sun, 01 Nov 2026 00:00:00 GMT"}
 """Nobody looks at it here, and with it a request is not plain any more."""
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no other work on the machine decide which way a request goes."""
+    monkeypatch.setattr("pacsteward.base.db.look._SLOW_S", 60.0)
+    monkeypatch.setattr("pacsteward.archive.find.AT_ONCE_S", 10.0)
+
+
 @dataclass
 class Served:
     """The web door over an archive, in this process, and how it answered."""
