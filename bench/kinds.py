@@ -43,7 +43,7 @@ KINDS: Final[Mapping[str, tuple[tuple[str, Measure], ...]]] = {
 NOT_IN_QUICK: Final = frozenset({(store.KIND, ON_POSTGRESQL), (query.KIND, ON_POSTGRESQL)})
 
 WEIGHTS: Final[Mapping[str, float]] = {
-    store.KIND: 3,
+    store.KIND: 4,
     retrieve.KIND: 3,
     query.KIND: 3,
     life.START_KIND: 1,

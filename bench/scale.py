@@ -36,7 +36,7 @@ FULL = Scale(
     studies=20_000,
     many_studies=1_000_000,
     big_bytes=2_000_000_000,
-    budget_s=25 * 60,
+    budget_s=35 * 60,
 )
 QUICK = Scale(
     is_quick=True,

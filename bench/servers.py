@@ -96,7 +96,7 @@ class Server:
     def settle(self, *, to_the_disk: bool = False) -> None:
         """Wait until it has no more work of its own to do, so that it does not count as the next.
 
-        Idle is a tenth of a core over a third of a second; it is waited for 20 s at most.
+        Idle is a tenth of a core over a third of a second or two; it is waited for 20 s at most.
 
         Parameters
         ----------
@@ -105,11 +105,12 @@ class Server:
             sends.
         """
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        pause_s = 0.6 if to_the_disk else 0.3
         before = self.cpu_seconds(), self.folder_bytes() if to_the_disk else 0
         while time.monotonic() < deadline:
-            time.sleep(1.0 if to_the_disk else 0.3)
+            time.sleep(pause_s)
             now = self.cpu_seconds(), self.folder_bytes() if to_the_disk else 0
-            if now[0] - before[0] < 0.1 * (1.0 if to_the_disk else 0.3) and now[1] == before[1]:
+            if now[0] - before[0] < 0.1 * pause_s and now[1] == before[1]:
                 return
             before = now
 
