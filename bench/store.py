@@ -24,6 +24,9 @@ from bench.servers import Server, Start, fresh
 
 KIND: Final = "store"
 BOUNDARY: Final = "bench-boundary-7d3f"
+PAUSE_S: Final = 4.0
+"""Between two rounds, as between two examinations."""
+
 SAMPLE: Final = 8
 """Objects of each work that are read back."""
 
@@ -139,7 +142,7 @@ def measure(start: Start, scale: Scale, pattern: str = "") -> Iterator[Figure]:
 def measure_work(server: Server, scale: Scale, index: int, work: Work) -> Figure:
     """Warm up, then measure several times, with new UIDs each time."""
     work.send(server, work.make(900 + index, 40))
-    server.settle(to_the_disk=not scale.is_quick)
+    _pause(server, scale)
     count = work.quick_count if scale.is_quick else work.count
     loads: list[Load] = []
     cpu: list[float] = []
@@ -149,7 +152,7 @@ def measure_work(server: Server, scale: Scale, index: int, work: Work) -> Figure
         before = server.cpu_seconds()
         loads.append(work.send(server, batch))
         # What it does for these objects after Success belongs to them as well.
-        server.settle(to_the_disk=not scale.is_quick)
+        _pause(server, scale)
         cpu.append((server.cpu_seconds() - before) / count * 1000)
     compared, unequal = read_back(server, batch)
     return Figure(
@@ -167,6 +170,14 @@ def measure_work(server: Server, scale: Scale, index: int, work: Work) -> Figure
         errors=sum(load.errors for load in loads) + unequal,
         compared=compared,
     )
+
+
+def _pause(server: Server, scale: Scale) -> None:
+    if scale.is_quick:
+        server.settle()
+        return
+    time.sleep(PAUSE_S)
+    server.settle(to_the_disk=True)
 
 
 def read_back(server: Server, batch: Sequence[Encoded], count: int = SAMPLE) -> tuple[int, int]:
