@@ -397,8 +397,9 @@ def _is_whole(segment: Segment, following: Segment | None) -> bool:
             if record.sequence != expected:
                 return False
             expected += 1
-    is_next = following is not None and int(following.container) == int(segment.container) + 1
-    return not is_next or following is None or expected >= following.head.first_sequence
+    if following is None or int(following.container) != int(segment.container) + 1:
+        return True
+    return expected >= following.head.first_sequence
 
 
 def _cuts_off(segment: Segment, before: Segment) -> bool:
