@@ -10,6 +10,7 @@ import asyncio
 import gc
 import importlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -69,6 +70,10 @@ waits for three hand-overs between threads; at Python's 5 ms the indexer would h
 
 COLLECT_AFTER = 20_000
 """Objects that are made, and not freed, before the collector of cycles looks for some."""
+
+JOBS_NICENESS = 10
+"""How far jobs stand back (nice(2)): where there is too little of the processor they get a tenth of
+what the doors get. Nobody waits for them as a sender or a reader does."""
 
 WRONG_IDENTITY = Refused(1, 1, 1, "User name and passcode do not fit together.")
 """PS3.7 D.3.3.7 leaves the reason to us; table 9-21 of PS3.8 has none nearer than "no reason"."""
@@ -365,7 +370,9 @@ _NEEDED_SOON: Final = (
 
 
 def run_jobs(place: Place, tell_ready: Tell) -> None:
-    """Run jobs, and tell facts to whoever subscribed to them."""
+    """Run jobs, and tell facts to whoever subscribed to them, behind those who send and read."""
+    # Before the first thread: each has a niceness of its own, which it takes from its maker.
+    os.nice(JOBS_NICENESS)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     database = open_place_database(place)

@@ -156,6 +156,20 @@ def await_echo(product: Product) -> None:
         time.sleep(0.1)
 
 
+def test_jobs_stand_back_behind_those_who_send_and_read(site: Site) -> None:
+    assert site.product.process is not None
+    family = psutil.Process(site.product.process.pid).children(recursive=True)
+    ordinary = psutil.Process().nice()
+    niceness = {
+        process.name(): {
+            os.getpriority(os.PRIO_PROCESS, thread.id) - ordinary for thread in process.threads()
+        }
+        for process in family
+    }
+    assert niceness.pop("pacs-jobs") == {10}
+    assert set.union(*niceness.values()) == {0}
+
+
 def test_f191_nothing_else_runs_beside_it(site: Site) -> None:
     assert site.product.process is not None
     supervisor = psutil.Process(site.product.process.pid)
