@@ -8,16 +8,19 @@ from typing import Final
 from bench import life, many, query, retrieve, store
 from bench.figure import Figure, Goal
 from bench.scale import FULL, Scale
-from bench.servers import Start, orthanc, pacsteward, pacsteward_on_postgresql
+from bench.servers import Start, orthanc, pacsteward, pacsteward_on_postgresql, storescp
 
 OURS: Final = "pacsteward"
 PEER: Final = "orthanc"
 ON_POSTGRESQL: Final = "postgresql"
+BARE: Final = "storescp"
+"""No archive, but what receiving and writing alone would be."""
 
 SERVERS: Final[Mapping[str, Start]] = {
     OURS: pacsteward,
     PEER: orthanc,
     ON_POSTGRESQL: pacsteward_on_postgresql,
+    BARE: storescp,
 }
 
 Measure = Callable[[Start, Scale, str], Iterator[Figure]]
@@ -26,6 +29,7 @@ KINDS: Final[Mapping[str, tuple[tuple[str, Measure], ...]]] = {
     store.KIND: (
         (OURS, store.measure),
         (PEER, store.measure),
+        (BARE, store.measure),
         (ON_POSTGRESQL, store.measure),
     ),
     retrieve.KIND: ((OURS, retrieve.measure), (PEER, retrieve.measure)),
@@ -40,7 +44,9 @@ KINDS: Final[Mapping[str, tuple[tuple[str, Measure], ...]]] = {
     many.KIND: ((OURS, many.measure),),
 }
 
-NOT_IN_QUICK: Final = frozenset({(store.KIND, ON_POSTGRESQL), (query.KIND, ON_POSTGRESQL)})
+NOT_IN_QUICK: Final = frozenset(
+    {(store.KIND, ON_POSTGRESQL), (store.KIND, BARE), (query.KIND, ON_POSTGRESQL)}
+)
 
 WEIGHTS: Final[Mapping[str, float]] = {
     store.KIND: 4,

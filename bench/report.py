@@ -26,11 +26,13 @@ BEGIN: Final = "<!-- Written by `python -m bench --write-docs`: -->"
 END: Final = "<!-- until here. -->"
 FIGURES: Final = OUTPUT / "figures.jsonl"
 PEER: Final = "Orthanc"
+STRANGERS: Final = frozenset({PEER, "dcmtk storescp"})
+"""Whose figures have no goal."""
 
 COLUMNS: Final = (
     "work",
     "server",
-    "ours",
+    "figure",
     "Orthanc",
     "ratio",
     "goal",
@@ -58,7 +60,7 @@ class Row:
     @property
     def goal(self) -> Goal | None:
         """Return what our figure is to reach."""
-        return GOALS.get(self.ours.work) if self.ours.server != PEER else None
+        return GOALS.get(self.ours.work) if self.ours.server not in STRANGERS else None
 
     @property
     def is_met(self) -> bool | None:

@@ -7,13 +7,13 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +66,11 @@ class Server:
     def is_ours(self) -> bool:
         """Whether it is the product."""
         return self.ae_title == "PACSTEWARD"
+
+    @property
+    def has_web(self) -> bool:
+        """Whether it speaks DICOMweb."""
+        return self.http_port > 0
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of its whole process tree."""
@@ -278,6 +283,43 @@ def orthanc(folder: Path, studies: int = 0) -> Iterator[Server]:
 
 
 @contextmanager
+def storescp(folder: Path, studies: int = 0) -> Iterator[Server]:
+    """Run dcmtk's storescp, which writes each object into a file and does nothing besides.
+
+    It asks nobody, keeps no index, compares nothing and waits for no disk: what it reaches is
+    about what this machine and these clients allow a program in C++.
+    """
+    port = free_port()
+    program = shutil.which("storescp") or "/usr/bin/storescp"
+    files = folder / "files"
+    files.mkdir()
+    began = time.monotonic()
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [program, "--fork", "-q", "-pdu", "131072", "-od", str(files), str(port)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "TCP_NODELAY": "1"},
+            start_new_session=True,
+        )
+    try:
+        _await_port(port, process, folder / "log")
+        yield Server(
+            name="dcmtk storescp",
+            safe="nothing",
+            ae_title="STORESCP",
+            port=port,
+            http_port=0,
+            sink_port=0,
+            folder=folder,
+            process=process,
+            started_in_s=time.monotonic() - began,
+        )
+    finally:
+        stop(process, whole_group=True)
+
+
+@contextmanager
 def fresh(start: Start, *, studies: int = 0) -> Iterator[Server]:
     """Run a server over fresh storage that is thrown away."""
     with (
@@ -302,14 +344,25 @@ def stop(process: subprocess.Popen[bytes], *, whole_group: bool = False) -> None
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    _await_call(lambda: urllib.request.urlopen(url, timeout=2).close(), url, process, log)
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    address = "127.0.0.1", port
+    _await_call(lambda: socket.create_connection(address, 2).close(), str(port), process, log)
+
+
+def _await_call(
+    call: Callable[[], None], where: str, process: subprocess.Popen[bytes], log: Path
+) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"The server ended at once:\n{log.read_text()[-2000:]}")
         try:
-            urllib.request.urlopen(url, timeout=2).close()
-        except (urllib.error.URLError, OSError):
+            call()
+        except OSError:
             time.sleep(0.02)
         else:
             return
-    raise RuntimeError(f"The server did not answer at {url}:\n{log.read_text()[-2000:]}")
+    raise RuntimeError(f"The server did not answer at {where}:\n{log.read_text()[-2000:]}")
