@@ -41,11 +41,17 @@ KINDS: Final[Mapping[str, tuple[tuple[str, Measure], ...]]] = {
     ),
     life.MEMORY_KIND: ((OURS, life.measure_memory), (PEER, life.measure_memory)),
     life.DISK_KIND: ((OURS, life.measure_disk), (PEER, life.measure_disk)),
-    many.KIND: ((OURS, many.measure),),
+    many.KIND: ((OURS, many.measure), (ON_POSTGRESQL, many.measure)),
 }
 
 NOT_IN_QUICK: Final = frozenset(
-    {(store.KIND, ON_POSTGRESQL), (store.KIND, BARE), (query.KIND, ON_POSTGRESQL)}
+    {
+        (store.KIND, ON_POSTGRESQL),
+        (store.KIND, BARE),
+        (query.KIND, ON_POSTGRESQL),
+        (many.KIND, OURS),
+        (many.KIND, ON_POSTGRESQL),
+    }
 )
 
 WEIGHTS: Final[Mapping[str, float]] = {

@@ -14,7 +14,7 @@ class Scale:
     studies
         Of the catalogue that both servers are asked about.
     many_studies
-        Of the catalogue that ours alone is asked about; 0 for none.
+        Of the catalogue that ours alone is asked about, which is no part of the short form.
     big_bytes
         Size of the big multi-frame object.
     budget_s
@@ -36,7 +36,7 @@ FULL = Scale(
     studies=20_000,
     many_studies=1_000_000,
     big_bytes=2_000_000_000,
-    budget_s=35 * 60,
+    budget_s=50 * 60,
 )
 QUICK = Scale(
     is_quick=True,
