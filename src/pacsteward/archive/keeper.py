@@ -225,10 +225,10 @@ class Keeper:
     def _catch_up(self) -> None:
         """Bring the index up to log and ledger."""
         began_at = time.monotonic()
-        entries = self._ledger.open()
         with self.database.read() as connection:
             indexed = landing_position(connection, self.node)
             applied = ledger_position(connection, self.node)
+        entries = self._ledger.open(applied)
         self._landing.open(max(indexed, landed_before(entries)))
         self._indexer.begin_at(indexed)
         # The names of the folders themselves: a new folder that a power cut forgets takes all in

@@ -18,6 +18,7 @@ then. An instance that is stored anew after its deletion landed later, and stays
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import threading
@@ -41,6 +42,8 @@ _NAME: Final = re.compile(r"([0-9]{12})\.jsonl")
 _CHECKSUM: Final = re.compile(rb',"checksum":"([0-9a-f]{8})"\}\Z')
 _ENDLESS: Final = 1 << 63
 _NOT_KEPT: Final = "The change was not made, because the ledger could not be written."
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,14 @@ class Ledger:
         self._last_sequence = 0
         self._is_doubtful = False
 
-    def open(self) -> list[LedgerEntry]:
+    def open(self, known_sequence: int = 0) -> list[LedgerEntry]:
         """Read all entries and get ready to append.
+
+        Parameters
+        ----------
+        known_sequence
+            How far the index has applied it. Where the ledger has lost entries, new ones must not
+            bear their sequences: they would count as applied already.
 
         Raises
         ------
@@ -103,12 +112,19 @@ class Ledger:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = _files(self._folder)
         entries = list(_entries(files))
-        if entries:
-            self._last_sequence = entries[-1].sequence
+        last_sequence = entries[-1].sequence if entries else 0
+        self._last_sequence = max(last_sequence, known_sequence)
+        if last_sequence < known_sequence:
+            _log.warning(
+                "The ledger has lost its decisions %d to %d; a rebuild would not repeat them.",
+                last_sequence + 1,
+                known_sequence,
+            )
         if files:
             self._last_number = int(files[-1].stem)
             text = files[-1].read_bytes()
-            if text.endswith(b"\n") and _first_sequence(text) <= self._last_sequence + 1:
+            is_next = _first_sequence(text) <= last_sequence + 1 == self._last_sequence + 1
+            if is_next and _ends_whole(text):
                 self._descriptor = disk.open_file(files[-1], os.O_RDWR)
                 self._offset = len(text)
                 # A killed process may have written the last entry, or the file, without having
@@ -265,6 +281,16 @@ def _damaged(path: Path, number: int, why: str) -> Broken:
         why=why,
         remedy="Restore the folder `ledger` from the backup.",
     )
+
+
+def _ends_whole(text: bytes) -> bool:
+    """Whether a file may be written on.
+
+    Not behind a line that was half written, even if its end is there: it would stand in the middle
+    then, where a line that does not fit its checksum is damage.
+    """
+    last = text.removesuffix(b"\n").rpartition(b"\n")[2]
+    return text.endswith(b"\n") and _checked(last) is not None
 
 
 def _first_sequence(text: bytes) -> int:

@@ -132,6 +132,21 @@ def test_a_deletion_whose_commit_was_not_confirmed_does_not_take_what_is_stored_
     assert len(told.audited) == 2
 
 
+def test_a_decision_is_carried_out_although_the_ledger_has_lost_those_before_it(
+    tmp_path: Path, database: Database
+) -> None:
+    """As when the folder came from a backup that is older than that of a PostgreSQL."""
+    with running(tmp_path, database) as house:
+        for uid in ("1.1", "1.2"):
+            house.store(data_set(uid), uid)
+        delete(house, "1.1")
+    for path in (tmp_path / "ledger").iterdir():
+        path.unlink()
+    with running(tmp_path, database) as house:
+        delete(house, "1.2")
+        assert house.uids() == []
+
+
 def test_a_conflict_whose_commit_was_not_confirmed_is_kept_and_told_of_once(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

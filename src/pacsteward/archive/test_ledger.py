@@ -71,6 +71,33 @@ def test_a_half_written_last_line_is_not_an_entry(tmp_path: Path, cut: int) -> N
     assert uids(tmp_path) == [*expected, "1.3"]
 
 
+def test_nothing_is_written_behind_a_last_line_of_which_only_the_end_is_there(
+    tmp_path: Path,
+) -> None:
+    """After a power cut: the block with its beginning was not written, the one behind it was."""
+    path = two_entries(tmp_path)
+    torn = path.read_bytes().replace(b'"1.2"', b'"\0\0\0"')
+    path.write_bytes(torn)
+    again = _opened(tmp_path)
+    append(again, "1.3")
+    append(again, "1.4")
+    again.close()
+    assert path.read_bytes() == torn
+    assert uids(tmp_path) == ["1.1", "1.3", "1.4"]
+    assert append(_opened(tmp_path), "1.5").sequence == 4
+
+
+def test_a_new_entry_never_takes_the_sequence_of_a_lost_one(tmp_path: Path) -> None:
+    """The index has applied five entries, and the ledger has lost three of them."""
+    two_entries(tmp_path)
+    again = Ledger(tmp_path)
+    assert [entry.sequence for entry in again.open(known_sequence=5)] == [1, 2]
+    assert append(again, "1.6").sequence == 6
+    again.close()
+    assert append(_opened(tmp_path), "1.7").sequence == 7
+    assert uids(tmp_path) == ["1.1", "1.2", "1.6", "1.7"]
+
+
 def test_a_damaged_line_in_the_middle_is_never_passed_over(tmp_path: Path) -> None:
     path = two_entries(tmp_path)
     path.write_bytes(path.read_bytes().replace(b'"1.1"', b'"1.7"'))
