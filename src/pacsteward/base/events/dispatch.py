@@ -236,7 +236,9 @@ class _Runner:
                 logger.exception("A subscriber failed.", extra={"subscriber": self.name})
                 self._at = None
                 ended.wait(1.0)
-            self.news.wait(self._wait_s())
+            else:
+                # Not after a failure: of what is left untold there will be no other news.
+                self.news.wait(self._wait_s())
 
     def turn(self, ended: threading.Event | None = None) -> bool:
         """Handle the next facts; say whether there may be more."""

@@ -24,7 +24,7 @@ from pacsteward.base.events import (
     cursors,
     skip,
 )
-from pacsteward.base.events.dispatch import settle_after_move
+from pacsteward.base.events.dispatch import _Runner, register, settle_after_move
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +241,31 @@ def test_started_dispatcher_hears_of_new_facts_by_itself_and_ends(database: Data
     wait_until(lambda: listener.heard == arrived(1, 2))
     dispatcher.stop()
     assert not [thread for thread in dispatcher._threads if thread.is_alive()]
+
+
+def test_subscriber_that_the_database_failed_goes_on_before_anything_else_happens(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = Listener("route", StudyArrived)
+    runner = _Runner(Dispatcher(sqlite_database, [listener.subscriber]), listener.subscriber)
+    real, failures = _Runner._keep, iter([Unavailable("The database is locked.")])
+
+    def keep(runner: _Runner) -> None:
+        for failure in failures:
+            raise failure
+        real(runner)
+
+    monkeypatch.setattr(_Runner, "_keep", keep)
+    register(sqlite_database, ["route"])
+    append(sqlite_database, *arrived(1))
+    ended = threading.Event()
+    thread = threading.Thread(target=runner.run, args=(ended,), daemon=True)
+    thread.start()
+    # Heard once more, since the first time could not be written down; nobody tells it of news.
+    wait_until(lambda: listener.heard == arrived(1, 1))
+    ended.set()
+    runner.news.set()
+    thread.join()
 
 
 def test_second_dispatcher_stands_by_and_takes_over(database: Database) -> None:
