@@ -276,6 +276,21 @@ def test_a_large_object_streams_from_the_disk(product: Product, api: httpx.Clien
 # --- C-MOVE --------------------------------------------------------------------------------------
 
 
+def test_who_hangs_up_in_the_middle_of_a_get_is_in_the_audit_book(
+    product: Product, api: httpx.Client
+) -> None:
+    def hang_up(event: Any) -> int:
+        event.assoc.abort()
+        return 0
+
+    storage = {CTImageStorage: [ExplicitVRLittleEndian]}
+    came, _ = get(product, _study(CT), storage, calling="HASTY", answer=hang_up)
+    assert came
+    entries = api.get("/api/v1/audit", params={"actor": "HASTY"}).json()["entries"]
+    (entry,) = [one for one in entries if one["event"] == "110104"]
+    assert entry["objects"][0]["object_id"] == str(_study(CT).StudyInstanceUID)
+
+
 def test_c90_a_study_of_75_sop_classes_is_split_over_associations(
     product: Product, api: httpx.Client
 ) -> None:

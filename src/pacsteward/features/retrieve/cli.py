@@ -6,6 +6,7 @@ from typing import Literal
 
 from pacsteward.feature import Command, House
 from pacsteward.features.retrieve.elsewhere import Moved, fetch_study, send_study
+from pacsteward.security import at_command_line
 
 
 def send(house: House, study_instance_uid: str, destination: str) -> Moved:
@@ -18,7 +19,7 @@ def send(house: House, study_instance_uid: str, destination: str) -> Moved:
     destination
         AE title of the peer.
     """
-    return send_study(house, study_instance_uid, destination)
+    return send_study(house, study_instance_uid, destination, by=at_command_line())
 
 
 def fetch(

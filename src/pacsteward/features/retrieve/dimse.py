@@ -27,11 +27,17 @@ from pacsteward.dicom.status import MOVE_DESTINATION_UNKNOWN
 from pacsteward.dicom.uids import UNCOMPRESSED
 from pacsteward.feature import DimseService, House
 from pacsteward.features.retrieve.move import Errand, send
-from pacsteward.features.retrieve.outgoing import Outgoing, Source, chunks, read_ahead
+from pacsteward.features.retrieve.outgoing import (
+    Outgoing,
+    Source,
+    chunks,
+    read_ahead,
+    record_leaving,
+)
 from pacsteward.features.retrieve.selection import selection_from
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.sub_operations import Tally
-from pacsteward.security import AuditEvent, Participant, actor_of_caller
+from pacsteward.security import actor_of_caller
 
 MOVE_DESTINATION: Final = 0x00000600
 
@@ -61,6 +67,7 @@ async def respond_move(
     if not instances:
         yield Tally(total=0).final(syntax)
         return
+    await _record(house, request, instances, destination.ae_title)
     errand = Errand(
         archive=house.archive,
         destination=destination,
@@ -76,7 +83,6 @@ async def respond_move(
         async for tally in progress:
             if tally.done < tally.total and not request.is_cancelled():
                 yield tally.pending()
-    await _record(house, request, instances, destination.ae_title)
     yield tally.cancelled(syntax) if tally.done < tally.total else tally.final(syntax)
 
 
@@ -85,6 +91,7 @@ async def respond_get(
 ) -> AsyncGenerator[Answer, None]:
     """Send what the identifier names back over the caller's own association."""
     instances = await _instances(house, request, data, GET_MODELS)
+    await _record(house, request, instances, request.caller.calling_ae_title)
     settings = house.settings.of(RetrieveSettings)
     source = Source(house.archive, settings, _sendable(request), is_cancelled=request.is_cancelled)
     tally = Tally(total=len(instances))
@@ -99,7 +106,6 @@ async def respond_get(
             if now - told_at >= settings.pending_interval_s and tally.done < tally.total:
                 yield tally.pending()
                 told_at = now
-    await _record(house, request, instances, request.caller.calling_ae_title)
     yield tally.cancelled(syntax) if tally.done < tally.total else tally.final(syntax)
 
 
@@ -138,17 +144,9 @@ async def _send_back(
 async def _record(
     house: House, request: Request, instances: Sequence[Instance], receiver: str
 ) -> None:
-    """Write into the audit book who had which studies sent where."""
     caller = request.caller
-    await asyncio.to_thread(
-        house.audit.record_access,
-        actor_of_caller(caller.calling_ae_title, caller.address, request.permissions),
-        dict.fromkeys(instance.study_instance_uid for instance in instances),
-        patient_ids=dict.fromkeys(one.patient_id for one in instances if one.patient_id),
-        what=f"{caller.calling_ae_title} had {len(instances)} instances sent to {receiver}.",
-        event=AuditEvent.INSTANCES_TRANSFERRED,
-        participants=(Participant(receiver, role="destination"),),
-    )
+    by = actor_of_caller(caller.calling_ae_title, caller.address, request.permissions)
+    await asyncio.to_thread(record_leaving, house.audit, by, instances, receiver)
 
 
 MOVE = DimseService(

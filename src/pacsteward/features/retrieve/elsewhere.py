@@ -44,9 +44,10 @@ from pacsteward.dicom.uids import (
 from pacsteward.dicom.web.bodies import Spool
 from pacsteward.feature import House
 from pacsteward.features.retrieve.move import Errand, send
+from pacsteward.features.retrieve.outgoing import record_leaving
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.sub_operations import Tally
-from pacsteward.security import Peer
+from pacsteward.security import HOUSE, Actor, Peer
 
 LEVEL, STUDY_UID, SOP_CLASSES = 0x00080052, 0x0020000D, 0x00080062
 
@@ -64,8 +65,15 @@ class Moved:
     reason: str = ""
 
 
-def send_study(house: House, study_instance_uid: str, destination: str) -> Moved:
+def send_study(
+    house: House, study_instance_uid: str, destination: str, *, by: Actor = HOUSE
+) -> Moved:
     """Send a study to a registered peer.
+
+    Parameters
+    ----------
+    by
+        Who wants it sent, for the audit.
 
     Raises
     ------
@@ -82,6 +90,7 @@ def send_study(house: House, study_instance_uid: str, destination: str) -> Moved
             f"Study {study_instance_uid} is not in the archive.",
             remedy="Look for it by a query; it may have been rejected or deleted.",
         )
+    record_leaving(house.audit, by, instances, peer.ae_title)
     tally = asyncio.run(_send_all(house, peer, instances))
     if tally.failed:
         raise Unavailable(

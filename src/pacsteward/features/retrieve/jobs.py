@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from pacsteward.base.errors import Kind
 from pacsteward.base.jobs import JobKind, Retry
 from pacsteward.feature import House, Job
 from pacsteward.features.retrieve.elsewhere import fetch_study, send_study
+from pacsteward.security import HOUSE, Actor
 
 PATIENCE = Retry(
     max_attempts=6,
@@ -20,8 +22,21 @@ PATIENCE = Retry(
 )
 
 
-def _send(house: House, *, study_instance_uid: str, destination: str) -> dict[str, Any]:
-    return asdict(send_study(house, study_instance_uid, destination))
+def ordered_by(actor: Actor) -> tuple[str, str, str]:
+    """Return who ordered a job, as its argument."""
+    return actor.kind, actor.name, actor.address
+
+
+def _send(
+    house: House,
+    *,
+    study_instance_uid: str,
+    destination: str,
+    ordered_by: Sequence[Any] = ordered_by(HOUSE),
+) -> dict[str, Any]:
+    kind, name, address = ordered_by
+    by = Actor(kind, name, frozenset(), address)
+    return asdict(send_study(house, study_instance_uid, destination, by=by))
 
 
 def _fetch(

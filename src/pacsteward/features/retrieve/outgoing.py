@@ -30,6 +30,7 @@ from pacsteward.dicom.web.bodies import Spool
 from pacsteward.features.retrieve.decoding import frame_coder
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.together import TOGETHER_BYTES, lie_together
+from pacsteward.security import Actor, AuditBook, AuditEvent, Participant
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +130,23 @@ async def read_ahead(
         for _, loading in ahead:
             if not isinstance(loading, Outgoing):
                 loading.cancel()
+
+
+def record_leaving(
+    audit: AuditBook, by: Actor, instances: Sequence[Instance], receiver: str
+) -> None:
+    """Write into the audit book who has which studies sent where. Blocks.
+
+    Before the first of them leaves: whoever goes away in the middle has those before it.
+    """
+    audit.record_access(
+        by,
+        dict.fromkeys(instance.study_instance_uid for instance in instances),
+        patient_ids=dict.fromkeys(one.patient_id for one in instances if one.patient_id),
+        what=f"{by.name} had {len(instances)} instances sent to {receiver}.",
+        event=AuditEvent.INSTANCES_TRANSFERRED,
+        participants=(Participant(receiver, role="destination"),),
+    )
 
 
 def _together(upcoming: Sequence[Instance], count_max: int) -> list[Instance]:
@@ -249,7 +267,7 @@ def _transcoded(source: Source, stored: StoredObject, to_uid: str) -> memoryview
     stored.check()
     from_uid = stored.transfer_syntax_uid
     scratch = source.archive.scratch_folder()
-    chunks = transcode_chunks(
+    converted = transcode_chunks(
         stored.read,
         stored.size,
         from_uid,
@@ -258,7 +276,7 @@ def _transcoded(source: Source, stored: StoredObject, to_uid: str) -> memoryview
         scratch=scratch,
     )
     with Spool(scratch, max_bytes=TRANSCODED_MAX_BYTES) as spool:
-        for chunk in chunks:
+        for chunk in converted:
             if source.is_cancelled():
                 raise Unavailable("The conversion was stopped.", why="Nobody waits for it.")
             spool.write(chunk)

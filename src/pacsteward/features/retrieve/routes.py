@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from pacsteward.dicom.uids import check_uid
-from pacsteward.feature import ApiRoute, CurrentHouse
+from pacsteward.feature import ApiRoute, CurrentActor, CurrentHouse
+from pacsteward.features.retrieve.jobs import ordered_by
 
 
 class SendRequest(BaseModel):
@@ -29,7 +30,9 @@ class Accepted(BaseModel):
     job_id: str
 
 
-def send(house: CurrentHouse, study_instance_uid: str, wanted: SendRequest) -> Accepted:
+def send(
+    house: CurrentHouse, actor: CurrentActor, study_instance_uid: str, wanted: SendRequest
+) -> Accepted:
     """Send a study to a peer, as a job."""
     house.peers.need(wanted.destination)
     uid = check_uid(study_instance_uid, "The Study Instance UID")
@@ -38,6 +41,7 @@ def send(house: CurrentHouse, study_instance_uid: str, wanted: SendRequest) -> A
         key=f"{uid}>{wanted.destination}",
         study_instance_uid=uid,
         destination=wanted.destination,
+        ordered_by=ordered_by(actor),
     )
     return Accepted(job_id=job_id)
 

@@ -20,9 +20,11 @@ from pacsteward.base.jobs import JobQueue
 from pacsteward.base.settings import load
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.feature import House
+from pacsteward.features.retrieve import routes
 from pacsteward.features.retrieve.elsewhere import send_study
+from pacsteward.features.retrieve.jobs import SEND_STUDY
 from pacsteward.features.retrieve.settings import RetrieveSettings
-from pacsteward.security import Peer
+from pacsteward.security import Actor, AuditEvent, AuditFilter, Peer
 
 
 @pytest.fixture
@@ -52,3 +54,23 @@ def test_nobody_is_told_that_it_is_sent_again_by_itself(house: House) -> None:
     assert "again by" not in str(said.value)
     assert "Sending all of it again does no harm." in said.value.remedy
     assert house.jobs.jobs() == []
+
+
+def test_what_leaves_for_a_peer_is_in_the_audit_book_with_who_ordered_it(house: House) -> None:
+    """Before it leaves: a peer that goes away in the middle has what came before."""
+    ada = Actor("person", "ada", frozenset({"*"}), "192.0.2.7")
+    accepted = routes.send(house, ada, "1.2.1", routes.SendRequest(destination="GONE"))
+    job = house.jobs.job(accepted.job_id)
+    with pytest.raises(Unavailable):
+        SEND_STUDY.run(house, **job.arguments)
+    (entry,) = house.audit.entries(AuditFilter(object_id="1.2.1"))
+    assert (entry.actor_kind, entry.actor, entry.address) == ("person", "ada", "192.0.2.7")
+    assert entry.event is AuditEvent.INSTANCES_TRANSFERRED
+    assert [one.name for one in entry.participants] == ["GONE"]
+
+
+def test_a_job_of_an_earlier_version_is_put_down_to_the_house(house: House) -> None:
+    with pytest.raises(Unavailable):
+        SEND_STUDY.run(house, study_instance_uid="1.2.1", destination="GONE")
+    (entry,) = house.audit.entries(AuditFilter(object_id="1.2.1"))
+    assert entry.actor_kind == "house"
