@@ -33,9 +33,16 @@ from dataclasses import asdict
 from typing import Any, Final, NamedTuple, Self
 
 from pacsteward.base import errors
-from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unavailable
+from pacsteward.base.errors import PacstewardError, Unavailable
 from pacsteward.dicom import frames
-from pacsteward.dicom.decode_child import Blob, failed, out_of_memory, receive_message, send_message
+from pacsteward.dicom.decode_child import (
+    Blob,
+    beyond_limits,
+    failed,
+    out_of_memory,
+    receive_message,
+    send_message,
+)
 from pacsteward.dicom.elements import RangeReader
 from pacsteward.dicom.media import JPEG_MEDIA_TYPE, PDF_MEDIA_TYPE, Codec, codec_of
 from pacsteward.dicom.pixels import ImagePixel
@@ -220,10 +227,8 @@ class DecoderPool:
             What else the task raised.
         """
         if sum(map(len, payload.blobs)) > self._memory_bytes // 2:
-            raise Exhausted(
-                "The image was not decoded.",
-                why=f"Its data alone take more than half of {self._memory_bytes} bytes.",
-                remedy="Retrieve the object as it is stored.",
+            raise beyond_limits(
+                f"Its data alone take more than half of {self._memory_bytes} bytes."
             )
         seat = self._take_seat()
         try:
@@ -282,10 +287,8 @@ class DecoderPool:
             answer, blobs = child.ask(task_name, payload, self._time_s)
         except TimeoutError:
             seat.end_child()
-            raise Exhausted(
-                "The image was not decoded.",
-                why=f"The decoder took more than {self._time_s:g} seconds and was stopped.",
-                remedy="Retrieve the object as it is stored.",
+            raise beyond_limits(
+                f"The decoder took more than {self._time_s:g} seconds and was stopped."
             ) from None
         except (OSError, ValueError) as error:
             if self._closed.is_set():
@@ -544,11 +547,7 @@ class _ChildDied(Exception):
     def told(self) -> PacstewardError:
         """Return what the caller is told."""
         if self.returncode == -signal.SIGALRM:
-            return Exhausted(
-                "The image was not decoded.",
-                why="The decoder took too long.",
-                remedy="Retrieve the object as it is stored.",
-            )
+            return beyond_limits("The decoder took too long.")
         if self.returncode in _FROM_OUTSIDE:
             return Unavailable(
                 "The image was not decoded.",
@@ -556,11 +555,7 @@ class _ChildDied(Exception):
                 f" (signal {-self.returncode}).",
                 remedy="Try again; if it lasts, see whether the machine is short of memory.",
             )
-        return Invalid(
-            "The image could not be decoded.",
-            why="Its pixel data made the decoder fail.",
-            remedy="Compare with the sender's copy, and send it again.",
-        )
+        return failed()
 
 
 def _stopping() -> Unavailable:

@@ -215,20 +215,32 @@ def _answer(error: PacstewardError) -> dict[str, Any]:
     }
 
 
-def failed(error: Exception) -> Invalid:
-    """Return the error for what no decoder foresaw; only the data can have caused it."""
+def failed(error: Exception | None = None) -> Invalid:
+    """Return the error for what no decoder foresaw; only the data can have caused it.
+
+    Parameters
+    ----------
+    error
+        What was raised; None where the whole process ended.
+    """
+    named = "" if error is None else f" ({type(error).__name__})"
     return Invalid(
         "The image could not be decoded.",
-        why=f"Its data made the decoder fail ({type(error).__name__}).",
+        why=f"Its data made the decoder fail{named}.",
         remedy="Compare with the sender's copy, and send it again.",
     )
 
 
 def out_of_memory() -> Exhausted:
     """Return the error for a decoder that has too little memory."""
+    return beyond_limits("It needs more memory than a decoder may have.")
+
+
+def beyond_limits(why: str) -> Exhausted:
+    """Return the error for an image that takes more than a decoder may have."""
     return Exhausted(
         "The image was not decoded.",
-        why="It needs more memory than a decoder may have.",
+        why=why,
         remedy="Retrieve the object as it is stored.",
     )
 
