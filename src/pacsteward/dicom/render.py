@@ -46,8 +46,6 @@ else:
     np = late("numpy")
     Image = late("PIL.Image")
 
-THUMBNAIL_PIXELS: Final = 256
-
 DOCUMENT_MAX: Final = 128 << 20
 """A larger document is not given as a rendering, which is held in memory."""
 
@@ -149,12 +147,6 @@ def render(data_set: bytes, transfer_syntax_uid: str, request: RenderRequest) ->
     table = frame_table(read, size, transfer_syntax_uid)
     table.image.check_drawable()
     return render_frame(frame_source(read, table, request.frame), request)
-
-
-def thumbnail(data_set: bytes, transfer_syntax_uid: str, *, frame: int = 1) -> bytes:
-    """Return a JPEG of at most 256 by 256 pixels."""
-    viewport = Viewport(THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
-    return render(data_set, transfer_syntax_uid, RenderRequest(frame=frame, viewport=viewport))
 
 
 def frame_table(read: RangeReader, size: int, transfer_syntax_uid: str) -> frames.FrameTable:

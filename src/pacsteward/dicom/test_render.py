@@ -24,7 +24,7 @@ from pacsteward.dicom.fixtures.phantoms import (
 from pacsteward.dicom.frames import locate_frames
 from pacsteward.dicom.grayscale import VoiFunction, Window
 from pacsteward.dicom.media import JPEG_MEDIA_TYPE, PDF_MEDIA_TYPE, PNG_MEDIA_TYPE
-from pacsteward.dicom.render import document, frame_source, render, render_frame, thumbnail
+from pacsteward.dicom.render import document, frame_source, render, render_frame
 from pacsteward.dicom.render_request import RenderRequest, Viewport
 
 _LITTLE = uids.EXPLICIT_VR_LITTLE_ENDIAN
@@ -358,13 +358,6 @@ def test_pixels_that_are_not_square_are_drawn_in_proportion(attributes, shape):
     for keyword, value in attributes.items():
         setattr(data_set, keyword, value)
     assert _picture(data_set).shape == shape
-
-
-def test_a_thumbnail_is_a_small_jpeg():
-    stored = written(image(gradient(700, 1000), WindowCenter="2048", WindowWidth="4096"))
-    picture = Image.open(io.BytesIO(thumbnail(stored, _LITTLE)))
-    assert picture.format == "JPEG"
-    assert picture.size == (256, 179)
 
 
 def test_quality_changes_the_size_of_the_file():
