@@ -82,10 +82,6 @@ _REASONS: Final[dict[tuple[int, int], tuple[str, str]]] = {
 }
 """Source and reason of A-ASSOCIATE-RJ, PS3.8 table 9-21: what it means, what to do."""
 
-_BY_REQUESTED: Final = frozenset(
-    {CommandField.N_GET, CommandField.N_SET, CommandField.N_ACTION, CommandField.N_DELETE}
-)
-
 
 class AssociationRefused(Unavailable):
     """The peer answered with A-ASSOCIATE-RJ.
@@ -251,7 +247,7 @@ class ClientAssociation:
             Further command elements by tag, e.g. Action Type ID (0000,1008).
         """
         await self._settle()
-        by_requested = field in _BY_REQUESTED
+        by_requested = field in dimse.BY_REQUESTED
         command: dict[int, CommandValue] = {
             dimse.REQUESTED_SOP_CLASS_UID
             if by_requested

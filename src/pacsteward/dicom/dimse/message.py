@@ -93,7 +93,7 @@ _LONG_ELEMENT = struct.Struct("<HHII")
 _AT = struct.Struct("<HH")
 _GROUP_LENGTH_SIZE: Final = _LONG_ELEMENT.size
 
-_DIMSE_N_BY_REQUESTED: Final = frozenset(
+BY_REQUESTED: Final = frozenset(
     {CommandField.N_GET, CommandField.N_SET, CommandField.N_ACTION, CommandField.N_DELETE}
 )
 """Requests that name their object with Requested SOP Class/Instance UID, PS3.7 10.3."""
@@ -202,7 +202,7 @@ def response_command_set(
         COMMAND_DATA_SET_TYPE: WITH_DATA_SET if has_data_set else NO_DATA_SET,
         STATUS: answer.status,
     }
-    by_requested = field in _DIMSE_N_BY_REQUESTED
+    by_requested = field in BY_REQUESTED
     sop_class = REQUESTED_SOP_CLASS_UID if by_requested else AFFECTED_SOP_CLASS_UID
     instance = REQUESTED_SOP_INSTANCE_UID if by_requested else AFFECTED_SOP_INSTANCE_UID
     if sop_class in request:

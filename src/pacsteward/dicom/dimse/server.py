@@ -428,7 +428,7 @@ class _Guest:
 
 
 class _ServerLink(Association):
-    """An association that tells its guest of the connection, before the machine moves."""
+    """An association that tells its guest who has connected."""
 
     def __init__(self, guest: _Guest, server: DimseServer) -> None:
         super().__init__(guest, is_requestor=False, limits=server.limits, pool=server.pool)
