@@ -6,13 +6,14 @@ reads index and bytes by itself and hands what arrives, and what changes anythin
 command that finds no keeper becomes one for as long as it needs.
 
 Whatever is asked, the answer holds everything that had been acknowledged when it was asked
-(`watermark.py`). All verbs but `start`, `stop` and `Incoming.finish` block: call them from threads.
+(`watermark.py`). What is not `async` blocks, so call it from threads; but `receive`, `begin_chunk`,
+`prompt` and `find_at_once` wait for nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -50,7 +51,7 @@ from pacsteward.archive.rebuild import rebuild
 from pacsteward.archive.recent import Recent
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.archive.space import space
-from pacsteward.archive.verify import verify
+from pacsteward.archive.verify import Progress, verify
 from pacsteward.archive.watermark import Watermark
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
@@ -69,9 +70,6 @@ if TYPE_CHECKING:
 
 FRAME_TABLES_BYTES: Final = 16 * 1024 * 1024
 """Frame tables of what was looked at last, in each process."""
-
-Progress = Callable[[int, int], None]
-"""Told how many were done, of how many."""
 
 
 class Archive:

@@ -1,7 +1,7 @@
-"""What needs a human: contents under a UID that is taken, and records that could not be indexed.
+"""What needs a human: other contents under a UID, records without an index, patients in doubt.
 
-Both are kept and can be had: a conflicting content by its key, a record that was set aside by the
-SOP Instance UID under which it was acknowledged.
+All are kept and can be had: a conflicting content by its key, a record that was set aside by the
+SOP Instance UID under which it was acknowledged, the study of such a patient as any other.
 """
 
 from __future__ import annotations
