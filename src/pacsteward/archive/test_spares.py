@@ -66,6 +66,12 @@ def fill_segments(house: House, count: int) -> None:
     house.wait()
 
 
+def lying_in(house: House, segment: Segment) -> list[str]:
+    """Return which of ten objects of `fill_segments` lie in a segment."""
+    uids = [f"1.{number}" for number in range(10)]
+    return [uid for uid in uids if house.location(uid).container == segment.container]
+
+
 def test_segments_are_prepared_and_used(tmp_path: Path, database: Database) -> None:
     with running(tmp_path, database, PREPARED) as house:
         until(lambda: len(prepared(tmp_path)) == 2)
@@ -196,9 +202,7 @@ def test_a_segment_of_which_a_record_cannot_be_read_is_kept(
     with running(tmp_path, database) as house:
         fill_segments(house, 10)
         first, second, *_ = find_segments(tmp_path / "landing")[0]
-        inside = [
-            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == first.container
-        ]
+        inside = lying_in(house, first)
         with reading(first.path) as file:
             *_, last = walk(file, first.head)
     assert spares_module._is_whole(first, second)
@@ -262,9 +266,7 @@ def test_a_segment_of_which_all_was_deleted_is_given_back(
     with running(tmp_path, database) as house:
         fill_segments(house, 10)
         first = find_segments(tmp_path / "landing")[0][0]
-        inside = [
-            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == first.container
-        ]
+        inside = lying_in(house, first)
         assert len(inside) > 2
         change(house, *inside[1:])
         time.sleep(0.3)
@@ -296,9 +298,7 @@ def test_a_reader_keeps_a_segment_and_never_reads_another_one_in_its_place(
         fill_segments(house, 10)
         place = house.location("1.0")
         first = find_segments(tmp_path / "landing")[0][0]
-        inside = [
-            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == first.container
-        ]
+        inside = lying_in(house, first)
         descriptor = os.open(first.path, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         change(house, *inside)
@@ -325,9 +325,7 @@ def test_a_segment_used_anew_keeps_its_blocks_and_changes_its_generation(
         first = find_segments(tmp_path / "landing")[0][0]
         inode = first.path.stat().st_ino
         place = house.location("1.0")
-        inside = [
-            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == first.container
-        ]
+        inside = lying_in(house, first)
         with container_path(tmp_path, place).open("rb") as held:
             change(house, *inside)
             until(lambda: prepared(tmp_path) != [])
@@ -353,9 +351,7 @@ def test_the_only_record_of_a_big_object_keeps_its_segment(
         house.store(data_set("1.50", pixels=bytes(2 * MIB)), "1.50")
         fill_segments(house, 10)
         first = find_segments(tmp_path / "landing")[0][0]
-        inside = [
-            f"1.{n}" for n in range(10) if house.location(f"1.{n}").container == first.container
-        ]
+        inside = lying_in(house, first)
         change(house, *inside)
         time.sleep(0.5)
         assert first.path.exists()
