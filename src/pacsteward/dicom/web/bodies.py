@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
 from starlette.requests import ClientDisconnect, Request
 
-from pacsteward.base.errors import Invalid
+from pacsteward.base.errors import Exhausted, Invalid
 from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.web.inflow import Inflow, Room, Take
 
@@ -134,6 +135,8 @@ class Spool:
         ------
         TooLarge
             The payload is longer than it may be.
+        Exhausted
+            The disk does not take it.
         """
         self.size += len(data)
         if self.size > self._max_bytes:
@@ -144,7 +147,13 @@ class Spool:
             self._flush()
 
     def value(self) -> memoryview:
-        """Return the whole payload; valid until `close`."""
+        """Return the whole payload; valid until `close`.
+
+        Raises
+        ------
+        Exhausted
+            The disk does not take it.
+        """
         if self._view is None:
             self._view = memoryview(self._collect())
         return self._view
@@ -153,22 +162,38 @@ class Spool:
         """Free everything. A mapping lives until the last view of it is gone."""
         self._pieces.clear()
         self._view = None
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):  # what a full disk has not taken, nobody wants any more
+                file.close()
 
     def _collect(self) -> bytes | mmap.mmap:
         if self._file is None:
             return b"".join(self._pieces)
         file = self._flush()
-        file.flush()
-        return mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
+        with _on_disk():
+            file.flush()
+            return mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
 
     def _flush(self) -> IO[bytes]:
-        if self._file is None:
-            # Not in a with block: it lives as long as the spool, and `close` ends both.
-            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
-        self._file.writelines(self._pieces)
+        with _on_disk():
+            if self._file is None:
+                # Not in a with block: it lives as long as the spool, and `close` ends both.
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+            self._file.writelines(self._pieces)
         self._pieces.clear()
         self._in_memory = 0
         return self._file
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    """Say what is wrong where the disk does not take a payload; a full one is no fault of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise Exhausted(
+            "The data were not taken.",
+            why=f"The system says: {error.strerror or error}.",
+            remedy="Free space on the disk of the data folder.",
+        ) from error

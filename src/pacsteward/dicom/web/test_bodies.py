@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from pacsteward.base.errors import Invalid
+from pacsteward.base.errors import Exhausted, Invalid
 from pacsteward.dicom.web.bodies import IN_MEMORY_BYTES, Spool, chunks
 from pacsteward.dicom.web.errors import TooLarge
 
@@ -70,3 +70,13 @@ def test_a_payload_comes_back_as_it_was_from_memory_or_file(size: int, tmp_path:
 def test_a_payload_that_is_too_large_is_refused(tmp_path: Path) -> None:
     with Spool(tmp_path, max_bytes=5) as spool, pytest.raises(TooLarge):
         spool.write(b"123456")
+
+
+def test_a_full_disk_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    full = Path("/dev/full").open("r+b")  # noqa: SIM115 - the spool closes it
+    monkeypatch.setattr("pacsteward.dicom.web.bodies.tempfile.TemporaryFile", lambda **_: full)
+    spool = Spool(tmp_path, max_bytes=4 * IN_MEMORY_BYTES)
+    with pytest.raises(Exhausted, match="No space left on device"):
+        spool.write(bytes(IN_MEMORY_BYTES + 1))
+    spool.close()
+    assert full.closed
