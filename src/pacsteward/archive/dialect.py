@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from pacsteward.archive.model import Selection
 from pacsteward.archive.tables import PATIENT, STUDY
 from pacsteward.archive.words_index import SEARCHED, SHORTEST, words_table
 from pacsteward.dicom.matching import like_pattern
@@ -234,6 +235,17 @@ def text_matches(dialect: Dialect, column: str, pattern: str) -> Sql:
     if pattern != f"{prefix}*":
         parts.append(dialect.glob(column, pattern))
     return every(parts)
+
+
+def within(dialect: Dialect, selection: Selection) -> list[Sql]:
+    """Return what is true of the instances that a selection names, and of no others."""
+    named = (
+        ("study.patient_id", selection.patient_ids),
+        ("study.study_instance_uid", selection.study_instance_uids),
+        ("series.series_instance_uid", selection.series_instance_uids),
+        ("instance.sop_instance_uid", selection.sop_instance_uids),
+    )
+    return [dialect.one_of(column, values) for column, values in named if values]
 
 
 def literal_beginning(pattern: str) -> str:

@@ -21,7 +21,15 @@ from typing import Any, Final
 from pacsteward.archive.at_once import AT_ONCE_BYTES, AtOnceReader, Enclosed, file_head
 from pacsteward.archive.blocks import BlockChecksums, checked_range
 from pacsteward.archive.containers import opened
-from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, every, is_storable
+from pacsteward.archive.dialect import (
+    Dialect,
+    Postgres,
+    Sql,
+    Sqlite,
+    every,
+    is_storable,
+    within,
+)
 from pacsteward.archive.doubtful import UNKNOWN_CHECKSUM, instance_set_aside
 from pacsteward.archive.model import Instance, Location, Selection
 from pacsteward.archive.record import checksum_of
@@ -90,16 +98,7 @@ class Reader:
 
         That is by study, series number, instance number and UID.
         """
-        conditions = [
-            self._dialect.one_of(column, uids)
-            for column, uids in (
-                ("study.patient_id", selection.patient_ids),
-                ("study.study_instance_uid", selection.study_instance_uids),
-                ("series.series_instance_uid", selection.series_instance_uids),
-                ("instance.sop_instance_uid", selection.sop_instance_uids),
-            )
-            if uids
-        ]
+        conditions = within(self._dialect, selection)
         if not with_rejected:
             conditions.append(_SHOWN)
         return self._select(every(conditions))

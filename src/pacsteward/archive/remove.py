@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection
 
-from pacsteward.archive.dialect import Postgres, Sql, Sqlite, every
+from pacsteward.archive.dialect import Postgres, Sql, Sqlite, every, within
 from pacsteward.archive.events import (
     InstancesDeleted,
     InstancesRejected,
@@ -195,21 +195,7 @@ def _actor(entry: LedgerEntry) -> Actor:
 def _groups(connection: Connection, selection: Selection, kind: _Kind) -> list[_Group]:
     """Return what a selection names, by series."""
     dialect = Sqlite() if connection.dialect.name == "sqlite" else Postgres()
-    condition = every(
-        [
-            Sql(kind.wanted),
-            *(
-                dialect.one_of(column, uids)
-                for column, uids in (
-                    ("study.patient_id", selection.patient_ids),
-                    ("study.study_instance_uid", selection.study_instance_uids),
-                    ("series.series_instance_uid", selection.series_instance_uids),
-                    ("instance.sop_instance_uid", selection.sop_instance_uids),
-                )
-                if uids
-            ),
-        ]
-    )
+    condition = every([Sql(kind.wanted), *within(dialect, selection)])
     rows = connection.exec_driver_sql(
         dialect.statement(
             "SELECT study.study_instance_uid, series.series_instance_uid, "  # noqa: S608
