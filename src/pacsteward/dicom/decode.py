@@ -27,7 +27,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple, Self
@@ -55,7 +55,6 @@ from pacsteward.dicom.render import (
     render_frame,
 )
 from pacsteward.dicom.render_request import RenderRequest
-from pacsteward.dicom.transcode import transcode_chunks
 
 _log: Final = logging.getLogger(__name__)
 
@@ -195,23 +194,13 @@ class DecoderPool:
         photometric, _, coded = result.partition(b"\0")
         return coded, photometric.decode("latin-1")
 
-    def transcode(
-        self, read: RangeReader, size: int, from_uid: str, to_uid: str
-    ) -> Iterator[bytes]:
-        """Yield a stored object in another transfer syntax; see `transcode.transcode_chunks`.
-
-        Frames go to a child one by one, so the limits are those of a frame and the object may be
-        of any size.
-        """
-        return transcode_chunks(read, size, from_uid, to_uid, code_frame=self.code_frame)
-
     def run(self, task_name: str, payload: Payload) -> bytes:
         """Run one task in a child and return its result.
 
         Parameters
         ----------
         task_name
-            "render", "decode_frame", "code_frame" or "transcode".
+            "render", "decode_frame" or "code_frame".
         payload
             What the task works on.
 

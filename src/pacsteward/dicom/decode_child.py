@@ -174,17 +174,10 @@ def _code_frame(parameters: Mapping[str, Any], blobs: Sequence[bytes]) -> bytes:
     return b"\0".join((photometric.encode("latin-1"), coded))
 
 
-def _transcode(parameters: Mapping[str, Any], blobs: Sequence[bytes]) -> bytes:
-    from pacsteward.dicom.transcode import transcode
-
-    return transcode(blobs[0], parameters["from_uid"], parameters["to_uid"])
-
-
 TASKS: Final[Mapping[str, Task]] = {
     "render": _render,
     "decode_frame": _decode_frame,
     "code_frame": _code_frame,
-    "transcode": _transcode,
 }
 
 

@@ -94,14 +94,14 @@ def test_a_cached_table_is_used(pool):
 def test_frames_are_decoded_and_objects_transcoded(pool):
     pixels = np.stack([gradient(40, 36, dtype="u1", top=255) + n for n in range(3)])
     stored = written(image(pixels, frames=3))
-    rle = b"".join(pool.transcode(reader(stored), len(stored), _LITTLE, uids.RLE_LOSSLESS))
+    rle = transcode(stored, _LITTLE, uids.RLE_LOSSLESS, code_frame=pool.code_frame)
     assert rle == transcode(stored, _LITTLE, uids.RLE_LOSSLESS)
     table = locate_frames(reader(rle), len(rle), uids.RLE_LOSSLESS)
     frame = frame_bytes(reader(rle), table, 2)
     decoded = pool.decode_frame(frame.data, frame.transfer_syntax_uid, table.image)
     assert decoded == pixels[1].tobytes()
-    payload = Payload({"from_uid": uids.RLE_LOSSLESS, "to_uid": _LITTLE}, (rle,))
-    assert parsed(pool.run("transcode", payload)).PixelData == pixels.tobytes()
+    native = transcode(rle, uids.RLE_LOSSLESS, _LITTLE, code_frame=pool.code_frame)
+    assert parsed(native).PixelData == pixels.tobytes()
 
 
 def test_a_document_needs_no_decoder():
