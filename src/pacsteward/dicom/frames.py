@@ -4,18 +4,16 @@ What enters is a range reader over a stored data set; what leaves is a `FrameTab
 to be cached beside the index, and from it one frame as stored. A frame is then one range read of a
 two-gigabyte object.
 
-Native frames follow from arithmetic. Encapsulated frames are found from the Extended Offset
-Table, the Basic Offset Table, or the fragments themselves. A table that disagrees with the
-fragments is not believed, because serving the wrong frame is worse than serving none: writers
-have left offset tables of the uncompressed image behind.
+Native frames follow from arithmetic. Which fragments make an encapsulated one is found by
+`encapsulation`.
 
 Two encodings are never delivered, since no viewer reads them: big endian samples are swapped and
 deflated ones inflated on the way out, and labelled as what they then are.
 
 References
 ----------
-PS3.5 8.1.1, 8.2, A.4 and Table A.4-1 (fragments, Basic Offset Table); PS3.3 C.7.6.3.1.8 (Extended
-Offset Table); PS3.18 8.7.3.3 and 10.4.1.1.6 (frame resources).
+PS3.5 8.1.1 and 8.2 (pixel data), A.4 (encapsulation); PS3.18 8.7.3.3 and 10.4.1.1.6 (frame
+resources).
 """
 
 from __future__ import annotations

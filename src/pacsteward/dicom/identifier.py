@@ -121,7 +121,7 @@ def read_identifier(data: bytes | memoryview, transfer_syntax_uid: str) -> Ident
 def write_identifier(
     values: Mapping[int, Value], *, character_set: str, transfer_syntax_uid: str
 ) -> bytes:
-    """Encode one answer.
+    """Encode one answer; a number or a tag that is none is written as empty.
 
     Parameters
     ----------
@@ -133,8 +133,6 @@ def write_identifier(
         unless it is "".
     transfer_syntax_uid
         Implicit or Explicit VR Little Endian, or Explicit VR Big Endian.
-
-    A number or a tag that is none is written as empty.
 
     Raises
     ------

@@ -26,6 +26,8 @@ class Actor:
         Names such as ``"studies.read"``; ``"*"`` is all of them.
     address
         IP address, as text; empty for the house itself.
+    roles
+        Names of the roles that the permissions come from, to be shown; they decide nothing.
     """
 
     kind: ActorKind

@@ -133,8 +133,8 @@ def walk(
         elif link(previous, row._asdict()) != row.hash:
             words = f"Entry {row.sequence} is not what was recorded, or not in its place."
             faults.append(ChainFault("changed", row.sequence, words))
-        seal = seals.pop(row.sequence, None)
-        if seal is not None and not _fits(seal, row.hash, seal_key):
+        sealed = seals.pop(row.sequence, None)
+        if sealed is not None and not _fits(sealed, row.hash, seal_key):
             words = f"Entry {row.sequence} is not the one that was sealed."
             faults.append(ChainFault("rewritten", row.sequence, words))
         if len(faults) >= FAULTS_MAX:
@@ -199,9 +199,9 @@ def _missing(first: int, last: int) -> ChainFault:
     return ChainFault("missing", first, f"{which} missing.")
 
 
-def _fits(seal: Row[Any], hash_: str, key: bytes | None) -> bool:
-    if seal.hash != hash_:
+def _fits(sealed: Row[Any], hash_: str, key: bytes | None) -> bool:
+    if sealed.hash != hash_:
         return False
     if key is None:
         return True
-    return hmac.compare_digest(seal.signature, signature(key, seal.sequence, seal.hash))
+    return hmac.compare_digest(sealed.signature, signature(key, sealed.sequence, sealed.hash))

@@ -58,9 +58,10 @@ def retrieve(house: House, request: Request) -> Response:
     study, series, sop = (_uid(query, name) for name in _UIDS)
     instance = house.archive.instance(study, series, sop)
     house.audit.record_access(request.state.actor, (study,))
-    if _content_type(query, instance) == DICOM:
+    media_type = _content_type(query, instance)
+    if media_type == DICOM:
         return _object(house, query, instance)
-    return _picture(house, query, instance)
+    return _picture(house, query, instance, media_type)
 
 
 def _uid(query: Mapping[str, str], name: str) -> str:
@@ -104,8 +105,9 @@ def _object(house: House, query: Mapping[str, str], instance: Instance) -> Respo
     )
 
 
-def _picture(house: House, query: Mapping[str, str], instance: Instance) -> Response:
-    media_type = _content_type(query, instance)
+def _picture(
+    house: House, query: Mapping[str, str], instance: Instance, media_type: str
+) -> Response:
     asked = RenderRequest.from_query(
         _rendering(query, instance), frame=_frame(query), media_type=media_type
     )
