@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from pacsteward.archive.handover import TEXT_MAX, address_of
+from pacsteward.archive.handover import ASKED_TEXT_MAX, address_of
 from pacsteward.archive.messages import HEAD, error_of, keeper_is_away, result_of
 from pacsteward.archive.model import Origin, StoreResult
 from pacsteward.base.errors import Unavailable
@@ -162,7 +162,7 @@ def answer_on(connection: socket.socket) -> dict[str, Any]:
         The connection ended before.
     """
     text_bytes, _ = HEAD.unpack(_receive(connection, HEAD.size))
-    if text_bytes > TEXT_MAX:
+    if text_bytes > ASKED_TEXT_MAX:
         raise ConnectionError
     answer: dict[str, Any] = json.loads(_receive(connection, text_bytes))
     return answer

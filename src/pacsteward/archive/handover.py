@@ -35,7 +35,9 @@ from pacsteward.archive.sharing import Closable, DescriptorWait, Keeping, Shared
 from pacsteward.base.errors import Broken, Invalid, PacstewardError
 from pacsteward.dicom.part10 import FileMeta
 
-TEXT_MAX: Final = 64 << 20
+ASKED_TEXT_MAX: Final = 64 << 20
+"""Of a question or an answer; a deletion may name many thousand UIDs."""
+
 PIECE_BYTES: Final = 1 << 20
 ADDRESS_MAX: Final = 100
 SOCKET_NAME: Final = "keeper.sock"
@@ -168,7 +170,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _head(self) -> None:
         text_bytes, self._data_left = HEAD.unpack(self._buffer)
-        if not 0 < text_bytes <= TEXT_MAX:
+        if not 0 < text_bytes <= ASKED_TEXT_MAX:
             self.close()
             return
         self._stage = "text"

@@ -29,7 +29,6 @@ from sqlalchemy import Connection
 from pacsteward.archive import disk
 from pacsteward.archive.apply import apply_entry, locations_of
 from pacsteward.archive.arbiter import Arbiter
-from pacsteward.archive.client import KeeperClient
 from pacsteward.archive.committer import Committer
 from pacsteward.archive.containers import container_path
 from pacsteward.archive.folder import FolderLock, open_folder, refuse_half_made_index
@@ -60,8 +59,6 @@ from pacsteward.dicom.decode import DecoderPool
 from pacsteward.dicom.part10 import FileMeta
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.transcode import FrameCoder
-
-__all__ = ["Keeper", "KeeperClient", "Verb"]
 
 LAG_MAX: Final = 20_000
 """Instances that may wait for the index; more are refused until it has caught up."""

@@ -43,14 +43,11 @@ from pacsteward.archive.segment import (
     encode_head,
     find_segments,
     has_sound_data,
-    read_generation,
     reading,
     segment_path,
     walk,
 )
 from pacsteward.dicom.header import Header
-
-__all__ = ["Landed", "Landing", "NoSpares", "Spares", "read_generation", "segment_path"]
 
 _NOT_STORED = "The instance was not stored."
 _ZEROS = memoryview(bytes(ALIGNMENT))
