@@ -124,3 +124,6 @@ class CompletenessWatch:
             except PacstewardError as error:
                 # The database is away for a while; the deadlines wait for it.
                 _log.warning("Studies were not announced as complete: %s", error)
+            except Exception:  # noqa: BLE001
+                # Nothing else would start it again before the keeper is.
+                _log.exception("Studies were not announced as complete.")

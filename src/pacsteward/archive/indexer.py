@@ -186,9 +186,15 @@ class Indexer:
             except _NotWhereItWas as error:
                 self._go_back(error.found)
                 continue
-            except Unavailable as error:
+            except Exception as error:  # noqa: BLE001
+                # Also for a fault of ours: nothing else would start this thread again, and the log
+                # would wait until the next start of the keeper.
                 failures += 1
-                _log.warning("The index cannot be written, so the log waits. %s", error)
+                _log.warning(
+                    "The index cannot be written, so the log waits. %s",
+                    error if isinstance(error, Unavailable) else type(error).__name__,
+                    exc_info=not isinstance(error, Unavailable),
+                )
                 if self._is_stopping:
                     return
                 time.sleep(_RETRY_S[min(failures, len(_RETRY_S)) - 1])

@@ -7,14 +7,19 @@ import itertools
 import logging
 import os
 import shutil
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, update
 
+from pacsteward.archive.completeness import CompletenessWatch
 from pacsteward.archive.containers import stored_data
 from pacsteward.archive.fixtures.sender import MIB, SMALL, House, data_set, running
+from pacsteward.archive.indexer import Indexer
+from pacsteward.archive.landing import Landed
 from pacsteward.archive.model import Outcome, StoreResult
 from pacsteward.archive.tables import (
     CONFLICT,
@@ -26,8 +31,10 @@ from pacsteward.archive.tables import (
     STUDY,
 )
 from pacsteward.base import faults
+from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import METADATA, Database, Question, open_database
 from pacsteward.base.errors import Exhausted, PacstewardError, Unavailable
+from pacsteward.base.events import FactLog
 
 # Enough for two segments of four mebibytes, a big object, the same again, and a conflict.
 OBJECTS = [
@@ -326,3 +333,40 @@ def test_a_file_that_cannot_be_removed_does_not_hide_why_the_object_was_not_stor
         assert house.store(data_set("1.1"), "1.1").outcome is Outcome.STORED
     with running(tmp_path, database):
         assert list((tmp_path / "objects" / "incoming").iterdir()) == []
+
+
+def test_a_fault_of_ours_does_not_end_the_indexing(
+    tmp_path: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, ours = Indexer.index, iter([ZeroDivisionError()])
+
+    def index(indexer: Indexer, batch: Sequence[Landed]) -> None:
+        for fault in ours:
+            raise fault
+        real(indexer, batch)
+
+    with running(tmp_path, sqlite_database) as house:
+        monkeypatch.setattr(Indexer, "index", index)
+        house.store(data_set("1.1"), "1.1")
+        house.wait()
+        assert house.uids() == ["1.1"]
+    assert next(ours, None) is None
+
+
+def test_a_fault_of_ours_does_not_end_the_watch_for_quiet_studies(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, again = iter([ZeroDivisionError()]), threading.Event()
+
+    def look(_watch: CompletenessWatch) -> int:
+        for fault in looked:
+            raise fault
+        again.set()
+        return 0
+
+    monkeypatch.setattr(CompletenessWatch, "look", look)
+    monkeypatch.setattr("pacsteward.archive.completeness.LOOK_EVERY_S", 0.01)
+    watch = CompletenessWatch(sqlite_database, FactLog(), SystemClock())
+    watch.start()
+    assert again.wait(60)
+    watch.stop()
