@@ -1,8 +1,8 @@
 """Facts that the archive announces, in the same transaction as the change itself.
 
 A fact names what it is about by UID; whoever wants to know more asks the archive, which may know
-more by then. Facts are kept as JSON, so their fields are texts, numbers and tuples of
-them. They are kept for long and hold no patient data.
+more by then. Facts are kept as JSON, so their fields are texts, numbers and tuples of them. They
+are kept for long and hold no patient data.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What the keeper and other processes say to each other: heads, results, errors.
 
 Each message begins with a head of twelve bytes, big endian: size of the text (4), and a number (8)
-whose meaning `handover.py` and `sharing.py` give. The text is JSON,
-or what `ready.py` says, or `STORED`.
+whose meaning `handover.py` and `sharing.py` give. The text is JSON, or what `ready.py` says, or
+`STORED`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Walk the data elements of a stored data set by range reads, without holding it in memory.
 
 What enters is a function that reads a range of the stored data set (a part of a file, or bytes in
-memory) and its encoding; what leaves is where each element begins and where
-its value lies. Values are read only when somebody asks for them, so a multi-frame object of two
-gigabytes costs a few kilobytes. `Attributes` puts one level of a data set into a small table with
-readers for the few kinds of value that pixel work needs.
+memory) and its encoding; what leaves is where each element begins and where its value lies. Values
+are read only when somebody asks for them, so a multi-frame object of two gigabytes costs a few
+kilobytes. `Attributes` puts one level of a data set into a small table with readers for the few
+kinds of value that pixel work needs.
 
 Nothing here trusts a length: every offset is checked against the size of the data set before it
 is used, and nesting is bounded.
