@@ -34,7 +34,17 @@ from pacsteward.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VER
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import SUCCESS, WARNING_COERCION
 from pacsteward.dicom.uids import (
+    HTJ2K_LOSSLESS,
+    JPEG_2000,
+    JPEG_2000_LOSSLESS,
+    JPEG_BASELINE,
+    JPEG_EXTENDED,
+    JPEG_LOSSLESS,
+    JPEG_LOSSLESS_SV1,
+    JPEG_LS_LOSSLESS,
+    JPEG_LS_NEAR_LOSSLESS,
     PROPOSED,
+    RLE_LOSSLESS,
     STORAGE_SOP_CLASSES,
     STUDY_ROOT_FIND,
     STUDY_ROOT_GET,
@@ -202,17 +212,28 @@ async def _sop_classes(peer: Peer, ours: AeTitle, study_instance_uid: str) -> li
 
 
 def _storage_contexts(classes: Sequence[str]) -> list[ProposedContext]:
-    """Offer to receive each class, compressed ones first, since they are as they were stored."""
-    compressed = tuple(Uid(one.uid) for one in TRANSFER_SYNTAXES.values() if one.is_encapsulated)
-    offers: list[ProposedContext] = []
-    for uid in dict.fromkeys(classes):
-        offers.append(ProposedContext(Uid(uid), PROPOSED, scu=False, scp=True))
-        if len(classes) <= 60:
-            offers += [
-                ProposedContext(Uid(uid), (syntax,), scu=False, scp=True)
-                for syntax in compressed[: max(0, 126 // len(classes) - 1)]
-            ]
-    return offers[:127]
+    """Offer to receive each class uncompressed and, while there is room, as it may be stored."""
+    wanted = list(dict.fromkeys(classes))[:_CONTEXTS_MAX]
+    each = _COMPRESSED[: _CONTEXTS_MAX // len(wanted) - 1]
+    return [
+        ProposedContext(Uid(uid), syntaxes, scu=False, scp=True)
+        for uid in wanted
+        for syntaxes in (PROPOSED, *((syntax,) for syntax in each))
+    ]
+
+
+_CONTEXTS_MAX: Final = 127
+"""Beside the one that asks; their numbers are odd and fit into a byte (PS3.8 9.3.2.2)."""
+
+_HELD: Final = (
+    *(JPEG_LOSSLESS_SV1, JPEG_2000_LOSSLESS, JPEG_BASELINE, JPEG_2000, JPEG_LS_LOSSLESS),
+    *(RLE_LOSSLESS, JPEG_EXTENDED, JPEG_LS_NEAR_LOSSLESS, HTJ2K_LOSSLESS, JPEG_LOSSLESS),
+)
+"""What archives hold, the likelier first: a study of many classes leaves room for a few."""
+
+_COMPRESSED: Final = tuple(
+    dict.fromkeys((*_HELD, *(one.uid for one in TRANSFER_SYNTAXES.values() if one.is_encapsulated)))
+)
 
 
 def _identifier(context: PresentationContext, study_instance_uid: str) -> bytes:

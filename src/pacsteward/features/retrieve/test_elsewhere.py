@@ -19,9 +19,10 @@ from pacsteward.base.events import FactLog
 from pacsteward.base.jobs import JobQueue
 from pacsteward.base.settings import load
 from pacsteward.dicom.settings import DicomSettings
+from pacsteward.dicom.uids import JPEG_2000, JPEG_2000_LOSSLESS, JPEG_LOSSLESS_SV1
 from pacsteward.feature import House
 from pacsteward.features.retrieve import routes
-from pacsteward.features.retrieve.elsewhere import send_study
+from pacsteward.features.retrieve.elsewhere import _storage_contexts, send_study
 from pacsteward.features.retrieve.jobs import SEND_STUDY
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.security import Actor, AuditEvent, AuditFilter, Peer
@@ -74,3 +75,17 @@ def test_a_job_of_an_earlier_version_is_put_down_to_the_house(house: House) -> N
         SEND_STUDY.run(house, study_instance_uid="1.2.1", destination="GONE")
     (entry,) = house.audit.entries(AuditFilter(object_id="1.2.1"))
     assert entry.actor_kind == "house"
+
+
+@pytest.mark.parametrize("count", [1, 18, 63, 64, 127, 300])
+def test_each_class_is_offered_and_as_archives_hold_it_while_there_is_room(count: int) -> None:
+    classes = [f"1.2.{number}" for number in range(count)]
+    offers = _storage_contexts([*classes, *classes])
+    assert len(offers) <= 127
+    assert list(dict.fromkeys(one.abstract_syntax for one in offers)) == classes[:127]
+    if count <= 18:
+        offered = {
+            (one.abstract_syntax, syntax) for one in offers for syntax in one.transfer_syntaxes
+        }
+        likely = (JPEG_LOSSLESS_SV1, JPEG_2000_LOSSLESS, JPEG_2000)
+        assert {(uid, syntax) for uid in classes for syntax in likely} <= offered
