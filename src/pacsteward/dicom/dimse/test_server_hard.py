@@ -175,7 +175,8 @@ def test_a_caller_with_tls_or_http_is_named_in_the_log_with_its_address(caplog):
     """Whoever left TLS switched on at a device sees only a broken connection there."""
 
     async def scene() -> None:
-        async with house() as home:
+        # With the timer of every day the door would wait ten seconds for each to close.
+        async with house(limits=Limits(artim_s=1.0)) as home:
             for first in (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", b"GET / HTTP/1.1\r\n"):
                 peer = await RawPeer.call(home.port)
                 peer.say(first)
