@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,8 @@ from typing import Any
 
 import psycopg
 from sqlalchemy.engine import make_url
+
+from tests.support.ports import free_port
 
 START_TIMEOUT_S = 30.0
 PR_SET_PDEATHSIG = 1
@@ -129,7 +130,7 @@ def running_cluster(more: str = "") -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="pacsteward-pg-", dir="/tmp"))
     account = _account_of(folder)
     try:
-        data, port = folder / "data", _free_port()
+        data, port = folder / "data", free_port()
         subprocess.run(
             [
                 *(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"),
@@ -178,12 +179,6 @@ def _account_of(folder: Path) -> dict[str, Any]:
 def _die_with_the_test_run() -> None:
     """Have the kernel end the server when the test run is killed (Linux)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT, 0, 0, 0)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _await(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
