@@ -52,7 +52,7 @@ def test_s2_anonymous_visitors_get_nothing(product: Product) -> None:
 
 
 def test_a_token_is_good_as_bearer_and_as_basic_password(product: Product) -> None:
-    token = product.token("machine")
+    token = product.run("access", "token", "script", "--role", "machine")
     url = f"{product.url}/dicom-web/studies"
     assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).status_code in (200, 204)
     assert httpx.get(url, auth=("anything", token)).status_code in (200, 204)
