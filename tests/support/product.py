@@ -76,16 +76,18 @@ class Product:
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + 100
-        while time.monotonic() < deadline:
-            assert self.process is not None
-            if self.process.poll() is not None:
-                raise AssertionError(f"The product ended at once:\n{self.output()[-3000:]}")
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.05)
+        # One client for all questions: to make one takes 30 ms of what the product needs to start.
+        with httpx.Client(base_url=self.url, timeout=10) as client:
+            while time.monotonic() < deadline:
+                assert self.process is not None
+                if self.process.poll() is not None:
+                    raise AssertionError(f"The product ended at once:\n{self.output()[-3000:]}")
+                try:
+                    if client.get("/readyz").status_code == 200:
+                        return
+                except httpx.HTTPError:
+                    pass
+                time.sleep(0.05)
         raise AssertionError(f"The product did not get ready:\n{self.output()[-3000:]}")
 
     def output(self) -> str:
