@@ -28,7 +28,7 @@ def api(product: Product) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hospital(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Product, list[Path]]]:
     """A running product that holds four pretend studies (CT, CR, MR, US), and their files.
 

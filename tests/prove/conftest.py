@@ -12,7 +12,7 @@ from prove.promise import Scale
 from tests.support.product import Product
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     """Give a running product that other proofs use, too, each for studies of its own."""
     with running(tmp_path_factory.mktemp("prove")) as product:
