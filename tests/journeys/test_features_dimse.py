@@ -28,7 +28,19 @@ from pacsteward.dicom.uids import STORAGE_SOP_CLASSES
 from tests.support.ports import free_port
 from tests.support.product import Product
 from tests.support.samples import small
-from tests.support.scu import FIND, MOVE, associated, find, get, keys, move, rejection, sink, store
+from tests.support.scu import (
+    FIND,
+    MOVE,
+    associated,
+    find,
+    get,
+    keys,
+    move,
+    rejection,
+    sink,
+    steady,
+    store,
+)
 
 pytestmark = pytest.mark.journey
 
@@ -95,6 +107,7 @@ def may(product: Product, who: Any, *, calling: str = "WORKPLACE") -> dict[str, 
     for name, attempt in tries.items():
         association = call(product, who, calling=calling)
         assert association.is_established
+        steady(association)
         permitted[name] = attempt(association)[-1] != 0x0124
         association.release()
     return permitted

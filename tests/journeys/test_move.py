@@ -14,6 +14,7 @@ from pynetdicom.sop_class import CTImageStorage, StudyRootQueryRetrieveInformati
 from tests.support.ports import free_port
 from tests.support.product import Product
 from tests.support.samples import pretend_orders
+from tests.support.scu import steady
 
 pytestmark = pytest.mark.journey
 
@@ -46,7 +47,7 @@ def _move(product: Product, destination: str, study: str, **wanted: str) -> list
         setattr(identifier, keyword, value)
     ae = AE(ae_title="ASKER")
     ae.add_requested_context(StudyRootQueryRetrieveInformationModelMove)
-    association = ae.associate("127.0.0.1", product.dimse_port)
+    association = steady(ae.associate("127.0.0.1", product.dimse_port))
     assert association.is_established
     answers = []
     for status, data in association.send_c_move(
@@ -157,7 +158,7 @@ def test_f014_a_cancelled_move_stops_and_says_so(hospital: Hospital) -> None:
     ae = AE(ae_title="ASKER")
     ae.add_requested_context(StudyRootQueryRetrieveInformationModelMove)
     with _sink(product, slowly):
-        association = ae.associate("127.0.0.1", product.dimse_port)
+        association = steady(ae.associate("127.0.0.1", product.dimse_port))
         statuses = []
         model = StudyRootQueryRetrieveInformationModelMove
         for status, _data in association.send_c_move(identifier, "FUSSY", model, msg_id=7):

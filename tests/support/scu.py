@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -46,6 +47,52 @@ def rejection(ask: Callable[[], Association]) -> tuple[int, int, int]:
     raise AssertionError("It was aborted again and again.")
 
 
+def steady(association: Association) -> Association:
+    """Keep the association's own thread from taking the answer to what another thread asks.
+
+    Whoever asks stops that thread before. pynetdicom takes it for stopped, too, when it was let go
+    a moment ago and did not run since, as on a busy machine; then the answer may be thrown away as
+    an unexpected message, and whoever asked waits until its time is over.
+    """
+    association._reactor_checkpoint = _Checkpoint(association)
+    return association
+
+
+class _Checkpoint:
+    """Where the thread of an association stands still while it is not set."""
+
+    def __init__(self, association: Association) -> None:
+        self._association = association
+        self._lock = threading.Condition()
+        self._is_open = True
+        self._holds_thread = False
+
+    def set(self) -> None:
+        with self._lock:
+            self._is_open = True
+            self._lock.notify_all()
+
+    def wait(self) -> None:
+        with self._lock:
+            while not self._is_open:
+                self._holds_thread = True
+                self._lock.notify_all()
+                self._lock.wait()
+            self._holds_thread = False
+
+    def clear(self) -> None:
+        """Return when the thread stands here, or will never come again."""
+        with self._lock:
+            self._is_open = False
+            while not self._holds_thread and self._can_come():
+                self._lock.wait(0.01)
+
+    def _can_come(self) -> bool:
+        thread = self._association
+        is_another = threading.current_thread() is not thread
+        return is_another and thread.is_alive() and not thread._kill
+
+
 def keys(level: str, /, **wanted: object) -> Dataset:
     """Make an identifier; `wanted` by keyword."""
     identifier = Dataset()
@@ -80,6 +127,7 @@ def associated(
         max_pdu=max_pdu,
     )
     assert association.is_established
+    steady(association)
     try:
         yield association
     finally:

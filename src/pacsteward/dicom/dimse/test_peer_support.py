@@ -14,6 +14,7 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
 from pynetdicom import AE
+from tests.support.scu import steady
 
 from pacsteward.base.ids import Uid
 from pacsteward.dicom.dimse import (
@@ -83,7 +84,7 @@ def scu(*contexts: tuple[str, list[str]]) -> AE:
 def associate(ae: AE, home: House, **arguments):
     association = ae.associate("127.0.0.1", home.port, ae_title=OURS, **arguments)
     assert association.is_established
-    return association
+    return steady(association)
 
 
 async def studies(request, data_set):
