@@ -10,7 +10,6 @@ import subprocess
 from itertools import chain
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
@@ -28,7 +27,7 @@ def product(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untype
 
 
 def test_s1_first_start_prints_a_password_that_signs_in_and_never_again(product: Product) -> None:
-    with httpx.Client(base_url=product.url) as browser:
+    with product.stranger() as browser:
         page = browser.get("/login")
         assert page.status_code == 200
         answer = browser.post("/login", data={"username": "admin", "password": product.password()})
@@ -39,24 +38,27 @@ def test_s1_first_start_prints_a_password_that_signs_in_and_never_again(product:
 
 
 def test_s2_anonymous_visitors_get_nothing(product: Product) -> None:
-    for path in ("/", "/studies", "/peers", "/viewer/"):
-        answer = httpx.get(product.url + path)
-        assert answer.status_code in (302, 303), path
-        assert answer.headers["location"].startswith("/login"), path
-    for path in ("/dicom-web/studies", "/api/v1/peers", "/api/openapi.json", "/metrics", "/wado"):
-        answer = httpx.get(product.url + path)
-        assert answer.status_code == 401, path
-        assert "www-authenticate" in answer.headers
-    for path in ("/healthz", "/readyz"):
-        assert httpx.get(product.url + path).status_code == 200
+    closed = ("/dicom-web/studies", "/api/v1/peers", "/api/openapi.json", "/metrics", "/wado")
+    with product.stranger() as stranger:
+        for path in ("/", "/studies", "/peers", "/viewer/"):
+            answer = stranger.get(path)
+            assert answer.status_code in (302, 303), path
+            assert answer.headers["location"].startswith("/login"), path
+        for path in closed:
+            answer = stranger.get(path)
+            assert answer.status_code == 401, path
+            assert "www-authenticate" in answer.headers
+        for path in ("/healthz", "/readyz"):
+            assert stranger.get(path).status_code == 200
 
 
 def test_a_token_is_good_as_bearer_and_as_basic_password(product: Product) -> None:
     token = product.run("access", "token", "script", "--role", "machine")
-    url = f"{product.url}/dicom-web/studies"
-    assert httpx.get(url, headers={"Authorization": f"Bearer {token}"}).status_code in (200, 204)
-    assert httpx.get(url, auth=("anything", token)).status_code in (200, 204)
-    assert httpx.get(url, auth=("anything", token[:-1])).status_code == 401
+    path, bearer = "/dicom-web/studies", {"Authorization": f"Bearer {token}"}
+    with product.stranger() as script:
+        assert script.get(path, headers=bearer).status_code in (200, 204)
+        assert script.get(path, auth=("anything", token)).status_code in (200, 204)
+        assert script.get(path, auth=("anything", token[:-1])).status_code == 401
 
 
 def test_a_role_without_the_permission_is_answered_403(product: Product) -> None:
@@ -74,9 +76,10 @@ def test_a_person_who_was_added_on_the_command_line_can_sign_in(product: Product
         "--password-stdin",
         stdin="correct horse battery\n",
     )
-    answer = httpx.post(
-        f"{product.url}/login", data={"username": "rita", "password": "correct horse battery"}
-    )
+    with product.stranger() as browser:
+        answer = browser.post(
+            "/login", data={"username": "rita", "password": "correct horse battery"}
+        )
     assert answer.status_code in (302, 303)
 
 

@@ -319,8 +319,8 @@ def test_what_is_not_plain_goes_the_long_way(stored: tuple[Path, list[Dataset]])
             lambda: client.request("GET", path, content=b"body"),
             lambda: client.get(path.replace("/frames", "%2Fframes")),
             lambda: client.get(path.replace("2.25.98.1/", "2.25.98.2/", 1)),
-            lambda: httpx.get(door.url + path),
-            lambda: httpx.get(door.url + path, auth=("x", "wrong")),
+            lambda: httpx.get(door.url + path, timeout=60),
+            lambda: httpx.get(door.url + path, auth=("x", "wrong"), timeout=60),
         ):
             before = len(door.at_once)
             answer = ask()

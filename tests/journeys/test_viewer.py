@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import httpx
 import numpy as np
 import pydicom
 import pytest
@@ -209,7 +208,8 @@ def test_an_ended_session_leads_to_sign_in_and_back(site: Site) -> None:
 def test_the_viewer_is_not_for_everybody(site: Site) -> None:
     with site.product.client("auditor") as auditor:
         assert auditor.get("/viewer/").status_code == 403
-    nobody = httpx.get(f"{site.product.url}/viewer/", follow_redirects=False)
+    with site.product.stranger() as stranger:
+        nobody = stranger.get("/viewer/")
     assert nobody.status_code in (302, 303, 307)
     assert nobody.headers["location"].startswith("/login")
 

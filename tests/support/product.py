@@ -95,8 +95,11 @@ class Product:
 
     def password(self) -> str:
         """Return the administrator's one-time password, as it was printed at the first start."""
-        found = re.search(r"password\s+(\S+)", self.output())
-        assert found, self.output()
+        deadline = time.monotonic() + 60
+        # The process that watches the others prints it, and may learn after us that they are ready.
+        while not (found := re.search(r"password\s+(\S+)", self.output())):
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.05)
         return found.group(1)
 
     def stop(self) -> int:
@@ -140,6 +143,10 @@ class Product:
             return access.make_token(f"test-{role}-{time.monotonic_ns()}", [role])
         finally:
             database.close()
+
+    def stranger(self) -> httpx.Client:
+        """Return an HTTP client that nobody knows; a machine with much to do may be slow."""
+        return httpx.Client(base_url=self.url, timeout=60)
 
     def client(self, role: str = "administrator") -> httpx.Client:
         """Return an HTTP client with a token of `role`."""
