@@ -87,6 +87,7 @@ def _bound(room: Feature, house: House) -> list[BoundRoute]:
             "page",
             title=page.title,
             menu=page.menu,
+            is_start=page.is_start,
         )
         for page in room.pages
     ]

@@ -126,6 +126,8 @@ class Page:
         As it stands in the browser's tab and, for a page with `menu`, in the menu.
     menu
         Place in the menu, counted from the top; None keeps it out.
+    is_start
+        Where a role whose work it is begins. Of several that one may open, the first in the menu.
     methods
         ``("GET",)`` shows; a page that also changes something adds ``"POST"``, and the door
         checks its form token.
@@ -137,6 +139,7 @@ class Page:
     title: str
     menu: int | None = None
     methods: tuple[str, ...] = ("GET",)
+    is_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,11 @@ def audit(sqlite_database: Database, clock: ManualClock) -> AuditBook:
 
 @pytest.fixture
 def access(sqlite_database: Database, clock: ManualClock, audit: AuditBook) -> Access:
-    """Give people: ada, an administrator, and rob, a radiologist."""
+    """Give people: ada, an administrator, rob, a radiologist, and tom, an auditor."""
     access = Access(sqlite_database, clock, audit, SecuritySettings.model_validate({}))
     access.add_person("ada", PASSWORD, ["administrator"])
     access.add_person("rob", PASSWORD, ["radiologist"])
+    access.add_person("tom", PASSWORD, ["auditor"])
     return access
 
 
@@ -132,6 +133,7 @@ ROUTES = (
     BoundRoute(("GET", "POST"), "/hall", _hall, "studies.find", "page", "Hall", 10),
     BoundRoute(("POST",), "/hall/keep", _hall, "studies.find", "page", "Keep"),
     BoundRoute(("GET",), "/office", _hall, "people.see", "page", "Office", 20),
+    BoundRoute(("GET",), "/book", _hall, "audit.read", "page", "Book", 30, is_start=True),
     BoundRoute(("GET",), "/dicom-web/links", _links, "studies.find"),
     BoundRoute(("GET",), "/dicom-web/missing", _missing, "studies.find"),
     BoundRoute(("GET",), "/dicom-web/full", _full, "studies.find"),

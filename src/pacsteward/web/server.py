@@ -80,6 +80,8 @@ class BoundRoute:
         None makes it public; only those in `PUBLIC_PATHS` may be.
     title, menu
         Of a page that stands in the menu.
+    is_start
+        Whether those whose work it is begin there.
     at_once, takes_query
         Answers the same, where that can be done without waiting; see `short_way.py`.
     """
@@ -91,6 +93,7 @@ class BoundRoute:
     kind: Literal["page", "route"] = "route"
     title: str = ""
     menu: int | None = None
+    is_start: bool = False
     at_once: AtOnce | None = None
     takes_query: bool = False
 
@@ -280,8 +283,14 @@ def _menu(routes: Iterable[BoundRoute]) -> list[MenuItem]:
 
 
 def _first_page(routes: Sequence[BoundRoute]) -> Handler:
-    """Make a start page of an archive whose rooms have none: it sends to the menu's first entry."""
-    menu = sorted(_menu(routes), key=lambda item: (item.place, item.title))
+    """Make a start page of an archive whose rooms have none: it sends to where one's work is.
+
+    Who may open none of the pages that one starts with begins at the menu's first entry.
+    """
+    begins = {route.path for route in routes if route.is_start}
+    menu = sorted(
+        _menu(routes), key=lambda item: (item.path not in begins, item.place, item.title)
+    )
 
     def handle(request: Request) -> Response:
         for item in menu:

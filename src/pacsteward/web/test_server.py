@@ -400,7 +400,12 @@ def test_menu_shows_what_one_may_open(door: Visitor) -> None:
     assert "/office" in door.sign_in("ada").get("/hall").text
 
 
-def test_start_page_is_the_first_of_the_menu(door: Visitor) -> None:
+def test_start_page_is_where_ones_work_is(door: Visitor) -> None:
+    """An auditor may see the office, which stands before the book in the menu."""
+    assert door.sign_in("tom").get("/").headers["location"] == "/book"
+
+
+def test_who_may_open_no_start_page_begins_with_the_menu(door: Visitor) -> None:
     assert door.sign_in("rob").get("/").headers["location"] == "/hall"
 
 

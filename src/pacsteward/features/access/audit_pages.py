@@ -99,7 +99,7 @@ def _day(text: str, *, days_later: int = 0) -> datetime | None:
 
 
 PAGES = (
-    Page("/audit", show_audit, "audit.read", "Audit", menu=92),
+    Page("/audit", show_audit, "audit.read", "Audit", menu=92, is_start=True),
     Page("/audit/chain", check_chain, "audit.read", "Is the book whole?"),
     Page("/audit/{sequence:key}", show_entry, "audit.read", "Audit entry"),
 )

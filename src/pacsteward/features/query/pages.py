@@ -149,7 +149,7 @@ _STUDY = "/studies/{study}"
 _SERIES = _STUDY + "/series/{series}"
 
 PAGES = (
-    Page("/studies", list_studies, "studies.find", "Studies", menu=20),
+    Page("/studies", list_studies, "studies.find", "Studies", menu=20, is_start=True),
     Page(_STUDY, show_study, "studies.read", "Study"),
     Page(_SERIES, show_series, "studies.read", "Series"),
     Page(_SERIES + "/instances/{instance}", show_instance, "studies.read", "Instance"),
