@@ -25,6 +25,7 @@ from pacsteward.processes import (
     web_name,
 )
 from pacsteward.supervisor import ChildFailed, Run, Supervisor, Tell
+from pacsteward.web.settings import WebSettings
 
 
 class Kind(StrEnum):
@@ -142,7 +143,8 @@ def _log_to(place: Place, process_name: str) -> None:
 def _greet(place: Place, password: str | None, kinds: Collection[Kind], *, seconds: float) -> None:
     server = place.server
     ae_title = place.settings.of(DicomSettings).ae_title
-    web = f"http://{_address(server)}:{server.http_port}"
+    here = f"http://{_address(server)}:{server.http_port}"
+    web = place.settings.of(WebSettings).public_url or here
     lines = [f"Pacsteward is ready after {seconds:.1f} s."]
     if Kind.WEB in kinds:
         lines.append(f"  console   {web}/")
@@ -152,6 +154,8 @@ def _greet(place: Place, password: str | None, kinds: Collection[Kind], *, secon
         lines.append(f"  DICOM     {ae_title} at {server.host}:{server.dimse_port}")
     if Kind.WEB in kinds:
         lines.append(f"  DICOMweb  {web}/dicom-web")
+    if Kind.WEB in kinds and web != here:
+        lines.append(f"  listens   {here}/  (for the proxy in front of it)")
     lines.append(f"  data      {place.data.resolve()}")
     if not _is_this_machine(server.host):
         lines.append(

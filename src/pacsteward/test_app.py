@@ -167,6 +167,22 @@ def test_setting_without_effect_is_not_offered_and_told_to_whoever_sets_it(
         assert ("mllp_port has no effect" in capsys.readouterr().out) is is_told
 
 
+def test_greeting_names_the_address_that_people_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = "http://127.0.0.1:8080/"
+    _greet(Place.found(tmp_path), None, tuple(Kind), seconds=1.0)
+    told = capsys.readouterr().out
+    assert f"console   {here}\n" in told
+    assert "listens" not in told
+    (tmp_path / "pacsteward.toml").write_text('[web]\npublic_url = "https://pacs.example"\n')
+    _greet(Place.found(tmp_path), None, tuple(Kind), seconds=1.0)
+    told = capsys.readouterr().out
+    assert "console   https://pacs.example/\n" in told
+    assert "DICOMweb  https://pacs.example/dicom-web\n" in told
+    assert f"listens   {here} " in told
+
+
 def test_peer_is_made_strict_again_by_the_negation_of_its_switch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

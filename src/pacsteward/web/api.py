@@ -16,6 +16,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from pacsteward.base.errors import PacstewardError
 from pacsteward.web import problem
@@ -129,7 +130,19 @@ def _answer_http(request: Request, error: Exception) -> Response:
     if request.state.actor is None:
         # Nobody needs to learn which operations there are.
         return problem.unauthorized(request, is_wrong=request.state.is_wrong)
+    if error.status_code == 405:
+        error.headers = {"Allow": ", ".join(sorted(_methods_taken(request)))}
     return problem.answer_http(request, error)
+
+
+def _methods_taken(request: Request) -> set[str]:
+    """List what all operations at this address take; the framework lists the first one's."""
+    taken: set[str] = set()
+    for route in request.app.routes:
+        match, _child = route.matches(request.scope)
+        if match is not Match.NONE:
+            taken |= route.methods or set()
+    return taken
 
 
 def _answer_validation(request: Request, error: Exception) -> Response:

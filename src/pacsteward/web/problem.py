@@ -5,7 +5,7 @@ exact `http_status` gets that one.
 
 References
 ----------
-RFC 9457 — problem details; RFC 9110 15 — status codes; RFC 6750 3 and RFC 7617 2 — challenges.
+RFC 9457 — problem details; RFC 9110 9.3.7 — OPTIONS, 15 — status codes; RFC 6750 3 and RFC 7617 2 — challenges.
 """
 
 from __future__ import annotations
@@ -144,6 +144,10 @@ def answer_http(request: Request, error: HTTPException) -> Response:
     """Turn the framework's own errors (no such path, wrong method) into the same form."""
     what, remedy = _WORDS.get(error.status_code, (HTTPStatus(error.status_code).phrase + ".", ""))
     headers = dict(error.headers or {})
+    if request.method == "OPTIONS" and "Allow" in headers:
+        # Whoever asks what an address takes has not taken a wrong method (RFC 9110 9.3.7). It opens
+        # nothing to pages elsewhere: that takes headers of its own, which `web.cors_origins` adds.
+        return Response(status_code=204, headers={"Allow": f"{headers['Allow']}, OPTIONS"})
     if wants_page(request):
         plain_error = PacstewardError(what, remedy=remedy)
         response = page.render(

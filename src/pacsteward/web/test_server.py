@@ -84,6 +84,36 @@ def test_unknown_address_and_wrong_method(door: Visitor, token: dict[str, str]) 
     assert "There is nothing at this address" in page.text
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/dicom-web/studies", "DELETE, POST, OPTIONS"),
+        ("/hall", "GET, HEAD, POST, OPTIONS"),
+        ("/api/v1/things", "DELETE, GET, POST, OPTIONS"),
+    ],
+)
+def test_options_tell_what_an_address_takes_and_open_it_to_no_other_site(
+    door: Visitor, token: dict[str, str], path: str, methods: str
+) -> None:
+    asked = {"origin": "https://viewer.example", "access-control-request-method": "GET"}
+    answer = door.options(path, headers=token | asked)
+    assert (answer.status_code, answer.headers["allow"], answer.content) == (204, methods, b"")
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_options_tell_nobody_what_machines_are_offered(door: Visitor) -> None:
+    for path in ("/dicom-web/studies", "/api/v1/things"):
+        answer = door.options(path)
+        assert answer.status_code == 401
+        assert "allow" not in answer.headers
+    assert door.options("/dicom-web/nothing").status_code == 401
+
+
+def test_options_of_no_address_are_not_found(door: Visitor, token: dict[str, str]) -> None:
+    for path in ("/dicom-web/nothing", "/api/v1/nothing", "/nothing"):
+        assert door.options(path, headers=token).status_code == 404
+
+
 def test_head_is_get_without_a_body(door: Visitor, token: dict[str, str]) -> None:
     answer = door.head("/dicom-web/links", headers=token)
     assert answer.status_code == 200
