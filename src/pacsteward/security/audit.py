@@ -29,7 +29,7 @@ from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database, took_nothing
 from pacsteward.base.errors import Unavailable
 from pacsteward.security import audit_chain, audit_rows
-from pacsteward.security.actor import Actor, ActorKind
+from pacsteward.security.actor import Actor
 from pacsteward.security.audit_chain import ChainReport
 from pacsteward.security.audit_entry import (
     Action,
@@ -159,37 +159,32 @@ class AuditBook:
         self._later.make_room()
 
     def record_query(
-        self,
-        *,
-        name: str,
-        address: str,
-        level: str,
-        keys: Iterable[int | str],
-        matches: int,
-        kind: ActorKind = "peer",
+        self, actor: Actor, *, level: str, keys: Iterable[str], matches: int, asked: str = ""
     ) -> None:
         """Record soon that somebody searched; as for `record_soon`, `make_room` comes first.
 
         Parameters
         ----------
-        name, address, kind
+        actor
             Who asked.
         level
-            Query/Retrieve Level, or the resource that was searched.
+            Query/Retrieve Level.
         keys
-            Tags or names of the keys that restricted the search. Their values are left out: they
-            may be patients' names.
+            Names of the keys that restricted the search. Their values are left out: they may be
+            patients' names.
         matches
             How many answers were given.
+        asked
+            SOP Class UID of the information model; the level stands for it where there is none.
         """
-        words = ", ".join(f"{key:08X}" if isinstance(key, int) else key for key in keys)
+        words = ", ".join(keys)
         answers = "1 answer" if matches == 1 else f"{matches} answers"
         entry = AuditEntry(
             event=AuditEvent.QUERY,
             action="E",
-            actor=Actor(kind, name, frozenset(), address),
-            what=f"{name} searched at level {str(level).lower()} and was given {answers}.",
-            objects=(AuditObject("query", str(level), query=words or "no keys"),),
+            actor=actor,
+            what=f"{actor.name} searched at {level} level by {words or 'nothing'}: {answers}.",
+            objects=(AuditObject("query", asked or level, query=words or "no keys"),),
         )
         self.record_soon(entry)
 

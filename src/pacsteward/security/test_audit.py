@@ -20,6 +20,8 @@ from pacsteward.security import (
 )
 from pacsteward.security.test_support import ADA, STUDY, an_entry, filled
 
+FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+
 # What goes in comes out
 
 
@@ -147,17 +149,15 @@ def test_r5_accesses_wait_while_the_book_cannot_be_written(
 
 
 def test_searches_are_recorded_without_their_values(audit: AuditBook) -> None:
-    audit.record_query(
-        name="WS1",
-        address="10.1.1.9",
-        level="STUDY",
-        keys=(0x00100010, "ModalitiesInStudy"),
-        matches=3,
-    )
-    entry = audit.entries()[0]
-    assert entry.event is AuditEvent.QUERY
-    assert entry.objects[0].query == "00100010, ModalitiesInStudy"
-    assert "3 answers" in entry.what
+    keys = ("PatientID (0010,0020)", "ModalitiesInStudy (0008,0061)")
+    audit.record_query(ADA, level="STUDY", keys=keys, matches=3, asked=FIND)
+    audit.record_query(ADA, level="SERIES", keys=(), matches=1)
+    second, first = audit.entries()
+    assert {one.event for one in (first, second)} == {AuditEvent.QUERY}
+    assert first.objects == (AuditObject("query", FIND, query=", ".join(keys)),)
+    assert first.what == f"ada searched at STUDY level by {', '.join(keys)}: 3 answers."
+    assert second.objects == (AuditObject("query", "SERIES", query="no keys"),)
+    assert second.what == "ada searched at SERIES level by nothing: 1 answer."
 
 
 def test_what_is_recorded_soon_is_there_when_the_book_is_closed(

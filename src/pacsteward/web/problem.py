@@ -5,7 +5,8 @@ exact `http_status` gets that one.
 
 References
 ----------
-RFC 9457 — problem details; RFC 9110 9.3.7 — OPTIONS, 15 — status codes; RFC 6750 3 and RFC 7617 2 — challenges.
+RFC 9457 — problem details; RFC 9110 9.3.7 — OPTIONS, 15 — status codes; RFC 6750 3 and RFC 7617 2 —
+challenges.
 """
 
 from __future__ import annotations

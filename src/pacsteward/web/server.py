@@ -288,9 +288,7 @@ def _first_page(routes: Sequence[BoundRoute]) -> Handler:
     Who may open none of the pages that one starts with begins at the menu's first entry.
     """
     begins = {route.path for route in routes if route.is_start}
-    menu = sorted(
-        _menu(routes), key=lambda item: (item.path not in begins, item.place, item.title)
-    )
+    menu = sorted(_menu(routes), key=lambda item: (item.path not in begins, item.place, item.title))
 
     def handle(request: Request) -> Response:
         for item in menu:

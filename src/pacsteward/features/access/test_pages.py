@@ -255,7 +255,8 @@ def test_book_of_a_locked_database_is_waited_for_once_and_is_not_called_full(
     assert console.get("/audit").status_code == 200
     assert len(tries) == 1
     disk.is_locked = True
-    house.audit.record_query(name="tom", address="", level="STUDY", keys=(), matches=1)
+    tom = Actor("person", "tom", frozenset())
+    house.audit.record_query(tom, level="STUDY", keys=(), matches=1)
     page = console.get("/audit")
     assert page.status_code == 503
     assert "disk has space" in page.text

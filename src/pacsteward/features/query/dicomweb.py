@@ -35,6 +35,7 @@ from pacsteward.dicom.web.answers import (
 )
 from pacsteward.dicom.web.parameters import Search, read_search
 from pacsteward.feature import House, Route
+from pacsteward.features.query.identifiers import named
 from pacsteward.features.query.resources import (
     SERIES_INSTANCE_UID,
     SOP_INSTANCE_UID,
@@ -127,14 +128,11 @@ def _recorded(
     house: House, request: Request, asked: Search, given: int, *, has_more: bool
 ) -> dict[str, str]:
     """Have the search recorded; return the headers with what is to be said of its answer."""
-    actor = request.state.actor
     house.audit.record_query(
-        name=actor.name,
-        address=actor.address,
+        request.state.actor,
         level=asked.query.level,
-        keys=tuple(asked.query.criteria),
+        keys=named(asked.query),
         matches=given,
-        kind=actor.kind,
     )
     return warning(*_remarks(house, asked, given, has_more=has_more))
 

@@ -19,7 +19,6 @@ from typing import Final
 
 from pacsteward.archive import Match
 from pacsteward.base.errors import Invalid, PacstewardError, WouldWait
-from pacsteward.dicom.attributes import name_of
 from pacsteward.dicom.dimse import Answer, Answers, CommandField, Request
 from pacsteward.dicom.identifier import Identifier, read_identifier
 from pacsteward.dicom.information_models import FIND_MODELS
@@ -28,14 +27,14 @@ from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import CANCEL, OUT_OF_RESOURCES, PENDING, PENDING_WARNING, SUCCESS
 from pacsteward.dicom.uids import UNCOMPRESSED
 from pacsteward.feature import DimseService, House
-from pacsteward.features.query.identifiers import AnswerWriter, query_from, restricts_by_private
-from pacsteward.features.query.settings import QuerySettings
-from pacsteward.security import (
-    AuditEntry,
-    AuditEvent,
-    AuditObject,
-    actor_of_caller,
+from pacsteward.features.query.identifiers import (
+    AnswerWriter,
+    named,
+    query_from,
+    restricts_by_private,
 )
+from pacsteward.features.query.settings import QuerySettings
+from pacsteward.security import actor_of_caller
 
 FETCHED_MAX: Final = 500
 FETCHING_MAX_S: Final = 0.05
@@ -242,17 +241,14 @@ def _agreed(extended: bytes, sub_field: int) -> bool:
 
 
 def _record(house: House, request: Request, query: Query, given: int) -> None:
-    """Have the audit book write who asked for what; keys by name, without their values."""
     caller = request.caller
-    keys = ", ".join(name_of(tag) for tag in sorted(query.criteria)) or "nothing"
-    entry = AuditEntry(
-        event=AuditEvent.QUERY,
-        action="E",
-        actor=actor_of_caller(caller.calling_ae_title, caller.address, request.permissions),
-        what=f"{caller.calling_ae_title} asked at {query.level} level by {keys}: {given} answers.",
-        objects=(AuditObject("query", request.affected_sop_class_uid),),
+    house.audit.record_query(
+        actor_of_caller(caller.calling_ae_title, caller.address, request.permissions),
+        level=query.level,
+        keys=named(query),
+        matches=given,
+        asked=request.affected_sop_class_uid,
     )
-    house.audit.record_soon(entry)
 
 
 FIND = DimseService(

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Final
 from pacsteward.archive import Match
 from pacsteward.dicom import vrs
 from pacsteward.dicom.answer_form import SPECIFIC_CHARACTER_SET, AnswerForm
-from pacsteward.dicom.attributes import Level, format_tag, is_private, is_private_creator, vr_of
+from pacsteward.dicom.attributes import (
+    Level,
+    format_tag,
+    is_private,
+    is_private_creator,
+    name_of,
+    vr_of,
+)
 from pacsteward.dicom.charset import character_set_for
 from pacsteward.dicom.identifier import Identifier, Key, Typed, Value, write_identifier
 from pacsteward.dicom.information_models import UNIQUE_KEYS, Model
@@ -100,6 +107,11 @@ def query_from(
         combined_datetime=combined_datetime,
         limit=limit,
     )
+
+
+def named(query: Query) -> list[str]:
+    """Name the keys that restrict a query, for the audit book; without their values."""
+    return [name_of(tag) for tag in sorted(query.criteria)]
 
 
 def restricts_by_private(identifier: Identifier) -> bool:

@@ -63,12 +63,10 @@ def list_studies(house: House, request: Request) -> Response:
         # The filters stay on the page, so that the wrong one can be corrected.
         fault = error
     house.audit.record_query(
-        name=request.state.actor.name,
-        address=request.state.actor.address,
+        request.state.actor,
         level="STUDY",
         keys=[word for word, name in ASKED.items() if request.query_params.get(name)],
         matches=len(found.rows),
-        kind=request.state.actor.kind,
     )
     return render(
         request,

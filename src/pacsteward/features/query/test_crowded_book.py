@@ -22,7 +22,7 @@ from pacsteward.base.errors import Unavailable, WouldWait
 from pacsteward.dicom.attributes import Level
 from pacsteward.feature import House
 from pacsteward.features.query import dicomweb, dimse
-from pacsteward.security import audit_later
+from pacsteward.security import HOUSE, audit_later
 
 CROWD = 5
 
@@ -87,7 +87,7 @@ def identifier() -> bytes:
 
 def fill(house: House) -> None:
     while not house.audit.is_crowded:
-        house.audit.record_query(name="x", address="", level="STUDY", keys=(), matches=0)
+        house.audit.record_query(HOUSE, level="STUDY", keys=(), matches=0)
 
 
 def test_a_search_of_the_web_leaves_a_crowded_book_to_a_thread(
