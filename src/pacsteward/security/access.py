@@ -204,6 +204,9 @@ class Access:
     ) -> None:
         """Change the password of whoever is signed in; the other sessions end.
 
+        Wait `wait_s` before, so that guessing the present one is slow in a session that somebody
+        left open, too.
+
         Parameters
         ----------
         present, password, again
@@ -220,14 +223,24 @@ class Access:
         """
         if password != again:
             raise Invalid("The two new passwords differ.", remedy="Write the same one twice.")
-        if actor.kind != "person" or self.people.with_password(actor.name, present) is None:
+        if actor.kind != "person":
+            raise Forbidden(
+                "No password was changed.",
+                why=f"{actor.name} is a token and has none.",
+                remedy="Sign in as the person whose password it is.",
+            )
+        if self.people.with_password(actor.name, present) is None:
             self.guard.note_failure(actor.name, actor.address)
+            what = f"{actor.name} gave a wrong present password, and it was not changed."
+            self._audit.record_refusal(actor, what, event_type=AuditEventType.LOGIN)
             raise Forbidden(
                 "Your password was not changed.",
                 why="The present password is not right.",
                 remedy="Write it once more, or ask an administrator to reset it.",
             )
         self.people.set_password(actor.name, password, by=actor, keep_session=keep_session)
+        with noting("That a present password was right"):
+            self.guard.note_success(actor.name, actor.address)
 
     # Callers that name their user ----------------------------------------------------------------
 

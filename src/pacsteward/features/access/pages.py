@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from pacsteward.base.errors import PacstewardError
 from pacsteward.feature import House, Page
 from pacsteward.features.access import accounts, audit_pages
-from pacsteward.security import Person, Token, hash_of
+from pacsteward.security import Person, Token, TooManyTries, hash_of
 from pacsteward.web import (
     SESSION_COOKIE,
     Column,
@@ -21,6 +22,7 @@ from pacsteward.web import (
     render,
     wishes_of,
 )
+from pacsteward.web.threads import in_thread
 
 PEOPLE_COLUMNS = (
     Column("Name", "name"),
@@ -255,26 +257,38 @@ def _account_page(house: House, request: Request, error: PacstewardError | None 
     return render(
         request,
         "access/account.html",
-        status_code=400 if error else 200,
+        status_code=_status_of(error),
         person=person,
         role_words=accounts.ROLE_WORDS,
         error=error,
     )
 
 
-def change_password(house: House, request: Request) -> Response:
-    """Change the own password; the present one must be given."""
-    form = form_of(request)
+def _status_of(error: PacstewardError | None) -> int:
+    if error is None:
+        return 200
+    return 429 if isinstance(error, TooManyTries) else 400
+
+
+async def change_password(house: House, request: Request) -> Response:
+    """Change the own password, after the wait that earlier failures have earned.
+
+    The present one must be given: a session that was left open shall not give the account away.
+    """
+    form, actor, access = form_of(request), request.state.actor, house.access
     try:
-        house.access.change_own_password(
-            request.state.actor,
-            form.text("present", strip=False),
-            form.text("password", strip=False),
-            form.text("again", strip=False),
-            keep_session=hash_of(request.cookies.get(SESSION_COOKIE, "")),
-        )
+        with access.guard.queue(actor.address):
+            await asyncio.sleep(await in_thread(access.wait_s, actor.name, actor.address))
+            await in_thread(
+                access.change_own_password,
+                actor,
+                form.text("present", strip=False),
+                form.text("password", strip=False),
+                form.text("again", strip=False),
+                keep_session=hash_of(request.cookies.get(SESSION_COOKIE, "")),
+            )
     except PacstewardError as error:
-        return _account_page(house, request, error)
+        return await in_thread(_account_page, house, request, error)
     return redirect("/account", "Your password was changed. Your other sessions have ended.")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 
 import pytest
-from tests.support.console import PASSWORD, Visitor
+from tests.support.console import PASSWORD, Visitor, bearer
 from tests.support.full_disk import FullDisk
 
 from pacsteward.feature import House
@@ -175,6 +176,63 @@ def test_own_password_with_a_fault_stays(
     )
     assert answer.status_code == 400
     console.sign_in("tom")
+
+
+def test_guessing_the_present_password_is_as_slow_as_signing_in(
+    console: Visitor, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that somebody left open must not give the password away."""
+    waits: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waits.append(seconds)
+
+    console.sign_in("tom")
+    monkeypatch.setattr("pacsteward.features.access.pages.asyncio.sleep", note)
+    new = {"password": "quite another one", "again": "quite another one"}
+    for number in range(8):
+        console.fill_in("/account", "/account/password", present=f"guess {number}", **new)
+    assert waits == [0, 0, 0, 0, 0, 0.5, 0.5, 0.5]
+    entry = house.audit.entries(AuditFilter(only_failures=True))[0]
+    assert "tom gave a wrong present password" in entry.what
+    answer = console.fill_in("/account", "/account/password", present=PASSWORD, **new)
+    assert answer.headers["location"] == "/account"
+    assert waits[8:] == [2.0]
+
+
+def test_present_passwords_are_tried_by_few_at_a_time(console: Visitor, house: House) -> None:
+    console.sign_in("tom")
+    with contextlib.ExitStack() as others:
+        for _ in range(4):
+            others.enter_context(house.access.guard.queue("127.0.0.1"))
+        new = {"password": "quite another one", "again": "quite another one"}
+        answer = console.fill_in("/account", "/account/password", present=PASSWORD, **new)
+    assert answer.status_code == 429
+    assert "Too many people" in answer.text
+    console.sign_in("tom")
+
+
+def test_token_changes_no_password(console: Visitor, house: House) -> None:
+    """It counts as no wrong try either, since a person may have the same name."""
+    token = house.access.make_token("tom", ["administrator"])
+    with bearer(console, token):
+        new = {"password": "quite another one", "again": "quite another one"}
+        headers = {"content-type": "application/x-www-form-urlencoded"}
+        for _ in range(6):
+            answer = console.post(
+                "/account/password", data={"present": PASSWORD, **new}, headers=headers
+            )
+    assert answer.status_code == 400
+    assert "is a token" in answer.text
+    assert house.access.wait_s("tom", "127.0.0.1") == 0
+    console.sign_in("tom")
+
+
+def test_auditor_sees_which_roles_a_person_has(console: Visitor) -> None:
+    console.sign_in("tom")
+    page = console.get("/people/edit?name=ada").text
+    assert '<span class="badge">administrator</span>' in page
+    assert "Save roles" not in page
 
 
 def test_audit_is_listed_filtered_and_paged(console: Visitor, house: House) -> None:
