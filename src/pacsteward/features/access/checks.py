@@ -19,6 +19,7 @@ def is_audit_book_whole(house: House) -> Finding:
         "critical",
         f"The audit book is broken in {len(report.faults)} places.",
         report.faults[0].words,
+        link="/audit/chain",
     )
 
 
@@ -32,7 +33,9 @@ def are_passwords_own(house: House) -> Finding:
     if not given:
         return Finding("ok", "Everybody has chosen an own password.")
     names = ", ".join(given[:5])
-    return Finding("warning", f"The password was given by somebody else: {names}.")
+    return Finding(
+        "warning", f"The password was given by somebody else: {names}.", link="/people"
+    )
 
 
 def are_accounts_used(house: House) -> Finding:
@@ -50,6 +53,7 @@ def are_accounts_used(house: House) -> Finding:
     return Finding(
         "warning",
         f"{len(idle)} accounts were not used for {days} days: {', '.join(idle[:5])}.",
+        link="/people",
     )
 
 

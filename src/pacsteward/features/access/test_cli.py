@@ -105,6 +105,9 @@ def test_checks_find_broken_books_given_passwords_and_idle_accounts(
     clock.advance(61 * 86_400)
     with house.database.write() as connection:
         connection.exec_driver_sql("UPDATE audit_entry SET what = 'x'")
-    statuses = {one.check.name: one.ask(house).status for one in checks.CHECKS}
-    assert statuses["is_audit_book_whole"] == "critical"
-    assert statuses["are_accounts_used"] == "warning"
+    found = {one.check.name: one.ask(house) for one in checks.CHECKS}
+    assert {name: (one.status, one.link) for name, one in found.items()} == {
+        "is_audit_book_whole": ("critical", "/audit/chain"),
+        "are_passwords_own": ("warning", "/people"),
+        "are_accounts_used": ("warning", "/people"),
+    }

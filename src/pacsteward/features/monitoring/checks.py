@@ -134,7 +134,11 @@ CHECKS = (
         is_disk_roomy,
     ),
     HouseCheck(
-        Check("is_archive_open", "Does the archive take instances in?", "Start it anew."),
+        Check(
+            "is_archive_open",
+            "Does the archive take instances in?",
+            "Start the archive anew: `systemctl restart pacsteward` where it is a service.",
+        ),
         is_archive_open,
     ),
     HouseCheck(

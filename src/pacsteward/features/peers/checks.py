@@ -26,6 +26,7 @@ def are_callers_known(house: House) -> Finding:
         "warning",
         f"Unknown callers were refused in the last 24 hours, {len(refused)} of them: {names}.",
         "They are not registered, or called from another address than the registered one.",
+        link="/peers",
     )
 
 
@@ -36,7 +37,7 @@ def do_peers_answer(house: House) -> Finding:
         return Finding("ok", "No peer failed its last echo.")
     names = ", ".join(row.ae_title for row in silent[:5])
     count = "1 peer" if len(silent) == 1 else f"{len(silent)} peers"
-    return Finding("warning", f"{count} did not answer the last echo: {names}.")
+    return Finding("warning", f"{count} did not answer the last echo: {names}.", link="/peers")
 
 
 def are_peers_bound(house: House) -> Finding:
@@ -48,6 +49,7 @@ def are_peers_bound(house: House) -> Finding:
         "warning",
         f"{len(loose)} peers may call from any address: {', '.join(loose[:5])}.",
         "Anybody on the network can write their AE titles into a request.",
+        link="/peers",
     )
 
 
