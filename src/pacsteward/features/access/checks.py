@@ -33,9 +33,7 @@ def are_passwords_own(house: House) -> Finding:
     if not given:
         return Finding("ok", "Everybody has chosen an own password.")
     names = ", ".join(given[:5])
-    return Finding(
-        "warning", f"The password was given by somebody else: {names}.", link="/people"
-    )
+    return Finding("warning", f"The password was given by somebody else: {names}.", link="/people")
 
 
 def are_accounts_used(house: House) -> Finding:
