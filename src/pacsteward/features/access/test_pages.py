@@ -318,6 +318,7 @@ def test_book_of_a_locked_database_is_waited_for_once_and_is_not_called_full(
     page = console.get("/audit")
     assert page.status_code == 503
     assert "disk has space" in page.text
+    assert 'href="">Try again</a>' in page.text
     assert "Make room" not in page.text
     assert len(tries) == 2
     disk.is_locked = False
