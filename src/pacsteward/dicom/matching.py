@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -68,10 +68,12 @@ class Range:
 
     Both ends compare as text with stored values in `canonical` form. A DT keeps its offset from
     UTC as a suffix. Of times alone the first may be the later one: from 23 to 1 is a night shift.
+    A time that was asked for alone, like ``10``, is the range of all that it may stand for.
     """
 
     low: str | None
     high: str | None
+    is_one_value: bool = field(default=False, compare=False)
 
     @property
     def crosses_midnight(self) -> bool:
@@ -333,28 +335,24 @@ def _pieces(pattern: str) -> tuple[re.Pattern[str], ...]:
     )
 
 
-def combine_date_time(date_range: Criterion, time_range: Criterion) -> Range | None:
+def combine_date_time(days: Criterion, hours: Criterion) -> Range | None:
     """Return the one span that a date and a time key form together, None where they do not.
 
     With combined date-time matching ``20240101-20240103`` and ``1000-1200`` mean from the first
     at ten to the third at twelve, instead of ten to twelve on each of three days
-    (PS3.4 C.2.2.2.5.4). The ends are those of a DT. One day from 23 to 1 is no such span: there
-    the time keeps the meaning that it has alone.
+    (PS3.4 C.2.2.2.5.4). The ends are those of a DT. Both have to be ranges of one form: a day or
+    an hour by itself, or one range that is open where the other is not, keep the meaning that
+    they have alone. So does one day from 23 to 1, which is no such span.
     """
-    days = _as_range(date_range)
-    if days is None or not isinstance(time_range, Range):
+    if not isinstance(days, Range) or not isinstance(hours, Range) or hours.is_one_value:
         return None
-    low = days.low and days.low + (time_range.low or "")
-    high = days.high and days.high + (time_range.high or "235959.999999")
+    if (days.low is None, days.high is None) != (hours.low is None, hours.high is None):
+        return None
+    low = days.low and days.low + (hours.low or "")
+    high = days.high and days.high + (hours.high or "")
     if low and high and low > high:
         return None
     return Range(low, high)
-
-
-def _as_range(criterion: Criterion) -> Range | None:
-    if isinstance(criterion, Single):
-        return Range(criterion.value, criterion.value)
-    return criterion if isinstance(criterion, Range) else None
 
 
 # --- the kinds of keys ---------------------------------------------------------------------------
@@ -434,7 +432,9 @@ def _parse_date(tag: int, _vr: str, text: str) -> Criterion:
 def _parse_time(tag: int, _vr: str, text: str) -> Criterion:
     # A range that crosses midnight is not forbidden, and night shifts are asked for with it.
     span = _span(tag, "TM", time_span, text)
-    return UNIVERSAL if span == Range(None, None) else span
+    if span == Range(None, None):
+        return UNIVERSAL
+    return span if "-" in text else replace(span, is_one_value=True)
 
 
 def _parse_datetime(tag: int, _vr: str, text: str) -> Criterion:

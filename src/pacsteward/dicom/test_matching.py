@@ -340,6 +340,25 @@ def test_date_and_time_together_form_one_span() -> None:
     assert combine_date_time(days, UNIVERSAL) is None
 
 
+@pytest.mark.parametrize(
+    ("days", "hours"),
+    [
+        ("20240101-20240103", "10"),
+        ("20240101-20240103", "10-"),
+        ("20240101-20240103", "-10"),
+        ("20240101-", "10"),
+        ("20240101-", "-10"),
+        ("20240101-", "10-12"),
+        ("-20240103", "10-"),
+        ("20240101", "10-12"),
+    ],
+)
+def test_date_and_time_of_different_forms_keep_their_own_meaning(days: str, hours: str) -> None:
+    """At eight on any day of a month is not the whole month."""
+    date, time = parse_criterion(STUDY_DATE, "DA", days), parse_criterion(STUDY_TIME, "TM", hours)
+    assert combine_date_time(date, time) is None
+
+
 def test_stored_values_are_brought_to_one_form() -> None:
     assert canonical("DA", "1993.08.22") == "19930822"
     assert canonical("TM", "10:15:00 ") == "101500"
