@@ -151,7 +151,7 @@ def _greet(place: Place, password: str | None, kinds: Collection[Kind], *, secon
     if password:
         lines.append(_sign_in(password))
     if Kind.DOORS in kinds:
-        lines.append(f"  DICOM     {ae_title} at {server.host}:{server.dimse_port}")
+        lines.append(f"  DICOM     {ae_title} at {_address(server)}:{server.dimse_port}")
     if Kind.WEB in kinds:
         lines.append(f"  DICOMweb  {web}/dicom-web")
     if Kind.WEB in kinds and web != here:
