@@ -206,11 +206,7 @@ class Database:
         try:
             yield
         except PoolTimeoutError as error:
-            raise Unavailable(
-                "The database did not answer.",
-                why="All connections to it are in use.",
-                remedy="Try again; if it lasts, see what the database is busy with.",
-            ) from error
+            raise unavailable(error) from error
         except OperationalError as error:
             raise unavailable(error.orig or error) from error
         except self._driver_error as error:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pacsteward.base.errors import Unavailable, WouldWait
 from pacsteward.base.late import late
@@ -132,7 +133,7 @@ class Looks:
             look = self._begun(timeout_s)
             yield look
             look.rows("ROLLBACK")
-        except (self._error, DBAPIError) as error:
+        except (self._error, DBAPIError, PoolTimeoutError) as error:
             if look is not None:
                 self._drop(look)
             raise unavailable(error) from error
@@ -165,7 +166,7 @@ class Looks:
         try:
             look = self._opened(timeout_s)
             found = look.rows(statement, parameters)
-        except (self._error, DBAPIError) as error:
+        except (self._error, DBAPIError, PoolTimeoutError) as error:
             if look is not None:
                 self._drop(look)
             raise unavailable(error) from error
@@ -323,7 +324,13 @@ class Looks:
 
 
 def unavailable(error: BaseException) -> Unavailable:
-    """Say what a driver's error means for whoever asked."""
+    """Say what an error of a driver, or of the pool, means for whoever asked."""
+    if isinstance(error, PoolTimeoutError):
+        return Unavailable(
+            "The database did not answer.",
+            why="All connections to it are in use.",
+            remedy="Try again; if it lasts, see what the database is busy with.",
+        )
     if _names_a_full_disk(error):
         return Unavailable(
             "Nothing can be written down: the disk of the database is full.",

@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from pacsteward.base.db.database import Database
-from pacsteward.base.errors import Unavailable
+from pacsteward.base.db.look import unavailable
 from pacsteward.base.late import late
 
 if TYPE_CHECKING:
@@ -54,13 +55,9 @@ class Question:
         try:
             self._connection = self._connect()
             return self._ask(parameters)
-        except (self._driver_error, DBAPIError) as error:
+        except (self._driver_error, DBAPIError, PoolTimeoutError) as error:
             self.close()
-            raise Unavailable(
-                "The database did not answer.",
-                why=f"{type(error).__name__}: {error}".strip()[:300],
-                remedy="Try again; if it lasts, see that the database runs and its disk has space.",
-            ) from error
+            raise unavailable(error) from error
 
     def close(self) -> None:
         """Let the connection go."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextvars
 import resource
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +293,26 @@ def test_a_long_piece_of_work_whose_patience_is_used_up_still_waits_for_an_ordin
     assert before[0] <= 6_000
     assert before[1:] == [500, 500]
     assert asked[1::2] == ["PRAGMA busy_timeout=15000"] * 3
+
+
+def test_whoever_gets_no_connection_is_told_that_the_database_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that something is broken: the same request may succeed later."""
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.05)
+    database = open_database(tmp_path / "index.db")
+    question = Question(database, sqlite="SELECT 1", postgresql="SELECT 1")
+
+    def look() -> None:
+        with database.look():
+            pass
+
+    with ExitStack() as others:
+        for _ in range(database_module.CONNECTIONS_MAX):
+            others.enter_context(database.read())
+        for ask in (look, partial(database.glance, "SELECT 1"), question.ask):
+            with pytest.raises(Unavailable, match="All connections to it are in use"):
+                ask()
+    assert question.ask() == database.glance("SELECT 1") == [(1,)]
+    question.close()
+    database.close()
