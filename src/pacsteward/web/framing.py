@@ -67,6 +67,18 @@ def has_body(headers: Headers) -> bool:
     )
 
 
+def parser_for(told: Any) -> httptools.HttpRequestParser:
+    """Return a parser that takes what follows a request for the next one, whatever was said.
+
+    Trailers can say ``Connection: close``. The parser would believe them and drop without a word
+    what comes from there on: through a proxy that uses a connection for one client after the other,
+    the requests of somebody else. Whether a request is the last one is for its head to say.
+    """
+    parser = httptools.HttpRequestParser(told)
+    parser.set_dangerous_leniencies(lenient_keep_alive=True)
+    return parser
+
+
 def parser_of_body(told: Any, headers: Headers) -> httptools.HttpRequestParser:
     """Return a parser for a body whose head was read by another one, and for what follows it.
 
@@ -81,8 +93,7 @@ def parser_of_body(told: Any, headers: Headers) -> httptools.HttpRequestParser:
     headers
         Of that head.
     """
-    parser = httptools.HttpRequestParser(_AfterHead(told))
-    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    parser = parser_for(_AfterHead(told))
     lines = [b"%b: %b\r\n" % line for line in headers if line[0] in _OF_BODIES]
     parser.feed_data(b"".join((b"POST / HTTP/1.1\r\n", *lines, b"\r\n")))
     return parser

@@ -91,6 +91,7 @@ class PatientProtocol(HttpToolsProtocol):
         self._memory = Memory()
         self._refusal: bytes | None = None
         self._wait_for_head()
+        self.parser = framing.parser_for(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -139,7 +140,8 @@ class PatientProtocol(HttpToolsProtocol):
             while left:
                 left = self._left_by_parser(left)
         except httptools.HttpParserError:
-            self._refuse()
+            if self._is_in_body or not self._is_last_asked():
+                self._refuse()
 
     def _left_by_parser(self, data: bytes | memoryview) -> bytes | memoryview:
         """Parse what came; return what follows a head that offers another protocol."""
@@ -190,6 +192,12 @@ class PatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Stop the clock: the head is in."""
         self._stop_waiting()
+    def on_message_begin(self) -> None:
+        """Take a request, unless the one before was said to be the last."""
+        if self._is_last_asked():
+            raise _Refused
+        super().on_message_begin()
+
         self._refusal = framing.refusal_of(self.headers, self.parser.get_http_version())
         if self._refusal is not None:
             raise _Refused
@@ -231,8 +239,7 @@ class PatientProtocol(HttpToolsProtocol):
         """Take what comes for the next request: the body is whole."""
         self._inflow = None
         # The old one would wait for the body that it has not seen.
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser = framing.parser_for(self)
         self.on_message_complete()
 
     def on_message_complete(self) -> None:
@@ -355,6 +362,11 @@ class PatientProtocol(HttpToolsProtocol):
 
 class _Refused(Exception):
     """Stops the parser; `_refuse` answers."""
+    def _is_last_asked(self) -> bool:
+        """Say whether the connection ends with the answer to the request that came last."""
+        cycle: Any = self.cycle
+        return cycle is not None and not cycle.keep_alive
+
 
 
 class _Trailers(list[tuple[bytes, bytes]]):

@@ -147,11 +147,31 @@ def test_very_many_offers_in_a_row_are_answered_one_after_the_other() -> None:
     assert answer.endswith(b"/last ")
 
 
+@pytest.mark.parametrize(
+    "behind", [get("/next"), b"nonsense\r\n\r\n", get("/next") + b"nonsense\r\n\r\n", b"\r\n"]
+)
+@pytest.mark.parametrize("offer", [(), OFFERS_HTTP_2])
+def test_what_comes_behind_a_last_request_is_dropped(offer: tuple[str, ...], behind: bytes) -> None:
+    """It must not run, and the last request is answered whatever it is."""
+    asked: list[str] = []
+
+    async def note(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        asked.append(scope["path"])
+        await repeat(scope, receive, send)
+
+    connection = ", ".join(["connection: close", *(["upgrade"] if offer else [])])
+    sent = post("/last", *offer[1:], connection, "content-length: 5", body=b"hello" + behind)
+    answer = asyncio.run(everything_answered_to(sent, behind, app=note))
+    assert answer.count(b"HTTP/1.1 200") == answer.count(b"HTTP/1.1 ") == 1
+    assert answer.endswith(b"/last hello")
+    assert asked == ["/last"]
+
+
 # --- lines behind the body ------------------------------------------------------------------------
 
 TRAILERS = (
     b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Host: evil.example\r\n"
-    b"Cookie: session=stolen\r\nX-Empty:\r\n"
+    b"Cookie: session=stolen\r\nX-Empty:\r\nConnection: close\r\n"
 )
 
 
