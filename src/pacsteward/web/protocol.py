@@ -117,12 +117,12 @@ class PatientProtocol(HttpToolsProtocol):
                     self.data_received(rest)
                 return
             self._beside_bytes += len(data)
-        elif self._deadline is not None:
-            # In a head, or before the first one. A body in the same piece counts too; it is
-            # never larger than one read.
+        else:
+            # In a head, or before the first one, also while the request before is answered. A body
+            # in the same piece counts too; it is never larger than one read.
             self._head_bytes += len(data)
             if self._head_bytes > HEADER_BLOCK_MAX_BYTES + _ONE_READ_BYTES:
-                self._close_with(_TOO_LARGE)
+                self._close_with(_TOO_LARGE if self._is_idle() else b"")
                 return
         self._parse(data)
         if self._is_in_body:

@@ -114,6 +114,43 @@ def test_head_without_end_is_closed() -> None:
     assert answer.startswith(b"HTTP/1.1 431 ") or answer in (b"", b"closed")
 
 
+def test_head_without_end_behind_a_request_that_is_not_answered_yet_is_cut() -> None:
+    """Else whoever keeps an answer waiting, as by a wrong password, fills the memory meanwhile."""
+
+    async def talk() -> bytes:
+        made: list[Noting] = []
+        cut = asyncio.Event()
+
+        class Noting(Hasty):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                made.append(self)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                cut.set()
+
+        async def late(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+            await cut.wait()
+            await hello(scope, receive, send)
+
+        async with connected(late, protocol=Noting) as (reader, writer), asyncio.timeout(60):
+            writer.write(get("/"))
+            while not made or made[0].cycle is None:
+                await asyncio.sleep(0.001)
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n")
+            for number in range(30):
+                writer.write(b"x-a: " + b"a" * 4000 + b"\r\n")
+                # What is not taken before the end would have the system throw the answer away.
+                while not cut.is_set() and len(made[0].headers) < number:
+                    await asyncio.sleep(0.001)
+                if cut.is_set():
+                    return await reader.read()
+            pytest.fail("It goes on and on.")
+
+    assert asyncio.run(talk()) == b""  # else it would be taken for the answer to the first one
+
+
 @pytest.mark.parametrize("pause_s", [0.0, 0.2])
 def test_kept_connection_takes_the_next_request(pause_s: float) -> None:
     async def talk() -> list[bytes]:
