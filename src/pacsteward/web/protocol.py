@@ -27,6 +27,7 @@ import socket
 import sys
 import termios
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, Final, cast
 
@@ -39,7 +40,7 @@ from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES, is_streamed
 from pacsteward.web.listening import Seat
 from pacsteward.web.nearby import let_flow
 from pacsteward.web.short_way import Memory, ShortWay
-from pacsteward.web.unread import UNREAD, Waiting
+from pacsteward.web.unread import AHEAD_BYTES, UNREAD, Waiting
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -86,23 +87,25 @@ class PatientProtocol(HttpToolsProtocol):
         self._cycles: deque[Any] = deque()
         self._inflow: Inflow | None = None
         self._is_in_own_room = False
-        self._answers = _Answers(self.transport, self.loop)
+        self._answers = _Answers(self.transport, self.loop, self._close)
         self._body_bytes = self._beside_bytes = 0
         self._memory = Memory()
         self._refusal: bytes | None = None
-        self._wait_for_head()
         self.parser = framing.parser_for(self)
+        self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
         self._stop_watching()
+        self._unset_keepalive_if_required()
         for cycle in self._cycles:
             # Uvicorn tells only the last of several requests that were sent in a row; the answer
             # to another would be written to a connection that is gone.
             cycle.disconnected = True
         if self._inflow is not None:
             self._inflow.lose()
+        self._answers.forget_connection()
         if self.seat is not None:
             self.seat.went()
         super().connection_lost(exc)
@@ -189,15 +192,15 @@ class PatientProtocol(HttpToolsProtocol):
             room = _BODY_ROOM if self._is_in_body else _HEAD_ROOM
             self.data_received(bytes(room[:count]))
 
-    def on_headers_complete(self) -> None:
-        """Stop the clock: the head is in."""
-        self._stop_waiting()
     def on_message_begin(self) -> None:
         """Take a request, unless the one before was said to be the last."""
         if self._is_last_asked():
             raise _Refused
         super().on_message_begin()
 
+    def on_headers_complete(self) -> None:
+        """Stop the clock: the head is in."""
+        self._stop_waiting()
         self._refusal = framing.refusal_of(self.headers, self.parser.get_http_version())
         if self._refusal is not None:
             raise _Refused
@@ -289,8 +292,31 @@ class PatientProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """Stop watching: it does."""
-        self._stop_watching()
+        if not self.transport.is_closing():
+            self._stop_watching()
         super().resume_writing()
+
+    def eof_received(self) -> None:
+        """Have the transport close: the client will ask nothing more."""
+        self._watch_what_is_left()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection on which nothing more is asked."""
+        self._close()
+
+    def shutdown(self) -> None:
+        """Close when what is asked is answered: this process ends."""
+        super().shutdown()
+        self._watch_what_is_left()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._watch_what_is_left()
+
+    def _watch_what_is_left(self) -> None:
+        """Watch the reader although little waits: a transport that closes waits for ever for it."""
+        if self._reader_watch is None and self.transport.get_write_buffer_size():
+            self._watch_reader()
 
     def _watch_reader(self) -> None:
         waiting = self.transport.get_write_buffer_size()
@@ -305,12 +331,14 @@ class PatientProtocol(HttpToolsProtocol):
 
     def _look_at_reader(self) -> None:
         waiting, now = self.transport.get_write_buffer_size(), self.loop.time()
-        self._waiting.now(waiting)
         # The system asks for more only when a third of its queue is free. That may be megabytes,
         # which somebody who reads slowly takes in many small steps.
         unsent = waiting + _queued_bytes(self._socket)
         if unsent < self._unsent_bytes:
             self._unsent_bytes, self._read_at = unsent, now
+        elif not self._is_idle():
+            waiting += AHEAD_BYTES
+        self._waiting.now(waiting)
         patience_s = self.write_stall_s
         if UNREAD.is_much:
             patience_s = min(patience_s, self.pressed_stall_s)
@@ -333,6 +361,11 @@ class PatientProtocol(HttpToolsProtocol):
             and self._is_idle()
             and not self.transport.is_closing()
         )
+
+    def _is_last_asked(self) -> bool:
+        """Say whether the connection ends with the answer to the request that came last."""
+        cycle: Any = self.cycle
+        return cycle is not None and not cycle.keep_alive
 
     def _is_idle(self) -> bool:
         cycle: Any = self.cycle
@@ -357,16 +390,11 @@ class PatientProtocol(HttpToolsProtocol):
             return
         if answer:
             self.transport.write(answer)
-        self.transport.close()
+        self._close()
 
 
 class _Refused(Exception):
     """Stops the parser; `_refuse` answers."""
-    def _is_last_asked(self) -> bool:
-        """Say whether the connection ends with the answer to the request that came last."""
-        cycle: Any = self.cycle
-        return cycle is not None and not cycle.keep_alive
-
 
 
 class _Trailers(list[tuple[bytes, bytes]]):
@@ -413,11 +441,19 @@ class _Answers:
     ----------
     transport
         On which it is sent.
+    close
+        Closes the connection.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        close: Callable[[], None],
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._close = close
         self._head = b""
         self.is_closing = transport.is_closing
 
@@ -440,7 +476,11 @@ class _Answers:
 
     def close(self) -> None:
         self.flush()
-        self._transport.close()
+        self._close()
+
+    def forget_connection(self) -> None:
+        """Let go of the connection, which is lost: the two hold each other."""
+        self._close = lambda: None
 
 
 class _Receiver(asyncio.BufferedProtocol):

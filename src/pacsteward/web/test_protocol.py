@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from pacsteward.web.protocol import PatientProtocol
-from pacsteward.web.unread import MUCH_BYTES, UNREAD
+from pacsteward.web.unread import AHEAD_BYTES, MUCH_BYTES, UNREAD
 
 
 class Hasty(PatientProtocol):
@@ -201,6 +201,86 @@ def test_client_that_reads_nothing_is_cut_and_the_handler_goes_on() -> None:
     assert asyncio.run(talk()) < size
 
 
+@pytest.mark.parametrize("end", ["answer", "silence", "client"])
+def test_client_that_reads_all_but_the_last_of_an_answer_is_cut(end: str) -> None:
+    """So little waits that nothing is paused for it, and the end would wait for it for ever."""
+
+    async def talk() -> None:
+        made: list[Ending] = []
+        full, lost = asyncio.Event(), asyncio.Event()
+
+        class Ending(Hasty):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                self.timeout_keep_alive = 0.1 if end == "silence" else 600  # type: ignore[assignment]
+                made.append(self)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                lost.set()
+
+        async def until_full(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while not made[-1].transport.get_write_buffer_size():
+                piece = {"type": "http.response.body", "body": bytes(1 << 12), "more_body": True}
+                await send(piece)
+                # What the system takes is gone by the second turn of the loop.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            assert not made[-1].flow.write_paused
+            await send({"type": "http.response.body", "body": b""})
+            full.set()
+
+        async with connected(until_full, protocol=Ending) as (reader, writer), asyncio.timeout(60):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(get("/", *(["connection: close"] if end == "answer" else [])))
+            await full.wait()
+            if end == "client":
+                writer.write_eof()
+            await lost.wait()
+
+    before = UNREAD.size_bytes
+    asyncio.run(talk())
+    assert UNREAD.size_bytes == before
+
+
+def test_client_that_stops_reading_the_rest_of_a_last_answer_is_cut() -> None:
+    async def talk() -> None:
+        made: list[Ending] = []
+        resumed, lost = asyncio.Event(), asyncio.Event()
+
+        class Ending(Hasty):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                held = transport.get_extra_info("socket")
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+                self.transport.set_write_buffer_limits(1 << 22, (1 << 22) - 1)
+                made.append(self)
+
+            def resume_writing(self) -> None:
+                super().resume_writing()
+                resumed.set()
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                lost.set()
+
+        async def large(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": bytes(1 << 23)})
+
+        async with connected(large, protocol=Ending) as (reader, writer), asyncio.timeout(60):
+            writer.write(get("/", "connection: close"))
+            reading: Any = reader._transport  # type: ignore[attr-defined]
+            while not resumed.is_set():
+                await reader.read(1 << 16)
+            reading.pause_reading()
+            assert made[0].transport.is_closing()
+            await lost.wait()
+
+    asyncio.run(talk())
+
+
 class Patient(PatientProtocol):
     """Would wait for longer than the test does."""
 
@@ -308,6 +388,38 @@ def test_a_client_is_not_cut_who_reads_slowly_what_the_system_holds_already() ->
                     await asyncio.sleep(0.01)
                 served._look_at_reader()
                 assert served.look_after_all_patience()
+
+    asyncio.run(talk())
+
+
+def test_what_is_read_ahead_for_a_client_that_takes_nothing_counts_as_well() -> None:
+    """Hundreds who ask for studies and read nothing hold more of those than waits on the way."""
+    made: list[ByHand] = []
+
+    class Noting(ByHand):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.append(self)
+
+    async def stream(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while not made[0].transport.is_closing():
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+
+    async def talk() -> None:
+        before = UNREAD.size_bytes
+        async with connected(stream, protocol=Noting) as (reader, writer), asyncio.timeout(60):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(get("/"))
+            while not made or not made[0].looked.is_set():
+                await asyncio.sleep(0.01)
+            waiting = made[0].transport.get_write_buffer_size
+            while UNREAD.size_bytes - before != waiting() + AHEAD_BYTES:
+                await asyncio.sleep(0.01)
+                made[0]._look_at_reader()
+            writer.transport.abort()
+            while UNREAD.size_bytes != before:
+                await asyncio.sleep(0.01)
 
     asyncio.run(talk())
 

@@ -13,6 +13,10 @@ from typing import Final
 MUCH_BYTES: Final = 64 * 1024 * 1024
 """Of a process. Clients that read leave a few megabytes waiting, and those for moments."""
 
+AHEAD_BYTES: Final = 2 * 1024 * 1024
+"""What an answer that is not over holds besides what waits on the connection: it is read ahead of
+its client by some pieces (`dicom/web/streaming.py`). Counted while that one takes nothing."""
+
 
 class Unread:
     """What waits in a process; for its event loop alone."""
