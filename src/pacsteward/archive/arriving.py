@@ -351,7 +351,8 @@ class ArrivingInstance:
         try:
             answer = self._line.ask(json.dumps(message).encode(), pieces or Pieces())
         except Undelivered:
-            self._failure = keeper_is_away()
+            # What failed before stays: of an object that is too large the keeper need not know.
+            self._failure = self._failure or keeper_is_away()
             return None
         # Whoever waits for the end hears of it; that nobody looked is no fault.
         answer.add_done_callback(lambda done: done.cancelled() or done.exception())

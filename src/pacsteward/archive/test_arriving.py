@@ -344,6 +344,29 @@ def test_an_object_that_is_too_large_is_refused_before_all_of_it_is_here(
         asyncio.run(send_large())
 
 
+def test_an_object_that_is_too_large_is_called_so_also_while_the_keeper_is_away(
+    tmp_path: Path, sqlite_database: Database
+) -> None:
+    """Else its sender would try again for ever."""
+    settings = SMALL.model_copy(update={"largest_object_bytes": 4 * MIB})
+
+    async def send_large() -> None:
+        async with arrivals(tmp_path, settings, has_keeper=False) as door:
+            with running(tmp_path, sqlite_database, settings) as house, serving(house):
+                await found(door)
+                data = data_set("1.1", pixels=bytes(5 * MIB))
+                fragments = iter(list(Wire(door).fragments(data, 130_000)))
+                incoming = door.receive(ORIGIN, meta("1.1"))
+                for _ in range(4 * MIB // 130_000):
+                    incoming.write(next(fragments))
+                await asyncio.wait(incoming._parts)
+                door._line.close()
+            with pytest.raises(Invalid, match="largest_object_bytes"):
+                await send(incoming, fragments)
+
+    asyncio.run(send_large())
+
+
 def test_what_is_abandoned_leaves_nothing(tmp_path: Path, sqlite_database: Database) -> None:
     async def begin_and_leave() -> None:
         async with arrivals(tmp_path) as door:
