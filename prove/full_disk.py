@@ -137,7 +137,7 @@ def _fill_up(scale: Scale, disk: Disk, product: Product, full_s: float) -> Outco
     warned = _disk_check(client)
     scale.say(f"{disk.used:.0%} of {disk.size_bytes // MIB} MiB used: {warned['status']}")
     with sending(load):
-        _await_refusals(load)
+        _await_refusals(load, product)
         at_reserve = _disk_check(client)
         refusals = _refusals(product, client)
         scale.say(f"refused at {disk.free_bytes / MIB:.1f} MiB free: {refusals[0][1]}")
@@ -207,13 +207,19 @@ def _disk_check(client: httpx.Client) -> dict[str, str]:
     return dict(row)
 
 
-def _await_refusals(load: Load) -> None:
-    """Wait until both doors have refused."""
+def _await_refusals(load: Load, product: Product) -> None:
+    """Wait until both doors refuse, and the disk has got back what was prepared for bursts.
+
+    That is done in the background, and makes room for some more instances.
+    """
     deadline = time.monotonic() + FILL_TIMEOUT_S
     wanted = {("dimse", OUT_OF_RESOURCES), ("stow", INSUFFICIENT_STORAGE)}
-    while not wanted <= {(one.door, one.status) for one in load.answers}:
+    since = time.monotonic()
+    while not wanted <= {(one.door, one.status) for one in load.answers if one.sent_at > since}:
         assert time.monotonic() < deadline, f"nobody was refused: {load.statuses()}"
         time.sleep(0.05)
+        if any((product.data / "landing").glob("prepared-*")):
+            since = time.monotonic()
 
 
 def _refusals(product: Product, client: httpx.Client) -> list[tuple[int, str]]:
