@@ -102,6 +102,8 @@ class Indexer:
         Held while the index is written, so that verbs and batches follow each other.
     reread
         Reads the log again behind a sequence.
+    make_room
+        Called when the index cannot be written; says whether there is more room than before.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Indexer:
         on_indexed: OnIndexed = lambda _landed, _clashed: None,
         write_lock: threading.Lock | None = None,
         reread: Callable[[int], Iterable[Landed]] = lambda _sequence: (),
+        make_room: Callable[[], bool] = lambda: False,
     ) -> None:
         self._data_folder = data_folder
         self._database = database
@@ -132,6 +135,7 @@ class Indexer:
         self._on_indexed = on_indexed
         self._write_lock = write_lock or threading.Lock()
         self._reread = reread
+        self._make_room = make_room
         self._position: int | None = None
         self._forgotten_until = 0
         self._waiting: deque[Landed] = deque()
@@ -277,6 +281,16 @@ class Indexer:
         Unavailable
             The database is away; nothing of the batch is written that is not said to be.
         """
+        try:
+            self._index(batch)
+        except _NotWhereItWas:
+            raise
+        except Unavailable:
+            if not self._make_room():
+                raise
+            self._index(batch)
+
+    def _index(self, batch: Sequence[Landed]) -> None:
         if not batch:
             return
         # Not what an attempt before this one has written, although it failed in the end.

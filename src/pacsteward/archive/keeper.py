@@ -35,6 +35,7 @@ from pacsteward.archive.folder import FolderLock, open_folder, refuse_half_made_
 from pacsteward.archive.handover import Handover
 from pacsteward.archive.incoming import IncomingInstance, Reception
 from pacsteward.archive.indexer import Audit, Indexer
+from pacsteward.archive.kept_room import KeptRoom
 from pacsteward.archive.known import (
     landing_position,
     ledger_position,
@@ -154,6 +155,9 @@ class Keeper:
         self._ledger = Ledger(self.data_folder / "ledger")
         self._resources.callback(self._ledger.close)
         self._guard = SpaceGuard(self.data_folder, settings, self.clock)
+        self._kept_room = KeptRoom(
+            self.data_folder, room=self._guard.now, has_room_for=self._guard.has_room_for
+        )
         self._spares = PreparedSegments(
             self.data_folder / "landing",
             self.database,
@@ -202,6 +206,7 @@ class Keeper:
             on_indexed=self._indexed,
             write_lock=self._write_lock,
             reread=self._landing.replay,
+            make_room=self._kept_room.give_up,
         )
         self._catch_up()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="incoming")
@@ -215,6 +220,7 @@ class Keeper:
             largest_object_bytes=settings.largest_object_bytes,
             header_limits=settings.header_limits,
         )
+        self._kept_room.keep()
         self._indexer.start()
         self._committer.start(self._arbiter)
         self._spares.start()
@@ -368,6 +374,7 @@ class Keeper:
     def _indexed(self, landed: Sequence[Landed], clashed: Sequence[Landed]) -> None:
         self._arbiter.indexed(landed)
         self._committer.indexed(landed, clashed)
+        self._kept_room.keep()
 
     # --- changing ---------------------------------------------------------------------------
 

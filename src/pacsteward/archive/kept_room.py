@@ -1,0 +1,89 @@
+"""Room on the disk that is kept for the index.
+
+The reserve keeps senders from filling the disk, not other programs. Should one of them take the
+last byte while something has landed that the index does not have yet, the index could not be
+written, and since a reader never sees less than was acknowledged, every search would wait. So a
+file that holds nothing lies in the data folder; it goes when the index finds the disk full, and is
+made again with the first batch after there is room.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pacsteward.archive import disk
+from pacsteward.archive.model import Space
+from pacsteward.base.errors import PacstewardError
+
+KEPT_BYTES: Final = 16 << 20
+"""Enough for the rows of some thousand instances, and for the same pages in the write-ahead log."""
+
+NAME: Final = "kept-for-the-index"
+
+_log = logging.getLogger(__name__)
+
+
+class KeptRoom:
+    """Keeps some mebibytes that nobody else may use.
+
+    Parameters
+    ----------
+    room
+        Tells the room on the disk.
+    has_room_for
+        Whether the disk has room for so many bytes more.
+    """
+
+    def __init__(
+        self,
+        data_folder: Path,
+        *,
+        room: Callable[[], Space],
+        has_room_for: Callable[[int], bool],
+    ) -> None:
+        self._path = data_folder / NAME
+        self._room = room
+        self._has_room_for = has_room_for
+        self._is_kept = self._path.exists()
+
+    def keep(self) -> None:
+        """Make the file if it is missing and the disk has room for it."""
+        if self._is_kept:
+            return
+        try:
+            with disk.speaking("No room could be kept for the index."):
+                if self._has_room_for(KEPT_BYTES):
+                    self._allocate()
+                    self._is_kept = True
+        except PacstewardError as error:
+            _log.warning("%s", error)
+
+    def _allocate(self) -> None:
+        descriptor = disk.open_file(self._path, os.O_WRONLY | os.O_CREAT)
+        try:
+            os.posix_fallocate(descriptor, 0, KEPT_BYTES)
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def give_up(self) -> bool:
+        """Give the room to the index if the disk is full; say whether it was given."""
+        if not self._is_kept:
+            return False
+        try:
+            with disk.speaking("The room that was kept for the index could not be given to it."):
+                if self._room().free_bytes >= KEPT_BYTES:
+                    return False
+                self._path.unlink(missing_ok=True)
+        except PacstewardError as error:
+            _log.warning("%s", error)
+            return False
+        self._is_kept = False
+        _log.warning("The disk is full; the index gets what was kept for it.")
+        return True

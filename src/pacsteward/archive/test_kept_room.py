@@ -1,0 +1,104 @@
+"""The index has room of its own when others have taken the last byte of the disk."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tests.support.full_disk import FullDisk
+
+from pacsteward.archive.fixtures.sender import MIB, data_set, running
+from pacsteward.archive.kept_room import KEPT_BYTES, NAME, KeptRoom
+from pacsteward.archive.model import Space
+from pacsteward.base.db import Database
+
+
+class Disk:
+    """What the system says of the room, as a test wants it."""
+
+    def __init__(self) -> None:
+        self.free_bytes = 1000 * MIB
+
+    def room(self) -> Space:
+        return Space(2000 * MIB, self.free_bytes, reserve_bytes=10 * MIB)
+
+    def has_room_for(self, size_bytes: int) -> bool:
+        return self.free_bytes > 10 * MIB + 3 * size_bytes
+
+    def kept(self, folder: Path) -> KeptRoom:
+        return KeptRoom(folder, room=self.room, has_room_for=self.has_room_for)
+
+
+def test_the_room_is_taken_from_the_disk_and_given_once_when_that_is_full(tmp_path: Path) -> None:
+    disk = Disk()
+    room = disk.kept(tmp_path)
+    assert not room.give_up()
+    room.keep()
+    assert (tmp_path / NAME).stat().st_blocks * 512 >= KEPT_BYTES
+    assert not room.give_up()
+    disk.free_bytes = 0
+    assert room.give_up()
+    assert not (tmp_path / NAME).exists()
+    assert not room.give_up()
+    room.keep()
+    assert not (tmp_path / NAME).exists()
+    disk.free_bytes = 1000 * MIB
+    room.keep()
+    assert (tmp_path / NAME).exists()
+
+
+def test_what_an_earlier_run_has_kept_is_given_too(tmp_path: Path) -> None:
+    disk = Disk()
+    disk.kept(tmp_path).keep()
+    disk.free_bytes = 0
+    assert disk.kept(tmp_path).give_up()
+    assert not (tmp_path / NAME).exists()
+
+
+def test_a_disk_that_does_not_take_it_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _offset: int, _size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    room = Disk().kept(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", full)
+        room.keep()
+    assert list(tmp_path.iterdir()) == []
+    room.keep()
+    assert (tmp_path / NAME).exists()
+
+
+def test_what_has_landed_is_found_although_others_have_filled_the_disk(
+    tmp_path: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = FullDisk(sqlite_database, monkeypatch)
+    give_up = KeptRoom.give_up
+
+    def given(room: KeptRoom) -> bool:
+        is_given = give_up(room)
+        database.is_full = database.is_full and not is_given
+        return is_given
+
+    monkeypatch.setattr(KeptRoom, "give_up", given)
+    with running(tmp_path, sqlite_database) as house:
+        with monkeypatch.context() as patched:
+            nearly_full = SimpleNamespace(f_blocks=1024, f_frsize=MIB, f_bavail=1)
+            patched.setattr(os, "statvfs", lambda _path: nearly_full)
+            database.is_full = True
+            house.store(data_set("1.1"), "1.1")
+            house.wait()
+            assert house.uids() == ["1.1"]
+            assert not (tmp_path / NAME).exists()
+        deadline = time.monotonic() + 60
+        for number in itertools.count(2):
+            house.store(data_set(f"1.{number}"), f"1.{number}")
+            house.wait()
+            if (tmp_path / NAME).exists():
+                break
+            assert time.monotonic() < deadline
