@@ -50,8 +50,8 @@ class ServerSettings(Section):
     data: Path = Field(DEFAULT_DATA, description="Folder that holds everything. A path.")
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on; by default callers on this machine only. An IP "
-        "address or name.",
+        description="Address to listen on; by default callers on this machine only. All of IPv4 "
+        "is 0.0.0.0, all of IPv6 is ::, and both are the empty address. An IP address or name.",
     )
     dimse_port: int = Field(11112, ge=0, le=65535, description="Port of DICOM DIMSE. A port.")
     http_port: int = Field(8080, ge=0, le=65535, description="Port of HTTP. A port.")

@@ -185,4 +185,6 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _address(server: ServerSettings) -> str:
-    return f"[{server.host}]" if ":" in server.host else server.host
+    """Return the host as an address has it; where it is all addresses, one that works from here."""
+    host = server.host or "localhost"
+    return f"[{host}]" if ":" in host else host

@@ -186,11 +186,15 @@ def test_greeting_names_the_address_that_people_use(
 def test_an_address_of_ipv6_is_told_in_brackets(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Else nobody can tell where the address ends and the port begins."""
+    """Else nobody can tell where the address ends and the port begins. None is all of them."""
     _greet(Place.found(tmp_path, overrides={"host": "::1"}), None, tuple(Kind), seconds=1.0)
     told = capsys.readouterr().out
     assert "http://[::1]:8080/" in told
     assert "at [::1]:11112" in told
+    _greet(Place.found(tmp_path, overrides={"host": ""}), None, tuple(Kind), seconds=1.0)
+    told = capsys.readouterr().out
+    assert "http://localhost:8080/" in told
+    assert "beware    it listens beyond this machine" in told
 
 
 def test_peer_is_made_strict_again_by_the_negation_of_its_switch(
