@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, cast
@@ -71,9 +72,10 @@ waits for three hand-overs between threads; at Python's 5 ms the indexer would h
 COLLECT_AFTER = 20_000
 """Objects that are made, and not freed, before the collector of cycles looks for some."""
 
-JOBS_NICENESS = 10
-"""How far jobs stand back (nice(2)): where there is too little of the processor they get a tenth of
-what the doors get. Nobody waits for them as a sender or a reader does."""
+JOBS_NICENESS = 5
+"""How far jobs stand back (nice(2)): where there is too little of the processor they get a third of
+what the doors get. Nobody waits for them as a sender or a reader does. Much less, and they would
+not end in time on a machine that is busy."""
 
 WRONG_IDENTITY = Refused(1, 1, 1, "User name and passcode do not fit together.")
 """PS3.7 D.3.3.7 leaves the reason to us; table 9-21 of PS3.8 has none nearer than "no reason"."""
@@ -371,8 +373,6 @@ _NEEDED_SOON: Final = (
 
 def run_jobs(place: Place, tell_ready: Tell) -> None:
     """Run jobs, and tell facts to whoever subscribed to them, behind those who send and read."""
-    # Before the first thread: each has a niceness of its own, which it takes from its maker.
-    os.nice(JOBS_NICENESS)
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     database = open_place_database(place)
@@ -396,12 +396,22 @@ def run_jobs(place: Place, tell_ready: Tell) -> None:
         engine.start()
         dispatcher.start()
         tell_ready()
+        # Only now: the start of all waits for this one.
+        _stand_back(JOBS_NICENESS)
         stopping.wait()
         dispatcher.stop(GRACE_S / 2)
         engine.stop(GRACE_S / 2)
     finally:
         close_house(house)
         database.close()
+
+
+def _stand_back(niceness: int) -> None:
+    """Add to the niceness of each thread; those that they make take it from them."""
+    for thread in map(int, os.listdir("/proc/self/task")):
+        with suppress(ProcessLookupError):
+            now = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, now + niceness)
 
 
 def _run_loop(main: Coroutine[Any, Any, None]) -> None:

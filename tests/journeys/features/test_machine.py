@@ -162,14 +162,20 @@ def test_jobs_stand_back_behind_those_who_send_and_read(site: Site) -> None:
     assert site.product.process is not None
     family = psutil.Process(site.product.process.pid).children(recursive=True)
     ordinary = psutil.Process().nice()
-    niceness = {
-        process.name(): {
-            os.getpriority(os.PRIO_PROCESS, thread.id) - ordinary for thread in process.threads()
-        }
+    deadline = time.monotonic() + 60
+    # 19 is the most there is: the tests themselves may stand back.
+    while (found := niceness(family)).pop("pacs-jobs") != {min(ordinary + 5, 19)}:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    assert set.union(*found.values()) == {ordinary}
+
+
+def niceness(family: list[psutil.Process]) -> dict[str, set[int]]:
+    """Return how far the threads of each process stand back."""
+    return {
+        process.name(): {os.getpriority(os.PRIO_PROCESS, thread.id) for thread in process.threads()}
         for process in family
     }
-    assert niceness.pop("pacs-jobs") == {10}
-    assert set.union(*niceness.values()) == {0}
 
 
 def test_f191_nothing_else_runs_beside_it(site: Site) -> None:
