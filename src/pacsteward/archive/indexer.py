@@ -234,6 +234,9 @@ class Indexer:
         except Unavailable:
             # It says so when there is something to write.
             return
+        except Exception:  # noqa: BLE001
+            # As in `_run`: nothing else would start this thread again.
+            _log.exception("Nobody knows whether the index is where it was left.")
 
     def _check(self, connection: Connection) -> None:
         if self._position is None:

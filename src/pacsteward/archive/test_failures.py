@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import Connection, delete, update
 
 from pacsteward.archive.completeness import CompletenessWatch
 from pacsteward.archive.containers import stored_data
@@ -351,6 +351,26 @@ def test_a_fault_of_ours_does_not_end_the_indexing(
         house.wait()
         assert house.uids() == ["1.1"]
     assert next(ours, None) is None
+
+
+def test_a_fault_of_ours_while_nothing_arrives_does_not_end_the_indexing(
+    tmp_path: Path, postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, looked = Indexer._check, threading.Event()
+
+    def check(indexer: Indexer, connection: Connection) -> None:
+        if not looked.is_set():
+            looked.set()
+            raise ZeroDivisionError
+        real(indexer, connection)
+
+    monkeypatch.setattr(Indexer, "_check", check)
+    monkeypatch.setattr("pacsteward.archive.indexer._LOOK_S", 0.01)
+    with running(tmp_path, postgres_database) as house:
+        assert looked.wait(60)
+        house.store(data_set("1.1"), "1.1")
+        house.wait()
+        assert house.uids() == ["1.1"]
 
 
 def test_a_fault_of_ours_does_not_end_the_watch_for_quiet_studies(
