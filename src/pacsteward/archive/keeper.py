@@ -419,9 +419,14 @@ class Keeper:
             What was decided; None when `choose` named nothing.
         """
         self.watermark.wait_until_indexed(self.settings.watermark_wait_s)
-        self._make_up()
-        with self._write_lock:
-            entry = self._decide_on(kind, actor, choose, details or {})
+        while True:
+            self._make_up()
+            with self._write_lock:
+                # One that was interrupted since then comes first: the index, once it is further
+                # than that in the ledger, would pass it over as done.
+                if not self._undone:
+                    entry = self._decide_on(kind, actor, choose, details or {})
+                    break
         if entry is not None:
             self._free(entry.locations)
         return entry
@@ -438,6 +443,7 @@ class Keeper:
         with self._write_lock:
             with self.database.write() as connection:
                 for entry in self._undone:
+                    self._refuse_if_forgetful(connection, entry.landed_sequence)
                     self._carry_out(connection, entry)
             done, self._undone = self._undone, []
         for entry in done:
@@ -453,7 +459,7 @@ class Keeper:
         entry: LedgerEntry | None = None
         try:
             with self.database.write() as connection:
-                self._refuse_if_forgetful(connection)
+                self._refuse_if_forgetful(connection, self.watermark.indexed)
                 if uids := list(choose(connection)):
                     entry = self._ledger.append(
                         landed_sequence=landing_position(connection, self.node),
@@ -473,9 +479,9 @@ class Keeper:
             raise
         return entry
 
-    def _refuse_if_forgetful(self, connection: Connection) -> None:
-        """Decide nothing while the index lacks what it had already: it would be left out."""
-        if landing_position(connection, self.node) < self.watermark.indexed:
+    def _refuse_if_forgetful(self, connection: Connection, known_sequence: int) -> None:
+        """Change nothing while the index lacks what it had already: it would be left out."""
+        if landing_position(connection, self.node) < known_sequence:
             raise Unavailable(
                 "Nothing was changed.",
                 why="The database has lost its last transactions and is brought up to the log.",

@@ -7,9 +7,10 @@ undoes a rejection or brings back what was deleted.
 Format 1. The files ``ledger/000000000001.jsonl`` hold one JSON object a line. The first line of
 each says ``format``, ``version`` and ``first_sequence``; each further line is one entry. The last
 member of every line is ``checksum``: crc32, in hexadecimal, of the line's text without that member.
-Entries count up by one through all files. An entry belongs to the ledger only when its sequence is
-less than the first sequence of every later file; another file is begun after a failed write, which
-cuts off whatever the failure left behind (`Ledger.settle`).
+Entries count up by one through all files; only where the ledger lost its end, and the index knows
+how far it had come, are the lost numbers left out (`Ledger.open`). An entry belongs to the ledger
+only when its sequence is less than the first sequence of every later file; another file is begun
+after a failed write, which cuts off whatever the failure left behind (`Ledger.settle`).
 
 ``landed_sequence`` ties the ledger to the landing log: an entry is about what had landed until
 then. An instance that is stored anew after its deletion landed later, and stays.

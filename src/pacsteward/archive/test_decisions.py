@@ -112,6 +112,26 @@ def test_what_is_sent_again_while_its_deletion_is_undone_is_stored_anew(
         assert house.uids() == ["1.1"]
 
 
+def test_a_decision_that_was_interrupted_while_another_one_waited_is_carried_out_before_it(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the index would pass it over as done, and its bytes would go all the same."""
+    with running(tmp_path, database) as house:
+        for uid in ("1.1", "1.2"):
+            house.store(data_set(uid), uid)
+        real = house.keeper._make_up
+
+        def make_up_and_be_overtaken() -> None:
+            real()
+            monkeypatch.setattr(house.keeper, "_make_up", real)
+            with failing_index(monkeypatch), pytest.raises(Unavailable):
+                delete(house, "1.1")
+
+        monkeypatch.setattr(house.keeper, "_make_up", make_up_and_be_overtaken)
+        delete(house, "1.2")
+        assert house.uids() == []
+
+
 def test_a_deletion_whose_commit_was_not_confirmed_does_not_take_what_is_stored_later(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, delete, update
 
+from pacsteward.archive import keeper as keeping
 from pacsteward.archive.completeness import CompletenessWatch
 from pacsteward.archive.containers import stored_data
 from pacsteward.archive.fixtures.sender import MIB, SMALL, House, data_set, running
@@ -28,6 +30,7 @@ from pacsteward.archive.tables import (
     LOCATION,
     PATIENT,
     SERIES,
+    SET_ASIDE,
     STUDY,
 )
 from pacsteward.base import faults
@@ -280,6 +283,38 @@ def test_what_a_crashed_server_has_forgotten_is_indexed_again_although_nothing_c
         while len(house.uids()) < 3:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+def test_a_decision_is_not_made_up_for_in_an_index_that_has_forgotten_what_it_is_about(
+    tmp_path: Path, postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it counts as carried out, and then the instance is indexed again from the log."""
+    look = Indexer._look
+    monkeypatch.setattr(Indexer, "_look", lambda _indexer: None)
+
+    def fail(*_arguments: object) -> None:
+        raise Unavailable("The database did not answer.")
+
+    with running(tmp_path, postgres_database) as house:
+        house.store(data_set("1.1"), "1.1")
+        with monkeypatch.context() as patch:
+            patch.setattr(keeping, "apply_entry", fail)
+            with pytest.raises(Unavailable):
+                house.keeper.change("deleted", actor="admin", choose=lambda _connection: ["1.1"])
+        forget(house)
+        with pytest.raises(Unavailable):
+            house.store(data_set("1.2"), "1.2")
+        monkeypatch.setattr(Indexer, "_look", look)
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(Unavailable):
+                house.store(data_set("1.2"), "1.2")
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        house.wait()
+        assert house.uids() == ["1.2"]
+        assert house.rows(SET_ASIDE) == []
 
 
 def test_a_commit_that_was_made_and_not_confirmed_is_not_made_twice(
