@@ -7,6 +7,7 @@ RFC 9110 15.5.14 (413); PS3.18 8.5.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +18,7 @@ from typing import IO, Final, Self
 
 from starlette.requests import ClientDisconnect, Request
 
-from pacsteward.base.errors import Exhausted, Invalid
+from pacsteward.base.errors import Exhausted, Invalid, Unavailable
 from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.web.inflow import Inflow, Room, Take
 
@@ -135,8 +136,8 @@ class Spool:
         ------
         TooLarge
             The payload is longer than it may be.
-        Exhausted
-            The disk does not take it.
+        Exhausted, Unavailable
+            The disk is full, or failed.
         """
         self.size += len(data)
         if self.size > self._max_bytes:
@@ -151,8 +152,8 @@ class Spool:
 
         Raises
         ------
-        Exhausted
-            The disk does not take it.
+        Exhausted, Unavailable
+            The disk is full, or failed.
         """
         if self._view is None:
             self._view = memoryview(self._collect())
@@ -192,8 +193,15 @@ def _on_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Exhausted(
+        why = f"The system says: {error.strerror or error}."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Exhausted(
+                "The data were not taken.",
+                why=why,
+                remedy="Free space on the disk of the data folder.",
+            ) from error
+        raise Unavailable(
             "The data were not taken.",
-            why=f"The system says: {error.strerror or error}.",
-            remedy="Free space on the disk of the data folder.",
+            why=why,
+            remedy="See the system's log for the disk of the data folder.",
         ) from error

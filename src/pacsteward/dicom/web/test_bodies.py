@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from starlette.requests import Request
 
-from pacsteward.base.errors import Exhausted, Invalid
+from pacsteward.base.errors import Exhausted, Invalid, Unavailable
 from pacsteward.dicom.web.bodies import IN_MEMORY_BYTES, Spool, chunks
 from pacsteward.dicom.web.errors import TooLarge
 
@@ -80,3 +82,17 @@ def test_a_full_disk_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch, tmp_path
         spool.write(bytes(IN_MEMORY_BYTES + 1))
     spool.close()
     assert full.closed
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
+def test_nobody_is_told_to_free_space_when_something_else_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    def fail(**_more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pacsteward.dicom.web.bodies.tempfile.TemporaryFile", fail)
+    with Spool(tmp_path, max_bytes=4 * IN_MEMORY_BYTES) as spool:
+        with pytest.raises(Unavailable, match=os.strerror(number)) as told:
+            spool.write(bytes(IN_MEMORY_BYTES + 1))
+        assert "Free space" not in told.value.remedy
