@@ -208,7 +208,7 @@ async def _sop_classes(peer: Peer, ours: AeTitle, study_instance_uid: str) -> li
             if response.data_set:
                 found = read_identifier(response.data_set, context.transfer_syntax)
                 classes += [uid for uid in str(found.keys.get(SOP_CLASSES, "")).split("\\") if uid]
-    return classes or list(STORAGE_SOP_CLASSES)
+    return classes or list(_GUESSED)
 
 
 def _storage_contexts(classes: Sequence[str]) -> list[ProposedContext]:
@@ -230,6 +230,20 @@ _HELD: Final = (
     *(RLE_LOSSLESS, JPEG_EXTENDED, JPEG_LS_NEAR_LOSSLESS, HTJ2K_LOSSLESS, JPEG_LOSSLESS),
 )
 """What archives hold, the likelier first: a study of many classes leaves room for a few."""
+
+_USUAL: Final = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{end}"
+    for end in (
+        *("1", "1.1", "1.2", "2", "2.1", "3.1", "4", "4.1", "6.1", "7", "7.2", "7.4", "9.1.1"),
+        *("11.1", "12.1", "12.2", "13.1.3", "20", "66", "66.1", "66.4", "77.1.1", "77.1.4"),
+        *("88.11", "88.22", "88.33", "88.50", "88.59", "88.67", "104.1", "104.2", "128", "130"),
+        *("481.1", "481.2", "481.3", "481.4", "481.5", "481.8"),
+    )
+)
+"""What hospitals make every day; the order of the standard's list, in which there is no room for
+all, has positrons, reports, documents and radiotherapy at its end."""
+
+_GUESSED: Final = tuple(dict.fromkeys((*_USUAL, *STORAGE_SOP_CLASSES)))
 
 _COMPRESSED: Final = tuple(
     dict.fromkeys((*_HELD, *(one.uid for one in TRANSFER_SYNTAXES.values() if one.is_encapsulated)))
