@@ -287,7 +287,7 @@ def test_who_hangs_up_in_the_middle_of_a_get_is_in_the_audit_book(
     came, _ = get(product, _study(CT), storage, calling="HASTY", answer=hang_up)
     assert came
     entries = api.get("/api/v1/audit", params={"actor": "HASTY"}).json()["entries"]
-    (entry,) = [one for one in entries if one["event"] == "110104"]
+    (entry,) = [one for one in entries if one["event"] == "110102"]
     assert entry["objects"][0]["object_id"] == str(_study(CT).StudyInstanceUID)
 
 

@@ -137,14 +137,20 @@ def record_leaving(
 ) -> None:
     """Write into the audit book who has which studies sent where. Blocks.
 
-    Before the first of them leaves: whoever goes away in the middle has those before it.
+    Before the first of them leaves: whoever goes away in the middle has those before it. So the
+    entry says what was to be sent, and not that all of it arrived.
+
+    References
+    ----------
+    PS3.15 A.5.3.3 — Begin Transferring DICOM Instances.
     """
     audit.record_access(
         by,
         dict.fromkeys(instance.study_instance_uid for instance in instances),
         patient_ids=dict.fromkeys(one.patient_id for one in instances if one.patient_id),
-        what=f"{by.name} had {len(instances)} instances sent to {receiver}.",
-        event=AuditEvent.INSTANCES_TRANSFERRED,
+        what=f"{by.name} has {len(instances)} instances sent to {receiver}.",
+        event=AuditEvent.BEGIN_TRANSFERRING,
+        action="E",
         participants=(Participant(receiver, role="destination"),),
     )
 

@@ -83,7 +83,7 @@ def test_what_leaves_for_a_peer_is_in_the_audit_book_with_who_ordered_it(house: 
         SEND_STUDY.run(house, **job.arguments)
     (entry,) = house.audit.entries(AuditFilter(object_id="1.2.1"))
     assert (entry.actor_kind, entry.actor, entry.address) == ("person", "ada", "192.0.2.7")
-    assert entry.event is AuditEvent.INSTANCES_TRANSFERRED
+    assert (entry.event, entry.action) == (AuditEvent.BEGIN_TRANSFERRING, "E")
     assert [one.name for one in entry.participants] == ["GONE"]
 
 
