@@ -5,7 +5,7 @@ slices is one act.
 
 References
 ----------
-PS3.15 A.5.3.7 (DICOM Instances Transferred), A.5.3.6 (Import).
+PS3.15 A.5.3.7 (DICOM Instances Transferred), A.5.3.5 (Data Import).
 """
 
 from __future__ import annotations
