@@ -126,7 +126,8 @@ def test_port_that_is_taken_is_told_to_whoever_needs_it(listener: Listener) -> N
     port = listener.sockets[0].getsockname()[1]
     open_before = len(os.listdir("/proc/self/fd"))
     other = Listener("127.0.0.1", port, 1)
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    # What was garbage before may be gone.
+    assert len(os.listdir("/proc/self/fd")) <= open_before
     with pytest.raises(Unavailable, match=f"Port {port} on 127.0.0.1 could not be opened"):
         other.seat(0)
 
