@@ -216,10 +216,12 @@ def _without_indexes(database: Database) -> Iterator[None]:
         indexes = connection.exec_driver_sql(belonging, (names,)).all()
         for name, _ in indexes:
             connection.exec_driver_sql(f'DROP INDEX "{name}"')
-    yield
-    with database.write() as connection:
-        for _, definition in indexes:
-            connection.exec_driver_sql(definition.replace("%", "%%"))
+    try:
+        yield
+    finally:
+        with database.write() as connection:
+            for _, definition in indexes:
+                connection.exec_driver_sql(definition.replace("%", "%%"))
 
 
 def _row(number: int, keys: Mapping[str, int], now: datetime) -> dict[str, Any]:
