@@ -319,6 +319,9 @@ class PatientProtocol(HttpToolsProtocol):
             self._watch_reader()
 
     def _watch_reader(self) -> None:
+        # One watch, also where more is written on a connection that is closing and watched already:
+        # a second one would go on behind the end and count what nobody keeps any more.
+        self._stop_watching()
         waiting = self.transport.get_write_buffer_size()
         self._waiting.now(waiting)
         self._unsent_bytes = waiting + _queued_bytes(self._socket)

@@ -281,6 +281,64 @@ def test_client_that_stops_reading_the_rest_of_a_last_answer_is_cut() -> None:
     asyncio.run(talk())
 
 
+@pytest.mark.parametrize("end", ["client", "nonsense"])
+def test_a_connection_that_closes_amid_an_answer_is_watched_by_one_watch(end: str) -> None:
+    """A second one would go on behind the end, and count for ever what nobody keeps any more."""
+    watches: list[asyncio.TimerHandle | None] = []
+    made: list[Lasting] = []
+
+    class Lasting(PatientProtocol):
+        write_stall_s = 600.0
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.append(self)
+
+        def _look_again(self) -> None:
+            super()._look_again()
+            watches.append(self._reader_watch)
+
+    async def talk() -> None:
+        full, closing, more, lost = (asyncio.Event() for _ in range(4))
+
+        async def large(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+            served = made[-1]
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while not served.transport.get_write_buffer_size():
+                piece = {"type": "http.response.body", "body": bytes(1 << 12), "more_body": True}
+                await send(piece)
+                # What the system takes is gone by the second turn of the loop.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            assert not served.flow.write_paused
+            full.set()
+            await closing.wait()
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+            assert served.flow.write_paused
+            more.set()
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+            lost.set()
+
+        async with connected(large, protocol=Lasting) as (reader, writer), asyncio.timeout(60):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(get("/"))
+            await full.wait()
+            if end == "client":
+                writer.write_eof()
+            else:
+                writer.write(b"nonsense\r\n\r\n")
+            while not made[-1].transport.is_closing():
+                await asyncio.sleep(0.001)
+            closing.set()
+            await more.wait()
+            writer.transport.abort()
+            await lost.wait()
+
+    asyncio.run(talk())
+    assert len(watches) == 2
+    assert all(watch is not None and watch.cancelled() for watch in watches)
+
+
 class Patient(PatientProtocol):
     """Would wait for longer than the test does."""
 
