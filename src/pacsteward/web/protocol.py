@@ -483,6 +483,8 @@ class _Answers:
 
     def forget_connection(self) -> None:
         """Let go of the connection, which is lost: the two hold each other."""
+        # A head would be written to a transport that takes none any more.
+        self._head = b""
         self._close = lambda: None
 
 

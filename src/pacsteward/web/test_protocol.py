@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 
 from pacsteward.web.protocol import PatientProtocol
 from pacsteward.web.unread import AHEAD_BYTES, MUCH_BYTES, UNREAD
@@ -337,6 +338,36 @@ def test_a_connection_that_closes_amid_an_answer_is_watched_by_one_watch(end: st
     asyncio.run(talk())
     assert len(watches) == 2
     assert all(watch is not None and watch.cancelled() for watch in watches)
+
+
+def test_a_head_that_is_held_back_when_the_connection_is_lost_is_no_fault() -> None:
+    """The loop that the product runs on calls it one to write on a connection that is gone."""
+    faults: list[object] = []
+    made: list[Noting] = []
+
+    class Noting(Hasty):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.append(self)
+
+    async def talk() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+        held = asyncio.Event()
+
+        async def lose(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+            made[-1].transport.abort()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            # The end of the connection comes first, and behind it the turn of the head.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            held.set()
+
+        async with connected(lose, protocol=Noting) as (_reader, writer), asyncio.timeout(60):
+            writer.write(get("/"))
+            await held.wait()
+
+    uvloop.run(talk())
+    assert faults == []
 
 
 class Patient(PatientProtocol):
