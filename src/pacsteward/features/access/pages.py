@@ -287,6 +287,10 @@ async def change_password(house: House, request: Request) -> Response:
                 form.text("again", strip=False),
                 keep_session=hash_of(request.cookies.get(SESSION_COOKIE, "")),
             )
+    except TooManyTries as error:
+        response = await in_thread(_account_page, house, request, error)
+        response.headers["retry-after"] = str(error.retry_after_s)
+        return response
     except PacstewardError as error:
         return await in_thread(_account_page, house, request, error)
     return redirect("/account", "Your password was changed. Your other sessions have ended.")
