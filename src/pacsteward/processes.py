@@ -408,10 +408,15 @@ def run_jobs(place: Place, tell_ready: Tell) -> None:
 
 def _stand_back(niceness: int) -> None:
     """Add to the niceness of each thread; those that they make take it from them."""
-    for thread in map(int, os.listdir("/proc/self/task")):
-        with suppress(ProcessLookupError):
-            now = os.getpriority(os.PRIO_PROCESS, thread)
-            os.setpriority(os.PRIO_PROCESS, thread, now + niceness)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    done: set[str] = set()
+    # Again for those that one of them has made before it was its turn.
+    while left := set(os.listdir("/proc/self/task")) - done:
+        for thread in map(int, left):
+            with suppress(ProcessLookupError):
+                if os.getpriority(os.PRIO_PROCESS, thread) == before:
+                    os.setpriority(os.PRIO_PROCESS, thread, before + niceness)
+        done |= left
 
 
 def _run_loop(main: Coroutine[Any, Any, None]) -> None:
