@@ -156,7 +156,10 @@ class Keeper:
         self._resources.callback(self._ledger.close)
         self._guard = SpaceGuard(self.data_folder, settings, self.clock)
         self._kept_room = KeptRoom(
-            self.data_folder, room=self._guard.now, has_room_for=self._guard.has_room_for
+            self.data_folder,
+            room=self._guard.now,
+            has_room_for=self._guard.has_room_for,
+            hold_back=self._guard.hold_back,
         )
         self._spares = PreparedSegments(
             self.data_folder / "landing",

@@ -4,13 +4,14 @@ The reserve keeps senders from filling the disk, not other programs. Should one 
 last byte while something has landed that the index does not have yet, the index could not be
 written, and since a reader never sees less than was acknowledged, every search would wait. So a
 file that holds nothing lies in the data folder; it goes when the index finds the disk full, and is
-made again with the first batch after there is room.
+made again with the first batch after there is room. Senders do not get what is free meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ from pacsteward.base.errors import PacstewardError
 
 KEPT_BYTES: Final = 16 << 20
 """Enough for the rows of some thousand instances, and for the same pages in the write-ahead log."""
+
+_RETRY_S: Final = 60.0
 
 NAME: Final = "kept-for-the-index"
 
@@ -36,6 +39,8 @@ class KeptRoom:
         Tells the room on the disk.
     has_room_for
         Whether the disk has room for so many bytes more.
+    hold_back
+        Keeps so much from senders besides the reserve.
     """
 
     def __init__(
@@ -44,29 +49,34 @@ class KeptRoom:
         *,
         room: Callable[[], Space],
         has_room_for: Callable[[int], bool],
+        hold_back: Callable[[int], None],
     ) -> None:
         self._path = data_folder / NAME
         self._room = room
         self._has_room_for = has_room_for
-        self._is_kept = self._path.exists()
+        self._hold_back = hold_back
+        self._is_kept = _takes_room(self._path)
+        self._next_try_at = 0.0
 
     def keep(self) -> None:
         """Make the file if it is missing and the disk has room for it."""
-        if self._is_kept:
+        if self._is_kept or time.monotonic() < self._next_try_at:
             return
         try:
             with disk.speaking("No room could be kept for the index."):
                 if self._has_room_for(KEPT_BYTES):
                     self._allocate()
                     self._is_kept = True
+                    self._hold_back(0)
         except PacstewardError as error:
+            self._next_try_at = time.monotonic() + _RETRY_S
             _log.warning("%s", error)
 
     def _allocate(self) -> None:
         descriptor = disk.open_file(self._path, os.O_WRONLY | os.O_CREAT)
         try:
             os.posix_fallocate(descriptor, 0, KEPT_BYTES)
-        except OSError:
+        except BaseException:
             self._path.unlink(missing_ok=True)
             raise
         finally:
@@ -80,6 +90,7 @@ class KeptRoom:
             with disk.speaking("The room that was kept for the index could not be given to it."):
                 if self._room().free_bytes >= KEPT_BYTES:
                     return False
+                self._hold_back(KEPT_BYTES)
                 self._path.unlink(missing_ok=True)
         except PacstewardError as error:
             _log.warning("%s", error)
@@ -87,3 +98,11 @@ class KeptRoom:
         self._is_kept = False
         _log.warning("The disk is full; the index gets what was kept for it.")
         return True
+
+
+def _takes_room(path: Path) -> bool:
+    """Whether the file is there, and not only its name: it may have been cut off, or copied."""
+    try:
+        return path.stat().st_blocks * 512 >= KEPT_BYTES
+    except FileNotFoundError:
+        return False

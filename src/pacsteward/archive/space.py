@@ -50,6 +50,11 @@ class SpaceGuard:
         self._space: Space | None = None
         self._asked_at = 0.0
         self._taken_bytes = 0
+        self._held_back_bytes = 0
+
+    def hold_back(self, size_bytes: int) -> None:
+        """Keep so much from senders besides the reserve, until another size is said."""
+        self._held_back_bytes = size_bytes
 
     def took(self, size_bytes: int) -> None:
         """Take note that so much is about to be written."""
@@ -78,12 +83,12 @@ class SpaceGuard:
             The reserve is reached.
         """
         room = self.now()
-        if room.is_full:
+        if room.free_bytes <= room.reserve_bytes + self._held_back_bytes:
             raise Exhausted(
                 "The instance was not stored.",
                 why=(
                     f"The disk of the archive has {room.free_bytes >> 20} MiB free and keeps "
-                    f"{room.reserve_bytes >> 20} MiB in reserve."
+                    f"{room.reserve_bytes + self._held_back_bytes >> 20} MiB in reserve."
                 ),
                 remedy="Free space on it; the sender will try again.",
             )

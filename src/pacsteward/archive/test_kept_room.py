@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -14,7 +15,11 @@ from tests.support.full_disk import FullDisk
 from pacsteward.archive.fixtures.sender import MIB, data_set, running
 from pacsteward.archive.kept_room import KEPT_BYTES, NAME, KeptRoom
 from pacsteward.archive.model import Space
+from pacsteward.archive.settings import ArchiveSettings
+from pacsteward.archive.space import SpaceGuard
+from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database
+from pacsteward.base.errors import Exhausted
 
 
 class Disk:
@@ -22,6 +27,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.free_bytes = 1000 * MIB
+        self.held_back_bytes = 0
 
     def room(self) -> Space:
         return Space(2000 * MIB, self.free_bytes, reserve_bytes=10 * MIB)
@@ -29,8 +35,13 @@ class Disk:
     def has_room_for(self, size_bytes: int) -> bool:
         return self.free_bytes > 10 * MIB + 3 * size_bytes
 
+    def hold_back(self, size_bytes: int) -> None:
+        self.held_back_bytes = size_bytes
+
     def kept(self, folder: Path) -> KeptRoom:
-        return KeptRoom(folder, room=self.room, has_room_for=self.has_room_for)
+        return KeptRoom(
+            folder, room=self.room, has_room_for=self.has_room_for, hold_back=self.hold_back
+        )
 
 
 def test_the_room_is_taken_from_the_disk_and_given_once_when_that_is_full(tmp_path: Path) -> None:
@@ -46,9 +57,37 @@ def test_the_room_is_taken_from_the_disk_and_given_once_when_that_is_full(tmp_pa
     assert not room.give_up()
     room.keep()
     assert not (tmp_path / NAME).exists()
+    assert disk.held_back_bytes == KEPT_BYTES
     disk.free_bytes = 1000 * MIB
     room.keep()
     assert (tmp_path / NAME).exists()
+    assert disk.held_back_bytes == 0
+
+
+def test_senders_do_not_get_what_is_given_to_the_index(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = SimpleNamespace(f_blocks=1024, f_frsize=MIB, f_bavail=KEPT_BYTES // MIB)
+    monkeypatch.setattr(os, "statvfs", lambda _path: free)
+    guard = SpaceGuard(tmp_path, ArchiveSettings(reserve_bytes=MIB), clock)
+    guard.check()
+    guard.hold_back(KEPT_BYTES)
+    with pytest.raises(Exhausted, match="17 MiB in reserve"):
+        guard.check()
+    guard.hold_back(0)
+    guard.check()
+
+
+def test_a_file_that_takes_no_room_is_none(tmp_path: Path) -> None:
+    """A run that was killed leaves it empty, and a copy of the folder may have it with a hole."""
+    with (tmp_path / NAME).open("wb") as file:
+        file.truncate(KEPT_BYTES)
+    disk = Disk()
+    disk.kept(tmp_path).keep()
+    assert (tmp_path / NAME).stat().st_blocks * 512 >= KEPT_BYTES
+    disk.free_bytes = 0
+    (tmp_path / NAME).write_bytes(b"")
+    assert not disk.kept(tmp_path).give_up()
 
 
 def test_what_an_earlier_run_has_kept_is_given_too(tmp_path: Path) -> None:
@@ -69,8 +108,11 @@ def test_a_disk_that_does_not_take_it_is_left_as_it_was(
     with monkeypatch.context() as patched:
         patched.setattr(os, "posix_fallocate", full)
         room.keep()
+        room.keep()
     assert list(tmp_path.iterdir()) == []
-    room.keep()
+    monkeypatch.setattr("pacsteward.archive.kept_room._RETRY_S", 0.0)
+    again = Disk().kept(tmp_path)
+    again.keep()
     assert (tmp_path / NAME).exists()
 
 
@@ -97,8 +139,11 @@ def test_what_has_landed_is_found_although_others_have_filled_the_disk(
             assert not (tmp_path / NAME).exists()
         deadline = time.monotonic() + 60
         for number in itertools.count(2):
-            house.store(data_set(f"1.{number}"), f"1.{number}")
-            house.wait()
+            # Refused until the disk is asked again.
+            with contextlib.suppress(Exhausted):
+                house.store(data_set(f"1.{number}"), f"1.{number}")
+                house.wait()
             if (tmp_path / NAME).exists():
                 break
             assert time.monotonic() < deadline
+            time.sleep(0.05)
