@@ -19,7 +19,7 @@ from pacsteward.app import FLOOR_SETTINGS, find_all_rooms
 from pacsteward.archive import bulk
 from pacsteward.archive.digest import storable
 from pacsteward.archive.file_range import FileRange
-from pacsteward.archive.headers import instance_json
+from pacsteward.archive.header_json import HeaderTexts
 from pacsteward.archive.ledger import read_ledger
 from pacsteward.archive.read import StoredObject
 from pacsteward.archive.segment import find_segments, has_sound_data, walk
@@ -28,7 +28,7 @@ from pacsteward.base.settings import load
 from pacsteward.dicom import charset, names
 from pacsteward.dicom.attributes import INDEXED, Level, vr_of
 from pacsteward.dicom.deflated import inflate_range, inflated_header
-from pacsteward.dicom.dicomjson import bulk_data, dumps, from_json
+from pacsteward.dicom.dicomjson import bulk_data, from_json
 from pacsteward.dicom.dimse.limits import Limits
 from pacsteward.dicom.dimse.machine import Event, Machine, OutOfOrder
 from pacsteward.dicom.dimse.message import decode_command_set, response_command_set
@@ -236,14 +236,17 @@ class _Stored:
         )
 
 
+_TEXTS = HeaderTexts(100)
+
+
 def _make_metadata(data: bytes) -> None:
     """Make JSON, XML and bulk data of a stored object, however damaged: a series needs all."""
     syntax, data_set = _syntax_and_data(data)
     stored = _Stored(data_set, syntax)
-    model = instance_json(
-        cast(StoredObject, stored), bulk_data_prefix="bulk/", inline_limit_bytes=100
-    )
-    dumps(model)
+    text = _TEXTS.text(cast(StoredObject, stored), bulk_data_prefix="bulk/")
+    # What came before must not show.
+    assert text == HeaderTexts(100).text(cast(StoredObject, stored), bulk_data_prefix="bulk/")
+    model = json.loads(text)
     to_xml(model)
     for attribute in model.values():
         uri = attribute.get("BulkDataURI", "")

@@ -13,6 +13,7 @@ Whatever is asked, the answer holds everything that had been acknowledged when i
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,7 +31,8 @@ from pacsteward.archive.completeness import CompletenessWatch
 from pacsteward.archive.conditions import unsupported
 from pacsteward.archive.courier import Courier, Couriers
 from pacsteward.archive.find import KEY_COLUMNS, Finder, Found, outside
-from pacsteward.archive.headers import instance_json, read_header, selected
+from pacsteward.archive.header_json import HeaderTexts
+from pacsteward.archive.headers import read_header, selected
 from pacsteward.archive.keeper import Keeper
 from pacsteward.archive.likeness import NameBook
 from pacsteward.archive.metadata import MetadataBook
@@ -385,9 +387,10 @@ class Archive:
 
         A BulkDataURI in it is the path that `locate_bulk_data` takes.
         """
-        inline = self._settings.metadata_inline_bytes
+        texts = HeaderTexts(self._settings.metadata_inline_bytes)
         with self._reader.open(instance) as stored:
-            return instance_json(stored, bulk_data_prefix="", inline_limit_bytes=inline)
+            made: dict[str, Any] = json.loads(texts.text(stored, bulk_data_prefix=""))
+        return made
 
     def bulk_data(self, instance: Instance, path: str) -> tuple[bytes, str]:
         """Return the value that a BulkDataURI ends with, and its media type.

@@ -14,15 +14,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from pacsteward.archive.bulk import PIXEL_TAGS, end_of_fragments, format_path
-from pacsteward.archive.model import Instance
+from pacsteward.archive.bulk import PIXEL_TAGS, end_of_fragments
 from pacsteward.archive.read import StoredObject
-from pacsteward.base.errors import Exhausted, Invalid, PacstewardError, Unsupported
+from pacsteward.base.errors import Exhausted, Invalid
 from pacsteward.dicom.attributes import vr_of
 from pacsteward.dicom.deflated import inflated_pieces
-from pacsteward.dicom.dicomjson import to_json
 from pacsteward.dicom.elements import (
     FIRST_LEVEL_MAX,
     UNDEFINED_LENGTH,
@@ -80,6 +78,26 @@ class Header:
     left_out: tuple[tuple[int, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """A header whose elements are known by their places; nothing is decoded yet.
+
+    Parameters
+    ----------
+    data
+        The elements that were read, one behind the other.
+    elements
+        Tag, VR (empty where none is written), begin and end in `data` of each.
+    left_out
+        Tag and VR of those that were not read.
+    """
+
+    data: bytes
+    encoding: Encoding
+    elements: tuple[tuple[int, str, int, int], ...]
+    left_out: tuple[tuple[int, str], ...]
+
+
 def read_header(stored: StoredObject) -> Header:
     """Read the header of a stored object, of a damaged one as far as it can be read.
 
@@ -90,35 +108,43 @@ def read_header(stored: StoredObject) -> Header:
     Exhausted
         It is larger than any header is.
     """
+    walked = walk_header(stored)
+    return Header(parse(walked.data, walked.encoding), walked.left_out)
+
+
+def walk_header(stored: StoredObject) -> Walked:
+    """Find the elements of a header; the errors are those of `read_header`."""
     encoding = encoding_of(stored.transfer_syntax_uid)
     if transfer_syntax(stored.transfer_syntax_uid).is_deflated:
         reader = DataSetReader(_Inflated(stored).read, SIZE_MAX)
     else:
         reader = DataSetReader(stored.read, stored.size)
     runs: list[tuple[int, int]] = []
+    elements: list[tuple[int, str, int, int]] = []
     left_out: list[tuple[int, str]] = []
-    position = total = count = 0
+    position = total = 0
     while position < reader.size:
         try:
             element = reader.element_at(position, encoding, open_ended=PIXEL_TAGS)
         except Invalid:
             break  # the end, or damage: what stands before is still true
-        if element.tag >> 16 == _DELIMITERS or element.tag == _TRAILING_PADDING:
+        tag, end = element.tag, element.end
+        if tag >> 16 == _DELIMITERS or tag == _TRAILING_PADDING:
             break  # an item's head where no sequence is: damage, too; padding says nothing
         if _is_left_out(element):
-            left_out.append((element.tag, _vr(element)))
+            left_out.append((tag, _vr(element)))
             if element.length == UNDEFINED_LENGTH:
-                position = end_of_fragments(reader, element.value)
-                continue
+                end = end_of_fragments(reader, element.value)
         else:
-            total += element.end - position
+            size = end - position
+            elements.append((tag, element.vr, total, total + size))
+            total += size
             if runs and runs[-1][1] == position:
-                runs[-1] = (runs[-1][0], element.end)
+                runs[-1] = (runs[-1][0], end)
             else:
-                runs.append((position, element.end))
-        position = element.end
-        count += 1
-        if total > HEADER_MAX or count > FIRST_LEVEL_MAX:
+                runs.append((position, end))
+        position = end
+        if total > HEADER_MAX or len(elements) + len(left_out) > FIRST_LEVEL_MAX:
             raise Exhausted(
                 f"The header of instance {stored.instance.sop_instance_uid} was not read.",
                 why=f"It has more than {HEADER_MAX} bytes, or {FIRST_LEVEL_MAX} elements.",
@@ -127,7 +153,7 @@ def read_header(stored: StoredObject) -> Header:
     data = b"".join([reader.value(start, end - start) for start, end in runs])
     if len(data) > _COUNTED_FROM_BYTES:
         _check_count(data, encoding)
-    return Header(_parsed(data, encoding.is_implicit, encoding.is_little_endian), tuple(left_out))
+    return Walked(data, encoding, tuple(elements), tuple(left_out))
 
 
 def _check_count(data: bytes, encoding: Encoding) -> None:
@@ -177,14 +203,21 @@ def _vr(element: Element) -> str:
     return element.vr or vr_of(element.tag)
 
 
-def _parsed(data: bytes, is_implicit_vr: bool, is_little_endian: bool) -> Dataset:
+def parse(data: bytes, encoding: Encoding) -> Dataset:
+    """Have pydicom read elements that stand one behind the other.
+
+    Raises
+    ------
+    Invalid
+        They cannot be read.
+    """
     # A quarter of a second, and a process that only receives never needs it.
     from pacsteward.dicom.pydicom_parts import config, read_dataset
 
     # Its warnings quote the value, which may be a patient's and has no place in a log.
     config.settings.reading_validation_mode = config.IGNORE
     try:
-        return read_dataset(BytesIO(data), is_implicit_vr, is_little_endian)
+        return read_dataset(BytesIO(data), encoding.is_implicit, encoding.is_little_endian)
     except Exception as error:
         # pydicom meets damage with whatever its innermost line raises.
         raise Invalid(
@@ -192,68 +225,6 @@ def _parsed(data: bytes, is_implicit_vr: bool, is_little_endian: bool) -> Datase
             why=f"{type(error).__name__} while it was decoded.",
             remedy="Have it corrected where it was made.",
         ) from error
-
-
-def instance_json(
-    stored: StoredObject, *, bulk_data_prefix: str, inline_limit_bytes: int
-) -> dict[str, Any]:
-    """Return the metadata of a stored object as a DICOM JSON object, complete, in tag order.
-
-    What cannot be read of a damaged object is left out, but never its UIDs, which the index
-    knows: one damaged instance does not hide the series that it is in.
-
-    Parameters
-    ----------
-    bulk_data_prefix
-        What the path of a value is put behind to make its BulkDataURI.
-    inline_limit_bytes
-        Binary values up to this size stand in the JSON.
-    """
-    instance = stored.instance
-    try:
-        header = read_header(stored)
-        made = _converted(header, bulk_data_prefix, inline_limit_bytes)
-    except (Invalid, Exhausted, Unsupported):
-        return known_json(instance)
-    made = known_json(instance) | made
-    for tag, vr in header.left_out:
-        made[f"{tag:08X}"] = {"vr": vr, "BulkDataURI": bulk_data_prefix + format_path((tag,))}
-    # What an object says of itself is that of its sender.
-    made["00083002"] = _uid(instance.transfer_syntax_uid)
-    return dict(sorted(made.items()))
-
-
-def _converted(header: Header, bulk_data_prefix: str, inline_limit_bytes: int) -> dict[str, Any]:
-    try:
-        return to_json(
-            header.dataset,
-            bulk_data_uri=lambda path: bulk_data_prefix + format_path(path),
-            inline_limit_bytes=inline_limit_bytes,
-        )
-    except PacstewardError:
-        raise
-    except Exception as error:
-        # Elements that were never elements: the rest of a damaged data set read as one.
-        raise Invalid(
-            "The header was not converted.",
-            why=f"{type(error).__name__} while it was decoded.",
-            remedy="Have it corrected where it was made.",
-        ) from error
-
-
-def known_json(instance: Instance) -> dict[str, Any]:
-    """Return what the index knows of an instance, as a DICOM JSON object."""
-    return {
-        "00080016": _uid(instance.sop_class_uid),
-        "00080018": _uid(instance.sop_instance_uid),
-        "00083002": _uid(instance.transfer_syntax_uid),
-        "0020000D": _uid(instance.study_instance_uid),
-        "0020000E": _uid(instance.series_instance_uid),
-    }
-
-
-def _uid(uid: str) -> dict[str, Any]:
-    return {"vr": "UI", "Value": [uid]}
 
 
 def selected(header: Header, tags: Iterable[int]) -> Dataset | None:

@@ -39,7 +39,7 @@ from typing import Final
 from isal import igzip
 
 from pacsteward.archive.dialect import Dialect, Postgres, Sql, Sqlite, equal, every
-from pacsteward.archive.headers import instance_json, known_json
+from pacsteward.archive.header_json import HeaderTexts, known_json
 from pacsteward.archive.model import Instance, Selection
 from pacsteward.archive.read import Reader
 from pacsteward.archive.recent import Recent
@@ -251,7 +251,7 @@ class MetadataBook:
                     and entry.checksum == instance.checksum
                 ):
                     return line
-        return self._make(instance)
+        return self._make(instance, HeaderTexts(self._inline_limit_bytes))
 
     def _kept(self, series: _Series, *, is_remembered: bool = True) -> _Kept:
         """Return the metadata of a series, made now where they were not kept."""
@@ -283,11 +283,12 @@ class MetadataBook:
             )
         )
         entries, lines, is_whole = [], [], True
+        texts = HeaderTexts(self._inline_limit_bytes)
         for instance in instances:
             line = known.get((instance.sop_instance_uid, instance.checksum))
             if line is None:
                 try:
-                    line = self._make(instance)
+                    line = self._make(instance, texts)
                 except NotFound:
                     continue  # deleted since it was listed
                 except Broken:
@@ -298,16 +299,13 @@ class MetadataBook:
         version = instances[0].series_version if instances else series.version
         return _Kept(version, tuple(entries), _SEPARATOR.join(lines), is_whole)
 
-    def _make(self, instance: Instance) -> bytes:
+    def _make(self, instance: Instance, texts: HeaderTexts) -> bytes:
         place = (
             f"studies/{instance.study_instance_uid}/series/{instance.series_instance_uid}"
             f"/instances/{instance.sop_instance_uid}/bulkdata/"
         )
         with self._reader.open(instance) as stored:
-            made = instance_json(
-                stored, bulk_data_prefix=place, inline_limit_bytes=self._inline_limit_bytes
-            )
-        return dumps(made)
+            return texts.text(stored, bulk_data_prefix=place)
 
     def _load(self, key: str) -> _Kept | None:
         path = self._path(key)

@@ -19,6 +19,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaselin
 from pacsteward.archive import metadata as metadata_module
 from pacsteward.archive.bulk import locate
 from pacsteward.archive.containers import container_path
+from pacsteward.archive.header_json import HeaderTexts
 from pacsteward.archive.metadata import MetadataBook, tidy
 from pacsteward.archive.read import Reader, StoredObject
 from pacsteward.base.errors import Broken, Invalid, NotFound, Unsupported
@@ -175,13 +176,13 @@ def test_c38_a_late_instance_is_there_at_once_and_only_it_is_made(
     vault: Any, book: MetadataBook, make_book: Make, ct: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    original = metadata_module.instance_json
+    original = HeaderTexts.text
 
-    def counted(stored: Any, **options: Any) -> dict[str, Any]:
+    def counted(self: HeaderTexts, stored: StoredObject, *, bulk_data_prefix: str) -> bytes:
         made.append(stored.instance.sop_instance_uid)
-        return original(stored, **options)
+        return original(self, stored, bulk_data_prefix=bulk_data_prefix)
 
-    monkeypatch.setattr(metadata_module, "instance_json", counted)
+    monkeypatch.setattr(HeaderTexts, "text", counted)
     first = vault.keep(another(ct, 1))
     etag = book.etag(ct.StudyInstanceUID, ct.SeriesInstanceUID)
     assert len(read(book, ct.StudyInstanceUID)) == 1
@@ -200,7 +201,7 @@ def test_what_is_prepared_is_there_for_others_and_takes_no_memory_here(
     vault.keep(another(ct, 1))
     book.prepare(ct.StudyInstanceUID)
     assert book._recent._total == 0
-    monkeypatch.setattr(metadata_module, "instance_json", None)
+    monkeypatch.setattr(HeaderTexts, "text", None)
     reader = make_book()
     assert len(read(reader, ct.StudyInstanceUID)) == 1
     assert reader._recent._total > 0

@@ -100,9 +100,11 @@ def key(tag: int) -> str:
 
 def dumps(model: object) -> bytes:
     """Return JSON text in UTF-8, without spaces."""
-    return json.dumps(model, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
-        "utf-8", "replace"
-    )
+    return _ENCODER.encode(model).encode("utf-8", "replace")
+
+
+# One for all: to make it anew takes as long as a short text.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _word(text: str) -> str | None:
