@@ -26,7 +26,6 @@ from pacsteward.archive.arena import SharedChunk
 from pacsteward.archive.arriving import Arrivals
 from pacsteward.archive.bulk import BulkData, locate
 from pacsteward.archive.client import KeeperClient
-from pacsteward.archive.columns import REQUEST_ATTRIBUTES_SEQUENCE
 from pacsteward.archive.completeness import CompletenessWatch
 from pacsteward.archive.conditions import unsupported
 from pacsteward.archive.courier import Courier, Couriers
@@ -63,6 +62,7 @@ from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.frames import FrameTable, locate_frames
 from pacsteward.dicom.matching import Query
 from pacsteward.dicom.part10 import FileMeta
+from pacsteward.dicom.tags import REQUEST_ATTRIBUTES_SEQUENCE
 from pacsteward.security.actor import Actor
 from pacsteward.security.audit import AuditBook
 from pacsteward.security.audit_entry import AuditEntry

@@ -37,9 +37,14 @@ from pacsteward.dicom.elements import (
 )
 from pacsteward.dicom.frames import swap_bytes, swap_unit
 from pacsteward.dicom.media import encoding_of, media_type
-from pacsteward.dicom.pixels import (
+from pacsteward.dicom.tags import (
+    BITS_ALLOCATED,
     DOUBLE_FLOAT_PIXEL_DATA,
+    ENCAPSULATED_DOCUMENT,
+    ENCAPSULATED_DOCUMENT_LENGTH,
     FLOAT_PIXEL_DATA,
+    MIME_TYPE_OF_ENCAPSULATED_DOCUMENT,
+    NUMBER_OF_FRAMES,
     PIXEL_DATA,
 )
 from pacsteward.dicom.uids import transfer_syntax
@@ -51,11 +56,6 @@ _TAG: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _ITEM_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _MEDIA_TYPE: Final = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]{0,100}")
 
-_BITS_ALLOCATED: Final = 0x00280100
-_NUMBER_OF_FRAMES: Final = 0x00280008
-_ENCAPSULATED_DOCUMENT: Final = 0x00420011
-_MIME_TYPE_OF_ENCAPSULATED_DOCUMENT: Final = 0x00420012
-_ENCAPSULATED_DOCUMENT_LENGTH: Final = 0x00420015
 
 _ITEM_HEAD: Final = struct.Struct("<HHI")
 IN_MEMORY_MAX: Final = 64 << 20
@@ -240,7 +240,7 @@ def _top_level(reader: DataSetReader, encoding: Encoding, last_tag: int) -> dict
                 remedy="Retrieve the object as it is stored.",
             )
         # What describes a document may stand behind it; what describes pixels stands before.
-        if element.tag >= last_tag and element.tag > _ENCAPSULATED_DOCUMENT_LENGTH:
+        if element.tag >= last_tag and element.tag > ENCAPSULATED_DOCUMENT_LENGTH:
             break
         is_endless = element.tag in PIXEL_TAGS and element.length == UNDEFINED_LENGTH
         position = end_of_fragments(reader, element.value) if is_endless else element.end
@@ -268,11 +268,11 @@ def _plain(
     if vr == "SQ":
         raise _no_such_value("It is a sequence.")
     length, kind = element.length, OCTETS
-    if element.tag == _ENCAPSULATED_DOCUMENT:
+    if element.tag == ENCAPSULATED_DOCUMENT:
         length, kind = _document(element, level)
     unit = _UNITS.get(vr, 1)
     if element.tag in PIXEL_TAGS:
-        unit = swap_unit(element.tag, vr, level.word(_BITS_ALLOCATED) or 8)
+        unit = swap_unit(element.tag, vr, level.word(BITS_ALLOCATED) or 8)
     if not encoding.is_little_endian and unit > 1:
         lying = BulkData(kind, length, spans=((element.value, length),))
         return BulkData(kind, length, value=swap_bytes(_whole(lying, reader.value), unit))
@@ -284,8 +284,8 @@ def _document(element: Element, level: Attributes) -> tuple[int, str]:
 
     The length leaves the padding away where the object says so.
     """
-    kind = level.text(_MIME_TYPE_OF_ENCAPSULATED_DOCUMENT).lower()
-    stated = level.raw(_ENCAPSULATED_DOCUMENT_LENGTH) or b""
+    kind = level.text(MIME_TYPE_OF_ENCAPSULATED_DOCUMENT).lower()
+    stated = level.raw(ENCAPSULATED_DOCUMENT_LENGTH) or b""
     length = int.from_bytes(stated, "little") if len(stated) == 4 else element.length
     if not element.length - 1 <= length <= element.length:
         length = element.length
@@ -301,7 +301,7 @@ def _encapsulated(
 ) -> BulkData:
     """Join the fragments of a film or of a single frame (PS3.5 A.4)."""
     syntax = transfer_syntax(transfer_syntax_uid)
-    frames = level.integer_string(_NUMBER_OF_FRAMES) or 1
+    frames = level.integer_string(NUMBER_OF_FRAMES) or 1
     if frames > 1 and not syntax.is_video:
         raise Unsupported(
             "The pixel data were not read.",

@@ -15,6 +15,10 @@ from typing import Final
 
 from pacsteward.archive.tables import INSTANCE, PATIENT, SERIES, STUDY
 from pacsteward.dicom.attributes import INDEXED, Level, keyword_of, snake_case, vr_of
+from pacsteward.dicom.tags import (
+    MODALITIES_IN_STUDY,
+    SOP_CLASSES_IN_STUDY,
+)
 
 DEPTH: Final[Mapping[Level, int]] = {
     Level.PATIENT: 0,
@@ -106,11 +110,6 @@ def place_of(tag: int, level: Level) -> Place | None:
     return PLACES.get(tag)
 
 
-MODALITIES_IN_STUDY: Final = 0x00080061
-SOP_CLASSES_IN_STUDY: Final = 0x00080062
-INSTANCE_AVAILABILITY: Final = 0x00080056
-AVAILABLE_TRANSFER_SYNTAX_UID: Final = 0x00083002
-
 SETS: Final[Mapping[int, str]] = MappingProxyType(
     {
         MODALITIES_IN_STUDY: "study.modalities_in_study",
@@ -159,7 +158,6 @@ COUNTS: Final[Mapping[int, Count]] = MappingProxyType(
 )
 """Numbers of studies, series and instances; rejected ones do not count."""
 
-REQUEST_ATTRIBUTES_SEQUENCE: Final = 0x00400275
 REQUEST_ATTRIBUTES: Final[Mapping[int, Place]] = MappingProxyType(
     {
         0x00401001: Place(Level.SERIES, "series.requested_procedure_id", "SH", has_several=True),

@@ -22,12 +22,9 @@ from typing import Final
 
 from pacsteward.archive.columns import (
     ABOUT_THE_ANSWER,
-    AVAILABLE_TRANSFER_SYNTAX_UID,
     COUNTS,
     DEPTH,
-    INSTANCE_AVAILABILITY,
     REQUEST_ATTRIBUTES,
-    REQUEST_ATTRIBUTES_SEQUENCE,
     SETS,
     Place,
     place_of,
@@ -56,6 +53,11 @@ from pacsteward.dicom.matching import (
     combine_date_time,
 )
 from pacsteward.dicom.names import normalise, ways_to_meet
+from pacsteward.dicom.tags import (
+    AVAILABLE_TRANSFER_SYNTAX_UID,
+    INSTANCE_AVAILABILITY,
+    REQUEST_ATTRIBUTES_SEQUENCE,
+)
 
 
 @dataclass(frozen=True, slots=True)

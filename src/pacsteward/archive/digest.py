@@ -16,6 +16,7 @@ from pacsteward.dicom.attributes import INDEXED, Level, keyword_of, snake_case, 
 from pacsteward.dicom.header import Header
 from pacsteward.dicom.matching import canonical
 from pacsteward.dicom.names import normalise
+from pacsteward.dicom.tags import ISSUER_OF_PATIENT_ID, PATIENT_ID
 
 Row = dict[str, Any]
 
@@ -25,8 +26,6 @@ NO_ORDER: Final = 2147483647
 PATIENT_ID_MAX: Final = 64
 """PS3.5 6.2: LO has at most 64 characters."""
 
-_PATIENT_ID: Final = 0x00100020
-_ISSUER_OF_PATIENT_ID: Final = 0x00100021
 _TABLES: Final = {
     Level.PATIENT: PATIENT,
     Level.STUDY: STUDY,
@@ -91,7 +90,7 @@ def identity_doubt(header: Header) -> str:
     An object without a usable identity is kept: it may be an emergency, and who was examined can
     be corrected later; images that were refused cannot.
     """
-    patient_id = header.values.get(_PATIENT_ID, "")
+    patient_id = header.values.get(PATIENT_ID, "")
     if not patient_id.strip():
         return "missing"
     if len(patient_id) > PATIENT_ID_MAX or "\\" in patient_id or not patient_id.isprintable():
@@ -154,8 +153,8 @@ def instance_row(landed: Landed, header: Header) -> Row:
 
 def _issuer(landed: Landed, header: Header) -> str:
     """Return the object's own issuer; for an ID without one, that of the peer's registration."""
-    own = header.values.get(_ISSUER_OF_PATIENT_ID, "")
-    if own or not header.values.get(_PATIENT_ID, "").strip():
+    own = header.values.get(ISSUER_OF_PATIENT_ID, "")
+    if own or not header.values.get(PATIENT_ID, "").strip():
         return storable(own)
     return landed.description.origin.default_issuer_of_patient_id
 

@@ -24,11 +24,8 @@ from typing import Any, Final
 
 from pacsteward.archive.columns import (
     ABOUT_THE_ANSWER,
-    AVAILABLE_TRANSFER_SYNTAX_UID,
     COUNTS,
     DEPTH,
-    INSTANCE_AVAILABILITY,
-    REQUEST_ATTRIBUTES_SEQUENCE,
     SETS,
     UNIQUE_KEYS,
     Place,
@@ -50,6 +47,11 @@ from pacsteward.base.errors import Exhausted, Invalid, Unavailable, WouldWait
 from pacsteward.dicom.attributes import Level, name_of
 from pacsteward.dicom.matching import Criterion, Query, Single, UidList, Wildcard
 from pacsteward.dicom.names import normalise
+from pacsteward.dicom.tags import (
+    AVAILABLE_TRANSFER_SYNTAX_UID,
+    INSTANCE_AVAILABILITY,
+    REQUEST_ATTRIBUTES_SEQUENCE,
+)
 
 CHUNK: Final = 500
 """Answers that are read together, in rows."""

@@ -29,20 +29,26 @@ from pacsteward.dicom import vrs
 from pacsteward.dicom.attributes import is_private_creator
 from pacsteward.dicom.dicomjson import Path, dumps, key, to_json
 from pacsteward.dicom.elements import Encoding
+from pacsteward.dicom.tags import (
+    AVAILABLE_TRANSFER_SYNTAX_UID,
+    BITS_ALLOCATED,
+    LUT_DESCRIPTOR,
+    PIXEL_REPRESENTATION,
+    SPECIFIC_CHARACTER_SET,
+    WAVEFORM_BITS_ALLOCATED,
+)
 
 KNOWN_BYTES_MAX: Final = 8 * 1024 * 1024
 """Of attributes and what they became, kept while the metadata of one series are made."""
 
 _COMPANIONS: Final = frozenset({
-    0x00080005,  # Specific Character Set
-    0x00280100,  # Bits Allocated
-    0x00280103,  # Pixel Representation
-    0x00283002,  # LUT Descriptor
-    0x54001004,  # Waveform Bits Allocated
+    SPECIFIC_CHARACTER_SET,
+    BITS_ALLOCATED,
+    PIXEL_REPRESENTATION,
+    LUT_DESCRIPTOR,
+    WAVEFORM_BITS_ALLOCATED,
 })  # fmt: skip
 """Attributes that others are read by; the creators of private blocks are, too."""
-
-_AVAILABLE_TRANSFER_SYNTAX_UID: Final = 0x00083002
 
 
 class HeaderTexts:
@@ -81,7 +87,7 @@ class HeaderTexts:
             uri = bulk_data_prefix + format_path((tag,))
             members[tag] = _member(key(tag), {"vr": vr, "BulkDataURI": uri})
         # What an object says of this itself is that of its sender.
-        members.pop(_AVAILABLE_TRANSFER_SYNTAX_UID, None)
+        members.pop(AVAILABLE_TRANSFER_SYNTAX_UID, None)
         for name, attribute in known.items():
             if int(name, 16) not in members:
                 members[int(name, 16)] = _member(name, attribute)

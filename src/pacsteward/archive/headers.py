@@ -31,6 +31,7 @@ from pacsteward.dicom.elements import (
 )
 from pacsteward.dicom.inflate import SIZE_MAX
 from pacsteward.dicom.media import encoding_of
+from pacsteward.dicom.tags import DATA_SET_TRAILING_PADDING, SPECIFIC_CHARACTER_SET
 from pacsteward.dicom.uids import transfer_syntax
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ LEFT_OUT_BYTES: Final = 64 * 1024
 LONG_TEXT_BYTES: Final = 1 << 20
 """Nor are unlimited texts longer than this."""
 
-_SPECIFIC_CHARACTER_SET: Final = 0x00080005
-_TRAILING_PADDING: Final = 0xFFFCFFFC
 _DELIMITERS: Final = 0xFFFE
 _BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _LONG_TEXTS: Final = frozenset({"LT", "ST", "UC", "UT"})
@@ -129,7 +128,7 @@ def walk_header(stored: StoredObject) -> Walked:
         except Invalid:
             break  # the end, or damage: what stands before is still true
         tag, end = element.tag, element.end
-        if tag >> 16 == _DELIMITERS or tag == _TRAILING_PADDING:
+        if tag >> 16 == _DELIMITERS or tag == DATA_SET_TRAILING_PADDING:
             break  # an item's head where no sequence is: damage, too; padding says nothing
         if _is_left_out(element):
             left_out.append((tag, _vr(element)))
@@ -246,8 +245,8 @@ def selected(header: Header, tags: Iterable[int]) -> Dataset | None:
                 wanted.add(creator)
     if not wanted:
         return None
-    if _SPECIFIC_CHARACTER_SET in dataset:
-        wanted.add(_SPECIFIC_CHARACTER_SET)
+    if SPECIFIC_CHARACTER_SET in dataset:
+        wanted.add(SPECIFIC_CHARACTER_SET)
     found = Dataset()
     # What is not decoded yet would be read as if every script were Latin.
     is_implicit_vr, is_little_endian = dataset.original_encoding

@@ -31,14 +31,13 @@ from pacsteward.dicom.elements import (
 )
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.media import encoding_of
+from pacsteward.dicom.tags import DATA_SET_TRAILING_PADDING, PIXEL_DATA
 from pacsteward.dicom.transcode import FrameCoder, transcode_chunks, transcode_frame
 from pacsteward.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax
 
 COMPARED_MAX: Final = 256 << 20
 """Larger objects are compared byte for byte only."""
 
-_PIXEL_DATA: Final = 0x7FE00010
-_TRAILING_PADDING: Final = 0xFFFCFFFC
 _CHUNK: Final = 1 << 20
 
 
@@ -171,12 +170,12 @@ def _elements(
 ) -> Iterator[Element]:
     start, end = span or (0, reader.size)
     for element in reader.elements(start, end, encoding, depth=depth):
-        if element.tag & 0xFFFF and element.tag != _TRAILING_PADDING:
+        if element.tag & 0xFFFF and element.tag != DATA_SET_TRAILING_PADDING:
             yield element
 
 
 def _is_sequence(element: Element) -> bool:
-    if element.tag == _PIXEL_DATA:
+    if element.tag == PIXEL_DATA:
         return False
     return element.vr == "SQ" or element.length == UNDEFINED_LENGTH
 

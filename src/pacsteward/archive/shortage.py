@@ -15,11 +15,9 @@ from __future__ import annotations
 from typing import Final
 
 from pacsteward.dicom.header import Header, PixelData
-from pacsteward.dicom.header_tables import ROWS
 from pacsteward.dicom.sop_classes import STORAGE_SOP_CLASSES
+from pacsteward.dicom.tags import IMAGE_TYPE, ROWS
 from pacsteward.dicom.uids import transfer_syntax
-
-_IMAGE_TYPE: Final = 0x00080008
 
 _PIXELS_ARE_NOT_REQUIRED: Final = frozenset(
     {
@@ -66,7 +64,7 @@ def _needs_pixels(header: Header) -> bool:
     if header.transfer_syntax_uid in _HAS_PIXELS_ELSEWHERE:
         return False
     has_rows = header.values.get(ROWS, "0") not in ("", "0")
-    return has_rows or ("Image Storage" in name and bool(header.values.get(_IMAGE_TYPE)))
+    return has_rows or ("Image Storage" in name and bool(header.values.get(IMAGE_TYPE)))
 
 
 def _missing_frames(pixels: PixelData, transfer_syntax_uid: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from pacsteward.archive.shortage import pixel_shortage
 from pacsteward.dicom.header import Header, PixelData
-from pacsteward.dicom.header_tables import ROWS
+from pacsteward.dicom.tags import ROWS
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"

@@ -22,9 +22,8 @@ from typing import Final, NamedTuple
 from pacsteward.dicom import vrs
 from pacsteward.dicom.attributes import vr_of
 from pacsteward.dicom.identifier import Value, write_identifier
+from pacsteward.dicom.tags import SPECIFIC_CHARACTER_SET
 from pacsteward.dicom.uids import transfer_syntax
-
-SPECIFIC_CHARACTER_SET: Final = 0x00080005
 
 _NEVER: Final = -1
 """Stands for the tag of what is the same in all answers: nothing is ever filled in."""

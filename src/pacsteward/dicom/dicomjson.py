@@ -38,6 +38,7 @@ from pacsteward.base.errors import Invalid
 from pacsteward.dicom import charset, vrs
 from pacsteward.dicom.attributes import is_private, is_private_creator, is_vr_open, vr_of
 from pacsteward.dicom.dicomjson_reader import DEPTH_MAX, GROUPS, Path, bulk_data, from_json
+from pacsteward.dicom.tags import SPECIFIC_CHARACTER_SET
 
 if TYPE_CHECKING:
     from pydicom.dataelem import DataElement, RawDataElement
@@ -55,7 +56,6 @@ BulkDataUri: TypeAlias = Callable[[Path], str | None]
 
 INLINE_LIMIT_BYTES: Final = 1024
 
-_SPECIFIC_CHARACTER_SET: Final = 0x00080005
 _PIXEL_DATA: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _RAW_VRS: Final = vrs.ALL - {"SQ"}
 """Representations whose values we convert ourselves."""
@@ -194,8 +194,8 @@ def to_json(
     writer = _Writer(bulk_data_uri, inline_limit_bytes)
     left_out = frozenset(skip)
     model = writer.data_set(dataset, (), _character_sets(dataset, ("",)), left_out)
-    if key(_SPECIFIC_CHARACTER_SET) in model:
-        model[key(_SPECIFIC_CHARACTER_SET)] = {"vr": "CS", "Value": [charset.UTF_8]}
+    if key(SPECIFIC_CHARACTER_SET) in model:
+        model[key(SPECIFIC_CHARACTER_SET)] = {"vr": "CS", "Value": [charset.UTF_8]}
     return model
 
 
@@ -378,9 +378,9 @@ def _strip(text: str, vr: str) -> str:
 
 def _character_sets(dataset: Dataset, inherited: tuple[str, ...]) -> tuple[str, ...]:
     """Return the character sets of a data set; an item without one has its parent's."""
-    if _SPECIFIC_CHARACTER_SET not in dataset:
+    if SPECIFIC_CHARACTER_SET not in dataset:
         return inherited
-    content = dataset.get_item(_SPECIFIC_CHARACTER_SET).value
+    content = dataset.get_item(SPECIFIC_CHARACTER_SET).value
     if isinstance(content, bytes):
         return tuple(content.decode("latin-1").strip(" \0").split("\\"))
     if content is None or isinstance(content, str):

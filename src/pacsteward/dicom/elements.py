@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 
 from pacsteward.base.errors import Exhausted, Invalid
 from pacsteward.dicom.attributes import format_tag
+from pacsteward.dicom.tags import ITEM, ITEM_DELIMITATION_ITEM, SEQUENCE_DELIMITATION_ITEM
 
 RangeReader = Callable[[int, int], bytes]
 """Reads ``length`` bytes at ``offset`` of the stored data set; shorter only at its end."""
@@ -41,9 +42,6 @@ VISITS_MAX: Final = 1_000_000
 """Elements and items that one reader visits. The functional groups of ten thousand frames have
 half a million; one visit takes some five microseconds."""
 
-_ITEM: Final = 0xFFFEE000
-_ITEM_END: Final = 0xFFFEE00D
-_SEQUENCE_END: Final = 0xFFFEE0DD
 
 _WINDOW: Final = 65536
 _ELEMENT_HEADER_MAX: Final = 12
@@ -179,7 +177,7 @@ class DataSetReader:
         position = start
         while position < end:
             element = self._element(position, end, encoding, depth)
-            if element.tag == _ITEM_END:
+            if element.tag == ITEM_DELIMITATION_ITEM:
                 return
             yield element
             position = element.end
@@ -199,9 +197,9 @@ class DataSetReader:
             self._visit()
             tag, length = self._item_header(position, inner)
             position += 8
-            if tag == _SEQUENCE_END:
+            if tag == SEQUENCE_DELIMITATION_ITEM:
                 return
-            if tag != _ITEM:
+            if tag != ITEM:
                 raise Invalid(
                     "A sequence was not read.",
                     why=f"{format_tag(element.tag)} holds {format_tag(tag)} where an item should "
@@ -244,9 +242,9 @@ class DataSetReader:
             No fragment begins there, or it leads beyond the end.
         """
         tag, length = self._item_header(position, encoding)
-        if tag == _SEQUENCE_END:
+        if tag == SEQUENCE_DELIMITATION_ITEM:
             return None
-        if tag != _ITEM or length == UNDEFINED_LENGTH:
+        if tag != ITEM or length == UNDEFINED_LENGTH:
             raise Invalid(
                 "The image was not read.",
                 why=f"Its encapsulated pixel data hold {format_tag(tag)} where a fragment should "
@@ -284,7 +282,7 @@ class DataSetReader:
             vr, header, length = self._long_header(position, at, group, code, encoding)
         value = position + header
         if length == UNDEFINED_LENGTH:
-            if tag in (_ITEM_END, _SEQUENCE_END):
+            if tag in (ITEM_DELIMITATION_ITEM, SEQUENCE_DELIMITATION_ITEM):
                 return Element(tag, vr, position, value, 0, value)
             open_element = Element(tag, vr, position, value, length, value)
             if tag in open_ended:

@@ -30,9 +30,7 @@ from pacsteward.dicom.elements import (
     Encoding,
 )
 from pacsteward.dicom.media import Codec
-
-EXTENDED_OFFSET_TABLE: Final = 0x7FE00001
-EXTENDED_OFFSET_TABLE_LENGTHS: Final = 0x7FE00002
+from pacsteward.dicom.tags import EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS
 
 Span = tuple[int, int]
 """Offset within the data set, and length."""

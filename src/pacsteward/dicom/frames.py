@@ -39,16 +39,15 @@ from pacsteward.dicom.elements import (
 )
 from pacsteward.dicom.encapsulation import FIRST, FRAGMENT, Span, find_fragments
 from pacsteward.dicom.media import Codec, codec_of, encoding_of, media_type
-from pacsteward.dicom.pixels import (
+from pacsteward.dicom.pixels import ImagePixel, image_pixel
+from pacsteward.dicom.tags import (
     DOUBLE_FLOAT_PIXEL_DATA,
     FLOAT_PIXEL_DATA,
     PIXEL_DATA,
-    ImagePixel,
-    image_pixel,
+    PIXEL_DATA_PROVIDER_URL,
 )
 from pacsteward.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax
 
-_PIXEL_DATA_PROVIDER_URL: Final = 0x00287FE0
 _PIXEL_TAGS: Final = (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA)
 
 
@@ -421,7 +420,7 @@ def find_pixel_data(
         elements[element.tag] = element
         position = element.end
     why = "It has no pixel data element."
-    if _PIXEL_DATA_PROVIDER_URL in elements:
+    if PIXEL_DATA_PROVIDER_URL in elements:
         why = "Its pixel data are kept by another server (Pixel Data Provider URL)."
     raise NotFound(
         "The object has no frames.", why=why, remedy="Retrieve the object as it is stored."

@@ -22,6 +22,21 @@ from pacsteward.base.late import late
 from pacsteward.dicom.elements import Attributes
 from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.samples import stored_values
+from pacsteward.dicom.tags import (
+    FRAME_VOI_LUT_SEQUENCE,
+    LUT_DATA,
+    LUT_DESCRIPTOR,
+    MODALITY_LUT_SEQUENCE,
+    PIXEL_PADDING_RANGE_LIMIT,
+    PIXEL_PADDING_VALUE,
+    PIXEL_VALUE_TRANSFORMATION_SEQUENCE,
+    RESCALE_INTERCEPT,
+    RESCALE_SLOPE,
+    VOI_LUT_FUNCTION,
+    VOI_LUT_SEQUENCE,
+    WINDOW_CENTER,
+    WINDOW_WIDTH,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,19 +47,6 @@ else:
 Values: TypeAlias = "npt.NDArray[Any]"
 Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
-_WINDOW_CENTER: Final = 0x00281050
-_WINDOW_WIDTH: Final = 0x00281051
-_RESCALE_INTERCEPT: Final = 0x00281052
-_RESCALE_SLOPE: Final = 0x00281053
-_VOI_LUT_FUNCTION: Final = 0x00281056
-_MODALITY_LUT_SEQUENCE: Final = 0x00283000
-_LUT_DESCRIPTOR: Final = 0x00283002
-_LUT_DATA: Final = 0x00283006
-_VOI_LUT_SEQUENCE: Final = 0x00283010
-_PIXEL_PADDING_VALUE: Final = 0x00280120
-_PIXEL_PADDING_RANGE_LIMIT: Final = 0x00280121
-_FRAME_VOI_LUT_SEQUENCE: Final = 0x00289132
-_PIXEL_VALUE_TRANSFORMATION_SEQUENCE: Final = 0x00289145
 
 _TABLE_BITS_MAX: Final = 16
 _LUT_ENTRIES_MAX: Final = 65536
@@ -247,13 +249,13 @@ def grayscale_transform(
         Asked for in place of what the object proposes.
     """
     modality = _first_with(
-        levels, _PIXEL_VALUE_TRANSFORMATION_SEQUENCE, (_RESCALE_SLOPE, _MODALITY_LUT_SEQUENCE)
+        levels, PIXEL_VALUE_TRANSFORMATION_SEQUENCE, (RESCALE_SLOPE, MODALITY_LUT_SEQUENCE)
     )
     slope, intercept, table = 1.0, 0.0, None
     if modality is not None:
-        table = _lookup_table(modality, _MODALITY_LUT_SEQUENCE, image.is_signed)
-        slope = modality.decimal(_RESCALE_SLOPE) or 1.0
-        intercept = modality.decimal(_RESCALE_INTERCEPT) or 0.0
+        table = _lookup_table(modality, MODALITY_LUT_SEQUENCE, image.is_signed)
+        slope = modality.decimal(RESCALE_SLOPE) or 1.0
+        intercept = modality.decimal(RESCALE_INTERCEPT) or 0.0
     return GrayscaleTransform(
         # Only what the greys depend on, so that the frames of a series share one table.
         image=replace(image, rows=1, columns=1, number_of_frames=1),
@@ -285,16 +287,16 @@ def _proposed(
     Both are alternatives to the standard (PS3.3 C.11.2.1.1); makers of projection X-ray put their
     processing into the table, and a window beside it for displays without tables.
     """
-    place = _first_with(levels, _FRAME_VOI_LUT_SEQUENCE, (_VOI_LUT_SEQUENCE, _WINDOW_CENTER))
+    place = _first_with(levels, FRAME_VOI_LUT_SEQUENCE, (VOI_LUT_SEQUENCE, WINDOW_CENTER))
     if place is None:
         return None
-    table = _lookup_table(place, _VOI_LUT_SEQUENCE, has_negative)
+    table = _lookup_table(place, VOI_LUT_SEQUENCE, has_negative)
     if table is not None:
         return table
-    center, width = place.decimal(_WINDOW_CENTER), place.decimal(_WINDOW_WIDTH)
+    center, width = place.decimal(WINDOW_CENTER), place.decimal(WINDOW_WIDTH)
     if center is None or width is None or width <= 0:
         return None
-    return Window(center, width, _voi_function(place.text(_VOI_LUT_FUNCTION)))
+    return Window(center, width, _voi_function(place.text(VOI_LUT_FUNCTION)))
 
 
 def _exact_for_floats(
@@ -320,15 +322,15 @@ def _lookup_table(place: Attributes, sequence: int, is_signed: bool) -> LookupTa
     item = place.item(sequence)
     if item is None:
         return None
-    descriptor = item.words(_LUT_DESCRIPTOR)
+    descriptor = item.words(LUT_DESCRIPTOR)
     if len(descriptor) != 3:
         return None
     count = descriptor[0] or _LUT_ENTRIES_MAX
     # Only the first value mapped may be negative (PS3.3 C.11.1.1); the others never are.
     first = descriptor[1] - 65536 if is_signed and descriptor[1] > 32767 else descriptor[1]
     bits = min(max(descriptor[2], 8), 16)
-    entries = item.words(_LUT_DATA)
-    raw = item.raw(_LUT_DATA) or b""
+    entries = item.words(LUT_DATA)
+    raw = item.raw(LUT_DATA) or b""
     if len(entries) < count <= len(raw):
         entries = tuple(raw[:count])  # eight bits each, packed
     if not entries:
@@ -340,9 +342,9 @@ def _lookup_table(place: Attributes, sequence: int, is_signed: bool) -> LookupTa
 def _padding(attributes: Attributes, image: ImagePixel) -> tuple[int, int] | None:
     if image.is_float:
         return None
-    value = attributes.word(_PIXEL_PADDING_VALUE, is_signed=image.is_signed)
+    value = attributes.word(PIXEL_PADDING_VALUE, is_signed=image.is_signed)
     if value is None:
         return None
-    limit = attributes.word(_PIXEL_PADDING_RANGE_LIMIT, is_signed=image.is_signed)
+    limit = attributes.word(PIXEL_PADDING_RANGE_LIMIT, is_signed=image.is_signed)
     low, high = sorted((value, value if limit is None else limit))
     return low, high

@@ -30,6 +30,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from pacsteward.dicom import header_tables as tables
+from pacsteward.dicom import tags
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header_layout import Layout, layout_of
 from pacsteward.dicom.header_texts import texts_of
@@ -259,9 +260,9 @@ def _like(header: Header, values: dict[int, str]) -> Header:
     take = values.get
     return Header(
         header.sop_class_uid,
-        take(tables.SOP_INSTANCE_UID, ""),
-        take(tables.STUDY_INSTANCE_UID, ""),
-        take(tables.SERIES_INSTANCE_UID, ""),
+        take(tags.SOP_INSTANCE_UID, ""),
+        take(tags.STUDY_INSTANCE_UID, ""),
+        take(tags.SERIES_INSTANCE_UID, ""),
         header.specific_character_set,
         MappingProxyType(values),
         header.request_attributes,
@@ -278,16 +279,16 @@ def _like(header: Header, values: dict[int, str]) -> Header:
 def _header(
     reader: HeaderWalk, size: int, transfer_syntax_uid: str, *, is_implicit_vr: bool
 ) -> Header:
-    raw_character_set = reader.found.get(tables.SPECIFIC_CHARACTER_SET, (0, b""))[1]
+    raw_character_set = reader.found.get(tags.SPECIFIC_CHARACTER_SET, (0, b""))[1]
     character_set = raw_character_set.decode("latin-1").strip(" \0")
     values = texts_of(reader.found, character_set, reader.order)
     take = values.get
     pixels = reader.pixels
     header = Header(
-        sop_class_uid=take(tables.SOP_CLASS_UID, ""),
-        sop_instance_uid=take(tables.SOP_INSTANCE_UID, ""),
-        study_instance_uid=take(tables.STUDY_INSTANCE_UID, ""),
-        series_instance_uid=take(tables.SERIES_INSTANCE_UID, ""),
+        sop_class_uid=take(tags.SOP_CLASS_UID, ""),
+        sop_instance_uid=take(tags.SOP_INSTANCE_UID, ""),
+        study_instance_uid=take(tags.STUDY_INSTANCE_UID, ""),
+        series_instance_uid=take(tags.SERIES_INSTANCE_UID, ""),
         specific_character_set=character_set,
         values=MappingProxyType(values),
         request_attributes=tuple(
@@ -298,12 +299,12 @@ def _header(
         if pixels is None
         else PixelData(
             *pixels,
-            rows=_number(take(tables.ROWS)),
-            columns=_number(take(tables.COLUMNS)),
-            samples_per_pixel=_number(take(tables.SAMPLES_PER_PIXEL)),
-            bits_allocated=_number(take(tables.BITS_ALLOCATED)),
-            number_of_frames=_number(take(tables.NUMBER_OF_FRAMES)) or 1,
-            photometric_interpretation=take(tables.PHOTOMETRIC_INTERPRETATION, ""),
+            rows=_number(take(tags.ROWS)),
+            columns=_number(take(tags.COLUMNS)),
+            samples_per_pixel=_number(take(tags.SAMPLES_PER_PIXEL)),
+            bits_allocated=_number(take(tags.BITS_ALLOCATED)),
+            number_of_frames=_number(take(tags.NUMBER_OF_FRAMES)) or 1,
+            photometric_interpretation=take(tags.PHOTOMETRIC_INTERPRETATION, ""),
         ),
         size=size,
         transfer_syntax_uid=transfer_syntax_uid,
@@ -321,9 +322,9 @@ _NOT_INDEXED = tables.WANTED - tables.INDEX_TAGS
 
 def _request_attributes(item: dict[int, str]) -> RequestAttributes:
     return RequestAttributes(
-        item.get(tables.REQUESTED_PROCEDURE_ID, ""),
-        item.get(tables.SCHEDULED_PROCEDURE_STEP_ID, ""),
-        item.get(tables.ACCESSION_NUMBER, ""),
+        item.get(tags.REQUESTED_PROCEDURE_ID, ""),
+        item.get(tags.SCHEDULED_PROCEDURE_STEP_ID, ""),
+        item.get(tags.ACCESSION_NUMBER, ""),
     )
 
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
 from pacsteward.dicom import header_tables as tables
+from pacsteward.dicom import tags
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.header_tables import LITTLE, UNDEFINED, swap
 from pacsteward.dicom.header_texts import are_plain, texts_of
@@ -33,18 +34,20 @@ _CREDIT_MAX: Final = 64
 
 _SAME: Final = frozenset(
     {
-        tables.SPECIFIC_CHARACTER_SET,
-        tables.SOP_CLASS_UID,
-        tables.SAMPLES_PER_PIXEL,
-        tables.PHOTOMETRIC_INTERPRETATION,
-        tables.NUMBER_OF_FRAMES,
-        tables.ROWS,
-        tables.COLUMNS,
-        tables.BITS_ALLOCATED,
+        tags.SPECIFIC_CHARACTER_SET,
+        tags.SOP_CLASS_UID,
+        tags.SAMPLES_PER_PIXEL,
+        tags.PHOTOMETRIC_INTERPRETATION,
+        tags.NUMBER_OF_FRAMES,
+        tags.ROWS,
+        tags.COLUMNS,
+        tags.BITS_ALLOCATED,
     }
 )
 """Elements whose values must be the same, too."""
-_NEVER: Final = frozenset({tables.ITEM, tables.ITEM_DELIMITER, tables.SEQUENCE_DELIMITER, 0})
+_NEVER: Final = frozenset(
+    {tags.ITEM, tags.ITEM_DELIMITATION_ITEM, tags.SEQUENCE_DELIMITATION_ITEM, 0}
+)
 """Tags that are no element's."""
 
 
@@ -187,7 +190,7 @@ def layout_of(data: Fragments, header: Walked, *, depth_max: int) -> Layout | No
             if end != size:  # encapsulated, or not the last
                 return None
             same.append((position, one.value))
-        elif one.length == UNDEFINED or one.tag == tables.REQUEST_ATTRIBUTES_SEQUENCE:
+        elif one.length == UNDEFINED or one.tag == tags.REQUEST_ATTRIBUTES_SEQUENCE:
             walk = HeaderWalk(data, is_big=False, can_look_ahead=True, depth_max=depth_max)
             vr = LITTLE.vrs[one.letters]
             end = walk.end_of_sequence(one.value, one.length, vr, is_implicit=header.is_implicit_vr)

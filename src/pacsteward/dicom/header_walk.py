@@ -23,16 +23,18 @@ from pacsteward.dicom.fragments import ByteSource
 from pacsteward.dicom.header_tables import (
     BIG,
     HEAD,
-    ITEM,
-    ITEM_DELIMITER,
     LITTLE,
     PIXEL_TAGS,
-    REQUEST_ATTRIBUTES_SEQUENCE,
-    SEQUENCE_DELIMITER,
     UNDEFINED,
     VR_LETTERS,
     Order,
     swap,
+)
+from pacsteward.dicom.tags import (
+    ITEM,
+    ITEM_DELIMITATION_ITEM,
+    REQUEST_ATTRIBUTES_SEQUENCE,
+    SEQUENCE_DELIMITATION_ITEM,
 )
 
 
@@ -347,7 +349,7 @@ class HeaderWalk:
             head = self.source.window(value, 8)
             return len(head) == 8 and _unswap(order.long.unpack_from(head)[0], order) in (
                 ITEM,
-                SEQUENCE_DELIMITER,
+                SEQUENCE_DELIMITATION_ITEM,
             )
         if not self.source.reaches(value + length):
             return False
@@ -378,14 +380,14 @@ class HeaderWalk:
         The offset after an item delimiter comes back negative.
         """
         tag = _unswap(key, order)
-        if tag == ITEM_DELIMITER:
+        if tag == ITEM_DELIMITATION_ITEM:
             if not depth:
                 self.warn("There are delimiters without an item.")
             return -value
-        if tag == SEQUENCE_DELIMITER and not depth:
+        if tag == SEQUENCE_DELIMITATION_ITEM and not depth:
             self.warn("There are delimiters without an item.")
             return value
-        if tag in (ITEM, SEQUENCE_DELIMITER):
+        if tag in (ITEM, SEQUENCE_DELIMITATION_ITEM):
             raise _broken(value - 8, "An item or a delimiter stands outside of a sequence.")
         if tag == 0:
             return self._pass_zeros(value, length)
@@ -418,7 +420,7 @@ class HeaderWalk:
         while True:
             item, size = self._item_head(position, order)
             position += 8
-            if item == SEQUENCE_DELIMITER:
+            if item == SEQUENCE_DELIMITATION_ITEM:
                 break
             if item != ITEM or size == UNDEFINED:
                 raise _broken(position - 8, "Encapsulated pixel data hold something else.")
@@ -451,7 +453,7 @@ class HeaderWalk:
         while end is None or position < end:
             item, size = self._item_head(position, order)
             position += 8
-            if item == SEQUENCE_DELIMITER:
+            if item == SEQUENCE_DELIMITATION_ITEM:
                 return position if end is None else end
             if item != ITEM:
                 raise _broken(position - 8, f"{format_tag(item)} stands where an item should.")

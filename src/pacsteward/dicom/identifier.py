@@ -30,6 +30,7 @@ from pacsteward.dicom.elements import (
 )
 from pacsteward.dicom.fragments import Fragments
 from pacsteward.dicom.inflate import inflate
+from pacsteward.dicom.tags import QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET
 from pacsteward.dicom.uids import transfer_syntax
 
 Key: TypeAlias = "str | tuple[Mapping[int, Key], ...]"
@@ -104,11 +105,11 @@ def read_identifier(data: bytes | memoryview, transfer_syntax_uid: str) -> Ident
     elements = list(reader.elements(0, reader.size, encoding))
     character_set = ""
     for element in elements:
-        if element.tag == _SPECIFIC_CHARACTER_SET:
+        if element.tag == SPECIFIC_CHARACTER_SET:
             character_set = _plain(reader, element)
     keys = _keys(reader, elements, encoding, character_set, depth=0)
-    keys.pop(_SPECIFIC_CHARACTER_SET, None)
-    level = keys.pop(_QUERY_RETRIEVE_LEVEL, "")
+    keys.pop(SPECIFIC_CHARACTER_SET, None)
+    level = keys.pop(QUERY_RETRIEVE_LEVEL, "")
     return Identifier(
         level=level if isinstance(level, str) else "",
         keys=keys,
@@ -143,7 +144,7 @@ def write_identifier(
     if syntax.is_deflated or syntax.is_encapsulated:
         raise Invalid("An identifier is not written in a compressed transfer syntax.")
     if character_set:
-        values = {**values, _SPECIFIC_CHARACTER_SET: character_set}
+        values = {**values, SPECIFIC_CHARACTER_SET: character_set}
     codes = _CODES[syntax.is_little_endian]
     return _encode(values, character_set, syntax.is_implicit_vr, codes)
 
@@ -154,8 +155,6 @@ KEYS_MAX: Final = 4096
 DEPTH_MAX: Final = 8
 """Keys of a worklist query, the deepest of all, are three levels deep."""
 
-_SPECIFIC_CHARACTER_SET: Final = 0x00080005
-_QUERY_RETRIEVE_LEVEL: Final = 0x00080052
 
 # --- reading -------------------------------------------------------------------------------------
 

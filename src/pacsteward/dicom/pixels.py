@@ -16,24 +16,24 @@ from typing import Any, Final
 
 from pacsteward.base.errors import Exhausted, Invalid
 from pacsteward.dicom.elements import Attributes
-
-PIXEL_DATA: Final = 0x7FE00010
-FLOAT_PIXEL_DATA: Final = 0x7FE00008
-DOUBLE_FLOAT_PIXEL_DATA: Final = 0x7FE00009
+from pacsteward.dicom.tags import (
+    BITS_ALLOCATED,
+    BITS_STORED,
+    COLUMNS,
+    FLOAT_PIXEL_DATA,
+    HIGH_BIT,
+    NUMBER_OF_FRAMES,
+    PHOTOMETRIC_INTERPRETATION,
+    PIXEL_DATA,
+    PIXEL_REPRESENTATION,
+    PLANAR_CONFIGURATION,
+    ROWS,
+    SAMPLES_PER_PIXEL,
+)
 
 PIXELS_MAX: Final = 100_000_000
 """Pixels of one frame that we are willing to decode or to draw."""
 
-_SAMPLES_PER_PIXEL: Final = 0x00280002
-_PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
-_PLANAR_CONFIGURATION: Final = 0x00280006
-_NUMBER_OF_FRAMES: Final = 0x00280008
-_ROWS: Final = 0x00280010
-_COLUMNS: Final = 0x00280011
-_BITS_ALLOCATED: Final = 0x00280100
-_BITS_STORED: Final = 0x00280101
-_HIGH_BIT: Final = 0x00280102
-_PIXEL_REPRESENTATION: Final = 0x00280103
 
 # PS3.3 C.7.6.3.1.2: which interpretations have three samples. Some writers leave
 # SamplesPerPixel out of single-sample images, so it is derived where it is absent.
@@ -128,22 +128,22 @@ def image_pixel(attributes: Attributes, pixel_tag: int = PIXEL_DATA) -> ImagePix
         When an attribute without which no pixel has a place is missing or impossible. The sender
         must correct the object.
     """
-    rows = attributes.word(_ROWS) or 0
-    columns = attributes.word(_COLUMNS) or 0
+    rows = attributes.word(ROWS) or 0
+    columns = attributes.word(COLUMNS) or 0
     if not rows or not columns:
         raise _impossible(f"Rows is {rows} and Columns is {columns}")
-    photometric = attributes.text(_PHOTOMETRIC_INTERPRETATION).upper()
-    samples = attributes.word(_SAMPLES_PER_PIXEL) or (1 if photometric in _ONE_SAMPLE else 3)
+    photometric = attributes.text(PHOTOMETRIC_INTERPRETATION).upper()
+    samples = attributes.word(SAMPLES_PER_PIXEL) or (1 if photometric in _ONE_SAMPLE else 3)
     if samples not in (1, 3, 4):
         raise _impossible(f"SamplesPerPixel is {samples}")
     is_float = pixel_tag != PIXEL_DATA
-    bits_allocated = attributes.word(_BITS_ALLOCATED) or 0
+    bits_allocated = attributes.word(BITS_ALLOCATED) or 0
     if is_float:
         bits_allocated = 32 if pixel_tag == FLOAT_PIXEL_DATA else 64
     if bits_allocated not in (1, 8, 12, 16, 24, 32, 64):
         raise _impossible(f"BitsAllocated is {bits_allocated}")
-    bits_stored = min(attributes.word(_BITS_STORED) or bits_allocated, bits_allocated)
-    high_bit = attributes.word(_HIGH_BIT)
+    bits_stored = min(attributes.word(BITS_STORED) or bits_allocated, bits_allocated)
+    high_bit = attributes.word(HIGH_BIT)
     if high_bit is None or not bits_stored - 1 <= high_bit < bits_allocated:
         high_bit = bits_stored - 1
     return ImagePixel(
@@ -153,10 +153,10 @@ def image_pixel(attributes: Attributes, pixel_tag: int = PIXEL_DATA) -> ImagePix
         bits_allocated=bits_allocated,
         bits_stored=bits_stored,
         high_bit=high_bit,
-        is_signed=attributes.word(_PIXEL_REPRESENTATION) == 1,
-        planar_configuration=1 if samples > 1 and attributes.word(_PLANAR_CONFIGURATION) else 0,
+        is_signed=attributes.word(PIXEL_REPRESENTATION) == 1,
+        planar_configuration=1 if samples > 1 and attributes.word(PLANAR_CONFIGURATION) else 0,
         photometric_interpretation=photometric or "MONOCHROME2",
-        number_of_frames=max(attributes.integer_string(_NUMBER_OF_FRAMES) or 1, 1),
+        number_of_frames=max(attributes.integer_string(NUMBER_OF_FRAMES) or 1, 1),
         is_float=is_float,
     )
 

@@ -32,15 +32,17 @@ from pacsteward.dicom.elements import (
     item_encoding,
 )
 from pacsteward.dicom.frames import pixel_vr, swap_bytes, swap_unit
+from pacsteward.dicom.tags import (
+    BITS_ALLOCATED,
+    ICON_IMAGE_SEQUENCE,
+    ITEM,
+    ITEM_DELIMITATION_ITEM,
+    PIXEL_DATA,
+    PIXEL_REPRESENTATION,
+    SEQUENCE_DELIMITATION_ITEM,
+)
 
-_ITEM: Final = 0xFFFEE000
-_ITEM_END: Final = 0xFFFEE00D
-_SEQUENCE_END: Final = 0xFFFEE0DD
-_PIXEL_REPRESENTATION: Final = 0x00280103
-_BITS_ALLOCATED: Final = 0x00280100
-_PIXEL_DATA: Final = 0x7FE00010
 _COPY_BYTES: Final = 1 << 20
-_ICON_IMAGE_SEQUENCE: Final = 0x00880200
 
 # Sizes of what is swapped, for the representations that are not strings or bytes (PS3.5 7.3).
 _UNITS: Final = {
@@ -164,10 +166,10 @@ class _Recoder:
                 yield from self._edited(pending[0], edits[pending.pop(0)])
             if tag in edits or tag & 0xFFFF == 0:
                 continue
-            if tag in (_PIXEL_REPRESENTATION, _BITS_ALLOCATED):
+            if tag in (PIXEL_REPRESENTATION, BITS_ALLOCATED):
                 word = self._word(element, source)
-                is_signed = word == 1 if tag == _PIXEL_REPRESENTATION else is_signed
-                bits_allocated = word if tag == _BITS_ALLOCATED else bits_allocated
+                is_signed = word == 1 if tag == PIXEL_REPRESENTATION else is_signed
+                bits_allocated = word if tag == BITS_ALLOCATED else bits_allocated
             yield from self._element(element, source, is_signed, bits_allocated, depth)
         for tag in pending:
             yield from self._edited(tag, edits[tag])
@@ -182,14 +184,14 @@ class _Recoder:
     ) -> Iterator[bytes]:
         # An element in implicit VR, strayed into an explicit data set, is put right as well.
         is_regular = bool(element.vr) or self._target.is_implicit
-        if self._keeps_bytes and is_regular and element.tag != _ICON_IMAGE_SEQUENCE:
+        if self._keeps_bytes and is_regular and element.tag != ICON_IMAGE_SEQUENCE:
             yield from self._copied(element.start, element.end)
             return
         swaps = source.is_little_endian != self._target.is_little_endian
         vr = element.vr
         if not vr or (vr == "UN" and swaps):
             vr = _implied_vr(element, is_signed, bits)
-        if element.tag == _PIXEL_DATA and element.length == UNDEFINED_LENGTH:
+        if element.tag == PIXEL_DATA and element.length == UNDEFINED_LENGTH:
             yield header(element.tag, vr, element.length, self._target)
             yield from self._fragments(element)
         elif vr == "SQ" or element.length == UNDEFINED_LENGTH:
@@ -217,22 +219,22 @@ class _Recoder:
         parts: list[bytes] = []
         for item in self._reader.items(element, source, depth=depth):
             edits: Edits = {}
-            if element.tag == _ICON_IMAGE_SEQUENCE:
+            if element.tag == ICON_IMAGE_SEQUENCE:
                 edits = self._icon_edits(Attributes.of(self._reader, inner, item.start, item.end))
             span = (item.start, item.end)
             content = b"".join(self.level(span, inner, edits, is_signed, depth + 1))
             if item.is_delimited:
                 parts += (
-                    header(_ITEM, "", UNDEFINED_LENGTH, self._target),
+                    header(ITEM, "", UNDEFINED_LENGTH, self._target),
                     content,
-                    header(_ITEM_END, "", 0, self._target),
+                    header(ITEM_DELIMITATION_ITEM, "", 0, self._target),
                 )
             else:
-                parts += (header(_ITEM, "", len(content), self._target), content)
+                parts += (header(ITEM, "", len(content), self._target), content)
         if element.length == UNDEFINED_LENGTH:
             yield header(element.tag, "SQ", UNDEFINED_LENGTH, self._target)
             yield from parts
-            yield header(_SEQUENCE_END, "", 0, self._target)
+            yield header(SEQUENCE_DELIMITATION_ITEM, "", 0, self._target)
         else:
             yield header(element.tag, "SQ", sum(map(len, parts)), self._target)
             yield from parts
@@ -270,11 +272,11 @@ def header(tag: int, vr: str, length: int, encoding: Encoding) -> bytes:
 
 def _implied_vr(element: Element, is_signed: bool, bits_allocated: int) -> str:
     """Return the representation of an element that was stored without one (PS3.5 A.1)."""
-    if element.length == UNDEFINED_LENGTH and element.tag != _PIXEL_DATA:
+    if element.length == UNDEFINED_LENGTH and element.tag != PIXEL_DATA:
         return "SQ"
     if element.tag in SIGNED_WITH_PIXELS:
         return "SS" if is_signed else "US"
-    if element.tag == _PIXEL_DATA:
+    if element.tag == PIXEL_DATA:
         return pixel_vr(element.tag, bits_allocated)
     vr = vr_of(element.tag)
     if vr == "SQ" and is_private(element.tag):
@@ -284,6 +286,6 @@ def _implied_vr(element: Element, is_signed: bool, bits_allocated: int) -> str:
 
 def _swap_unit(tag: int, vr: str, bits_allocated: int) -> int:
     """Return the size of the units that are reversed when the byte order changes."""
-    if tag == _PIXEL_DATA:
+    if tag == PIXEL_DATA:
         return swap_unit(tag, vr, bits_allocated)
     return _UNITS.get(vr, 1)

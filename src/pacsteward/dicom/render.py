@@ -36,6 +36,17 @@ from pacsteward.dicom.palette import palette_rgb
 from pacsteward.dicom.pixels import PIXELS_MAX, ImagePixel
 from pacsteward.dicom.render_request import RenderRequest, Viewport
 from pacsteward.dicom.samples import stored_values
+from pacsteward.dicom.tags import (
+    ENCAPSULATED_DOCUMENT,
+    ENCAPSULATED_DOCUMENT_LENGTH,
+    IMAGER_PIXEL_SPACING,
+    MIME_TYPE_OF_ENCAPSULATED_DOCUMENT,
+    PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE,
+    PIXEL_ASPECT_RATIO,
+    PIXEL_MEASURES_SEQUENCE,
+    PIXEL_SPACING,
+    SHARED_FUNCTIONAL_GROUPS_SEQUENCE,
+)
 from pacsteward.dicom.uids import transfer_syntax
 
 if TYPE_CHECKING:
@@ -49,15 +60,6 @@ else:
 DOCUMENT_MAX: Final = 128 << 20
 """A larger document is not given as a rendering, which is held in memory."""
 
-_PIXEL_SPACING: Final = 0x00280030
-_PIXEL_ASPECT_RATIO: Final = 0x00280034
-_IMAGER_PIXEL_SPACING: Final = 0x00181164
-_PIXEL_MEASURES_SEQUENCE: Final = 0x00289110
-_ENCAPSULATED_DOCUMENT: Final = 0x00420011
-_MIME_TYPE_OF_ENCAPSULATED_DOCUMENT: Final = 0x00420012
-_ENCAPSULATED_DOCUMENT_LENGTH: Final = 0x00420015
-_SHARED_FUNCTIONAL_GROUPS_SEQUENCE: Final = 0x52009229
-_PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE: Final = 0x52009230
 
 # Proportions beyond this are mistakes of the sender; drawing them would make a line.
 _ASPECT_MAX: Final = 10.0
@@ -191,8 +193,8 @@ def document(read: RangeReader, size: int, transfer_syntax_uid: str, media_type:
     encoding = encoding_of(transfer_syntax_uid)
     reader = DataSetReader(read, size)
     attributes = Attributes.of(reader, encoding)
-    element = attributes.elements.get(_ENCAPSULATED_DOCUMENT)
-    found = attributes.text(_MIME_TYPE_OF_ENCAPSULATED_DOCUMENT).lower()
+    element = attributes.elements.get(ENCAPSULATED_DOCUMENT)
+    found = attributes.text(MIME_TYPE_OF_ENCAPSULATED_DOCUMENT).lower()
     if element is None or found != media_type:
         raise Unsupported(
             f"The object was not rendered as {media_type}.",
@@ -206,7 +208,7 @@ def document(read: RangeReader, size: int, transfer_syntax_uid: str, media_type:
             remedy="Retrieve the object, or its Encapsulated Document by its BulkDataURI.",
         )
     data = reader.value(element.value, element.length)
-    raw_length = attributes.raw(_ENCAPSULATED_DOCUMENT_LENGTH) or b""
+    raw_length = attributes.raw(ENCAPSULATED_DOCUMENT_LENGTH) or b""
     length = int.from_bytes(raw_length, "little" if encoding.is_little_endian else "big")
     return data[:length] if len(data) - 1 == length else data
 
@@ -222,7 +224,7 @@ def _levels(source: FrameSource, frame: int) -> tuple[Attributes, ...]:
         levels.insert(0, header.shared)
     if frame <= len(header.frames):
         place = header.frames[frame - 1]
-        levels.insert(0, header.attributes.inside(_PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, place))
+        levels.insert(0, header.attributes.inside(PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, place))
     return tuple(levels)
 
 
@@ -241,8 +243,8 @@ def _header(header: bytes, encoding: Encoding) -> _Header:
     attributes = Attributes.of(DataSetReader.over(header), encoding)
     return _Header(
         attributes,
-        attributes.item(_SHARED_FUNCTIONAL_GROUPS_SEQUENCE),
-        attributes.places(_PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE),
+        attributes.item(SHARED_FUNCTIONAL_GROUPS_SEQUENCE),
+        attributes.places(PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE),
     )
 
 
@@ -343,12 +345,12 @@ def _pixel_height(levels: tuple[Attributes, ...]) -> float:
     All three attributes give the vertical number first (PS3.3 10.7.1.3 and C.7.6.3.1.7).
     """
     for level in levels:
-        measures = level.item(_PIXEL_MEASURES_SEQUENCE)
+        measures = level.item(PIXEL_MEASURES_SEQUENCE)
         for place, tag in (
-            (measures, _PIXEL_SPACING),
-            (level, _PIXEL_SPACING),
-            (level, _PIXEL_ASPECT_RATIO),
-            (level, _IMAGER_PIXEL_SPACING),
+            (measures, PIXEL_SPACING),
+            (level, PIXEL_SPACING),
+            (level, PIXEL_ASPECT_RATIO),
+            (level, IMAGER_PIXEL_SPACING),
         ):
             numbers = place.decimals(tag) if place is not None else []
             if len(numbers) == 2 and min(numbers) > 0:

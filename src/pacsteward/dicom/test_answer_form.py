@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pacsteward.base.errors import Invalid
-from pacsteward.dicom.answer_form import SPECIFIC_CHARACTER_SET, AnswerForm
+from pacsteward.dicom.answer_form import AnswerForm
 from pacsteward.dicom.identifier import Typed, Value, write_identifier
+from pacsteward.dicom.tags import SPECIFIC_CHARACTER_SET
 
 EXPLICIT, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"

@@ -37,12 +37,22 @@ from pacsteward.dicom.elements import (
     Encoding,
     RangeReader,
 )
-from pacsteward.dicom.encapsulation import EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS
 from pacsteward.dicom.encode import ENCODABLE, encode_frame
 from pacsteward.dicom.media import Codec, codec_of, encoding_of, is_always_lossy
-from pacsteward.dicom.pixels import PIXEL_DATA, ImagePixel, image_pixel
+from pacsteward.dicom.pixels import ImagePixel, image_pixel
 from pacsteward.dicom.recode import Edits, Value, header, recode
 from pacsteward.dicom.samples import native_bytes
+from pacsteward.dicom.tags import (
+    BITS_ALLOCATED,
+    EXTENDED_OFFSET_TABLE,
+    EXTENDED_OFFSET_TABLE_LENGTHS,
+    ITEM,
+    LOSSY_IMAGE_COMPRESSION,
+    PHOTOMETRIC_INTERPRETATION,
+    PIXEL_DATA,
+    PLANAR_CONFIGURATION,
+    SEQUENCE_DELIMITATION_ITEM,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,12 +63,6 @@ FrameCoder = Callable[[bytes, str, str, ImagePixel], tuple[bytes, str]]
 """``(frame, from_uid, to_uid, image)`` to the frame in the other syntax and its photometric
 interpretation. One-bit samples come back unpacked, a byte each, when ``to_uid`` is native."""
 
-_ITEM: Final = 0xFFFEE000
-_SEQUENCE_END: Final = 0xFFFEE0DD
-_LOSSY_IMAGE_COMPRESSION: Final = 0x00282110
-_BITS_ALLOCATED: Final = 0x00280100
-_PHOTOMETRIC_INTERPRETATION: Final = 0x00280004
-_PLANAR_CONFIGURATION: Final = 0x00280006
 
 _NATIVE: Final = frozenset(
     {
@@ -194,7 +198,7 @@ class _Transcoder:
             return self._all_attributes()
         if codec_of(self.from_uid) is Codec.NATIVE and self.to_uid in _NATIVE:
             attributes = Attributes(reader, self.source, elements)
-            return self._same_pixels(pixel_data, attributes.word(_BITS_ALLOCATED) or 16)
+            return self._same_pixels(pixel_data, attributes.word(BITS_ALLOCATED) or 16)
         table = frames.locate_frames(self.read, self.size, self.from_uid)
         if self.to_uid in _NATIVE:
             return self._decompressed(table)
@@ -277,9 +281,9 @@ class _Transcoder:
         yield header(PIXEL_DATA, "OB", UNDEFINED_LENGTH, self.target)
         basic = struct.pack(f"<{len(offsets)}I", *offsets) if fits else b""
         for fragment in (basic, *fragments):
-            yield header(_ITEM, "", len(fragment), self.target)
+            yield header(ITEM, "", len(fragment), self.target)
             yield fragment
-        yield header(_SEQUENCE_END, "", 0, self.target)
+        yield header(SEQUENCE_DELIMITATION_ITEM, "", 0, self.target)
         yield from self._after_pixels(_end_of_pixels(table, self.read, self.size, self.source))
 
     def _coded(self, table: frames.FrameTable, number: int) -> tuple[bytes, str]:
@@ -316,12 +320,12 @@ def _edits(image: ImagePixel, photometric: str, from_uid: str) -> Edits:
     edits: dict[int, Value | None] = {
         EXTENDED_OFFSET_TABLE: None,
         EXTENDED_OFFSET_TABLE_LENGTHS: None,
-        _PHOTOMETRIC_INTERPRETATION: Value("CS", name + b" " * (len(name) % 2)),
+        PHOTOMETRIC_INTERPRETATION: Value("CS", name + b" " * (len(name) % 2)),
     }
     if image.samples_per_pixel > 1:
-        edits[_PLANAR_CONFIGURATION] = Value("US", b"\0\0")
+        edits[PLANAR_CONFIGURATION] = Value("US", b"\0\0")
     if is_always_lossy(from_uid):
-        edits[_LOSSY_IMAGE_COMPRESSION] = Value("CS", b"01")
+        edits[LOSSY_IMAGE_COMPRESSION] = Value("CS", b"01")
     return edits
 
 

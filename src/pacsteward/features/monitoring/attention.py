@@ -15,9 +15,9 @@ from typing import Final
 from pacsteward.archive import Archive
 from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.matching import Query, UidList
+from pacsteward.dicom.tags import STUDY_INSTANCE_UID
 
 PATH: Final = "/attention"
-STUDY_INSTANCE_UID: Final = 0x0020000D
 LISTED_MAX: Final = 1000
 """Of each kind; a device that has gone mad makes more than anybody reads."""
 

@@ -26,22 +26,23 @@ from pacsteward.dicom.matching import (
     parse_criterion,
 )
 from pacsteward.dicom.names import display
+from pacsteward.dicom.tags import (
+    ACCESSION_NUMBER,
+    ISSUER_OF_PATIENT_ID,
+    MODALITIES_IN_STUDY,
+    NUMBER_OF_STUDY_RELATED_INSTANCES,
+    NUMBER_OF_STUDY_RELATED_SERIES,
+    PATIENT_BIRTH_DATE,
+    PATIENT_ID,
+    PATIENT_NAME,
+    PATIENT_SEX,
+    REFERRING_PHYSICIAN_NAME,
+    STUDY_DATE,
+    STUDY_DESCRIPTION,
+    STUDY_INSTANCE_UID,
+    STUDY_TIME,
+)
 from pacsteward.dicom.uids import is_valid_uid
-
-PATIENT_NAME: Final = 0x00100010
-PATIENT_ID: Final = 0x00100020
-ISSUER_OF_PATIENT_ID: Final = 0x00100021
-PATIENT_BIRTH_DATE: Final = 0x00100030
-PATIENT_SEX: Final = 0x00100040
-STUDY_INSTANCE_UID: Final = 0x0020000D
-STUDY_DATE: Final = 0x00080020
-STUDY_TIME: Final = 0x00080030
-ACCESSION_NUMBER: Final = 0x00080050
-MODALITIES_IN_STUDY: Final = 0x00080061
-STUDY_DESCRIPTION: Final = 0x00081030
-REFERRING_PHYSICIAN_NAME: Final = 0x00080090
-NUMBER_OF_SERIES: Final = 0x00201206
-NUMBER_OF_INSTANCES: Final = 0x00201208
 
 SHOWN: Final = (
     PATIENT_NAME,
@@ -56,8 +57,8 @@ SHOWN: Final = (
     MODALITIES_IN_STUDY,
     STUDY_DESCRIPTION,
     REFERRING_PHYSICIAN_NAME,
-    NUMBER_OF_SERIES,
-    NUMBER_OF_INSTANCES,
+    NUMBER_OF_STUDY_RELATED_SERIES,
+    NUMBER_OF_STUDY_RELATED_INSTANCES,
 )
 
 SORTS: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
@@ -303,8 +304,8 @@ def row_of(match: Match) -> StudyRow:
         description=text(STUDY_DESCRIPTION),
         accession_number=text(ACCESSION_NUMBER),
         referring_physician_name=display(text(REFERRING_PHYSICIAN_NAME)),
-        number_of_series=text(NUMBER_OF_SERIES),
-        number_of_instances=text(NUMBER_OF_INSTANCES),
+        number_of_series=text(NUMBER_OF_STUDY_RELATED_SERIES),
+        number_of_instances=text(NUMBER_OF_STUDY_RELATED_INSTANCES),
     )
 
 

@@ -22,6 +22,7 @@ from pacsteward.archive import Match
 from pacsteward.base.errors import Exhausted, WouldWait
 from pacsteward.dicom.attributes import Level, name_of
 from pacsteward.dicom.matching import Criterion, Query, Single
+from pacsteward.dicom.tags import SERIES_INSTANCE_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from pacsteward.dicom.uids import check_uid
 from pacsteward.dicom.web.answers import (
     Request,
@@ -36,14 +37,7 @@ from pacsteward.dicom.web.answers import (
 from pacsteward.dicom.web.parameters import Search, read_search
 from pacsteward.feature import House, Route
 from pacsteward.features.query.identifiers import named
-from pacsteward.features.query.resources import (
-    SERIES_INSTANCE_UID,
-    SOP_INSTANCE_UID,
-    STUDY_INSTANCE_UID,
-    ResultWriter,
-    every_attribute,
-    returned,
-)
+from pacsteward.features.query.resources import ResultWriter, every_attribute, returned
 from pacsteward.features.query.settings import QuerySettings
 from pacsteward.web.short_way import WholeAnswer
 

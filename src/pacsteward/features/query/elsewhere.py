@@ -19,24 +19,25 @@ from pacsteward.dicom.identifier import read_identifier, write_identifier
 from pacsteward.dicom.names import display
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import CANCEL, SUCCESS
+from pacsteward.dicom.tags import (
+    ACCESSION_NUMBER,
+    MODALITIES_IN_STUDY,
+    NUMBER_OF_STUDY_RELATED_INSTANCES,
+    PATIENT_ID,
+    PATIENT_NAME,
+    QUERY_RETRIEVE_LEVEL,
+    STUDY_DATE,
+    STUDY_DESCRIPTION,
+    STUDY_INSTANCE_UID,
+    STUDY_TIME,
+)
 from pacsteward.dicom.uids import PROPOSED, STUDY_ROOT_FIND
 from pacsteward.feature import House
 from pacsteward.security import Peer
 
-LEVEL: Final = 0x00080052
-PATIENT_NAME: Final = 0x00100010
-PATIENT_ID: Final = 0x00100020
-ACCESSION_NUMBER: Final = 0x00080050
-STUDY_DATE: Final = 0x00080020
-STUDY_TIME: Final = 0x00080030
-STUDY_DESCRIPTION: Final = 0x00081030
-MODALITIES_IN_STUDY: Final = 0x00080061
-STUDY_INSTANCE_UID: Final = 0x0020000D
-RELATED_INSTANCES: Final = 0x00201208
-
 RETURNED: Final = (
     *(PATIENT_NAME, PATIENT_ID, ACCESSION_NUMBER, STUDY_DATE, STUDY_TIME, STUDY_DESCRIPTION),
-    *(MODALITIES_IN_STUDY, STUDY_INSTANCE_UID, RELATED_INSTANCES),
+    *(MODALITIES_IN_STUDY, STUDY_INSTANCE_UID, NUMBER_OF_STUDY_RELATED_INSTANCES),
 )
 ANSWERS_MAX: Final = 200
 """Then the question is cancelled: a list that long is not read by anybody."""
@@ -132,7 +133,7 @@ async def _ask(peer: Peer, ours: AeTitle, asked: Asked) -> Answers:
 def _identifier(asked: Asked, transfer_syntax_uid: str) -> bytes:
     name = asked.patient_name
     values = dict.fromkeys(RETURNED, "") | {
-        LEVEL: "STUDY",
+        QUERY_RETRIEVE_LEVEL: "STUDY",
         # What people type is the beginning of a family name.
         PATIENT_NAME: name if not name or set(name) & set("*?^") else f"{name}*",
         PATIENT_ID: asked.patient_id,
@@ -160,5 +161,5 @@ def _study(data_set: bytes, transfer_syntax_uid: str) -> FoundStudy:
         accession_number=text[ACCESSION_NUMBER],
         study_description=text[STUDY_DESCRIPTION],
         modalities=text[MODALITIES_IN_STUDY].replace("\\", ", "),
-        number_of_instances=text[RELATED_INSTANCES],
+        number_of_instances=text[NUMBER_OF_STUDY_RELATED_INSTANCES],
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.matching import Query, parse_criterion
+from pacsteward.dicom.tags import STUDY_DATE
 from pacsteward.feature import Figure, House
-from pacsteward.features.query.browse import STUDY_DATE
 
 
 def studies(house: House) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from pacsteward.archive import Match
 from pacsteward.dicom import vrs
-from pacsteward.dicom.answer_form import SPECIFIC_CHARACTER_SET, AnswerForm
+from pacsteward.dicom.answer_form import AnswerForm
 from pacsteward.dicom.attributes import (
     Level,
     format_tag,
@@ -37,16 +37,19 @@ from pacsteward.dicom.matching import (
     parse_criterion,
     sequence_criterion,
 )
+from pacsteward.dicom.tags import (
+    INSTANCE_AVAILABILITY,
+    QUERY_RETRIEVE_LEVEL,
+    RETRIEVE_AE_TITLE,
+    SPECIFIC_CHARACTER_SET,
+    TIMEZONE_OFFSET_FROM_UTC,
+)
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
 
 log = logging.getLogger(__name__)
 
-QUERY_RETRIEVE_LEVEL: Final = 0x00080052
-RETRIEVE_AE_TITLE: Final = 0x00080054
-INSTANCE_AVAILABILITY: Final = 0x00080056
-TIMEZONE_OFFSET_FROM_UTC: Final = 0x00080201
 
 _SAID_OF_ALL: Final = frozenset({QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
 

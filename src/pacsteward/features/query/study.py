@@ -13,34 +13,51 @@ from pacsteward.base.errors import Invalid, NotFound
 from pacsteward.dicom.attributes import Level, format_tag, keyword_of
 from pacsteward.dicom.matching import Query, Single
 from pacsteward.dicom.names import display
+from pacsteward.dicom.tags import (
+    AVAILABLE_TRANSFER_SYNTAX_UID,
+    BODY_PART_EXAMINED,
+    COLUMNS,
+    INSTANCE_NUMBER,
+    MANUFACTURER,
+    MANUFACTURER_MODEL_NAME,
+    MODALITY,
+    NUMBER_OF_FRAMES,
+    NUMBER_OF_SERIES_RELATED_INSTANCES,
+    ROWS,
+    SERIES_DATE,
+    SERIES_DESCRIPTION,
+    SERIES_INSTANCE_UID,
+    SERIES_NUMBER,
+    SERIES_TIME,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    STATION_NAME,
+    STUDY_INSTANCE_UID,
+)
 from pacsteward.dicom.uids import STORAGE_SOP_CLASSES, is_valid_uid
 from pacsteward.features.query.browse import SHOWN, StudyRow, day, row_of, time_of_day
 
-STUDY_INSTANCE_UID: Final = 0x0020000D
-SERIES_INSTANCE_UID: Final = 0x0020000E
-SOP_INSTANCE_UID: Final = 0x00080018
-
 _SERIES: Final = (
     SERIES_INSTANCE_UID,
-    0x00080060,
-    0x00200011,
-    0x0008103E,
-    0x00080021,
-    0x00080031,
-    0x00180015,
-    0x00201209,
-    0x00081010,
-    0x00080070,
-    0x00081090,
+    MODALITY,
+    SERIES_NUMBER,
+    SERIES_DESCRIPTION,
+    SERIES_DATE,
+    SERIES_TIME,
+    BODY_PART_EXAMINED,
+    NUMBER_OF_SERIES_RELATED_INSTANCES,
+    STATION_NAME,
+    MANUFACTURER,
+    MANUFACTURER_MODEL_NAME,
 )
 _INSTANCE: Final = (
     SOP_INSTANCE_UID,
-    0x00080016,
-    0x00200013,
-    0x00280008,
-    0x00280010,
-    0x00280011,
-    0x00083002,
+    SOP_CLASS_UID,
+    INSTANCE_NUMBER,
+    NUMBER_OF_FRAMES,
+    ROWS,
+    COLUMNS,
+    AVAILABLE_TRANSFER_SYNTAX_UID,
 )
 
 WITHOUT_PICTURES: Final = frozenset(
@@ -180,15 +197,17 @@ def _series(match: Match) -> SeriesRow:
 
     return SeriesRow(
         series_instance_uid=text(SERIES_INSTANCE_UID),
-        modality=text(0x00080060),
-        number=text(0x00200011),
-        description=text(0x0008103E),
-        date=day(text(0x00080021)),
-        time=time_of_day(text(0x00080031)),
-        body_part=text(0x00180015),
-        number_of_instances=text(0x00201209),
-        station=text(0x00081010),
-        device=" ".join(part for part in (text(0x00080070), text(0x00081090)) if part),
+        modality=text(MODALITY),
+        number=text(SERIES_NUMBER),
+        description=text(SERIES_DESCRIPTION),
+        date=day(text(SERIES_DATE)),
+        time=time_of_day(text(SERIES_TIME)),
+        body_part=text(BODY_PART_EXAMINED),
+        number_of_instances=text(NUMBER_OF_SERIES_RELATED_INSTANCES),
+        station=text(STATION_NAME),
+        device=" ".join(
+            part for part in (text(MANUFACTURER), text(MANUFACTURER_MODEL_NAME)) if part
+        ),
     )
 
 
@@ -213,15 +232,15 @@ def _instance(match: Match) -> InstanceRow:
     def text(tag: int) -> str:
         return match.values.get(tag, "").strip()
 
-    rows, columns = text(0x00280010), text(0x00280011)
+    rows, columns = text(ROWS), text(COLUMNS)
     return InstanceRow(
         sop_instance_uid=text(SOP_INSTANCE_UID),
-        sop_class_uid=text(0x00080016),
-        sop_class=name_of_sop_class(text(0x00080016)),
-        number=text(0x00200013),
-        frames=text(0x00280008),
+        sop_class_uid=text(SOP_CLASS_UID),
+        sop_class=name_of_sop_class(text(SOP_CLASS_UID)),
+        number=text(INSTANCE_NUMBER),
+        frames=text(NUMBER_OF_FRAMES),
         size=f"{columns} × {rows}" if rows and columns else "",
-        transfer_syntax_uid=text(0x00083002),
+        transfer_syntax_uid=text(AVAILABLE_TRANSFER_SYNTAX_UID),
     )
 
 

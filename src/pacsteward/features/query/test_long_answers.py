@@ -12,10 +12,10 @@ from starlette.requests import Request
 from pacsteward.archive import Match
 from pacsteward.dicom.attributes import Level
 from pacsteward.dicom.matching import Query
+from pacsteward.dicom.tags import STUDY_INSTANCE_UID
 from pacsteward.dicom.web.streaming import PiecesAnswer
 from pacsteward.feature import House
 from pacsteward.features.query import dicomweb
-from pacsteward.features.query.resources import STUDY_INSTANCE_UID
 
 
 @pytest.mark.parametrize("count", [0, 1, dicomweb.LONG, dicomweb.LONG + 7])

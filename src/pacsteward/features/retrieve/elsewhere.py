@@ -33,6 +33,7 @@ from pacsteward.dicom.identifier import read_identifier, write_identifier
 from pacsteward.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, FileMeta
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.status import SUCCESS, WARNING_COERCION
+from pacsteward.dicom.tags import QUERY_RETRIEVE_LEVEL, SOP_CLASSES_IN_STUDY, STUDY_INSTANCE_UID
 from pacsteward.dicom.uids import (
     HTJ2K_LOSSLESS,
     JPEG_2000,
@@ -58,8 +59,6 @@ from pacsteward.features.retrieve.outgoing import record_leaving
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.sub_operations import Tally
 from pacsteward.security import HOUSE, Actor, Peer
-
-LEVEL, STUDY_UID, SOP_CLASSES = 0x00080052, 0x0020000D, 0x00080062
 
 LARGEST_OBJECT_BYTES: Final = 4 * 1024**3
 """What a peer sends beyond this is not an object but a mistake."""
@@ -199,7 +198,11 @@ async def _sop_classes(peer: Peer, ours: AeTitle, study_instance_uid: str) -> li
     async with _called(peer, ours, [_question(STUDY_ROOT_FIND)]) as association:
         (context,) = association.contexts
         identifier = write_identifier(
-            {LEVEL: "STUDY", STUDY_UID: study_instance_uid, SOP_CLASSES: ""},
+            {
+                QUERY_RETRIEVE_LEVEL: "STUDY",
+                STUDY_INSTANCE_UID: study_instance_uid,
+                SOP_CLASSES_IN_STUDY: "",
+            },
             character_set="",
             transfer_syntax_uid=context.transfer_syntax,
         )
@@ -207,7 +210,9 @@ async def _sop_classes(peer: Peer, ours: AeTitle, study_instance_uid: str) -> li
         async for response in association.find(context, identifier):
             if response.data_set:
                 found = read_identifier(response.data_set, context.transfer_syntax)
-                classes += [uid for uid in str(found.keys.get(SOP_CLASSES, "")).split("\\") if uid]
+                classes += [
+                    uid for uid in str(found.keys.get(SOP_CLASSES_IN_STUDY, "")).split("\\") if uid
+                ]
     return classes or list(_GUESSED)
 
 
@@ -252,7 +257,7 @@ _COMPRESSED: Final = tuple(
 
 def _identifier(context: PresentationContext, study_instance_uid: str) -> bytes:
     return write_identifier(
-        {LEVEL: "STUDY", STUDY_UID: study_instance_uid},
+        {QUERY_RETRIEVE_LEVEL: "STUDY", STUDY_INSTANCE_UID: study_instance_uid},
         character_set="",
         transfer_syntax_uid=context.transfer_syntax,
     )

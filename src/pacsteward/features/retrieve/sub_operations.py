@@ -9,7 +9,6 @@ answers other than those to a cancel.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 from pacsteward.dicom.dimse import Answer, SubOperations
 from pacsteward.dicom.identifier import write_identifier
@@ -23,8 +22,7 @@ from pacsteward.dicom.status import (
     Category,
     category,
 )
-
-FAILED_SOP_INSTANCE_UID_LIST: Final = 0x00080058
+from pacsteward.dicom.tags import FAILED_SOP_INSTANCE_UID_LIST
 
 
 @dataclass(slots=True)
