@@ -4,7 +4,7 @@ The server that carries the application waits for ever for a request's headers, 
 number of them. A few hundred clients that send one byte a minute would then hold all connections
 (slowloris, R13), and one that never ends its headers would fill the memory. Here a connection that
 has not brought a whole head in time, or whose head gets too large, is closed; bodies are watched by
-`limits.py`. So is a connection whose client stopped reading its answer.
+`limits.py`. So is a connection whose client stopped reading its answer (`reader_watch.py`).
 
 Lines may follow a body that comes in chunks (trailers). They are dropped: whoever believes them
 believes a client what the proxy before us has not seen, such as whose request it forwards.
@@ -22,14 +22,9 @@ RFC 9112 2.2 — message parsing; RFC 6585 5 — 431; RFC 9110 6.5.1 — what no
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import socket
-import sys
-import termios
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -39,8 +34,8 @@ from pacsteward.web.inflow import SCOPE_KEY, Inflow, length_of
 from pacsteward.web.limits import HEADER_BLOCK_MAX_BYTES, is_streamed
 from pacsteward.web.listening import Seat
 from pacsteward.web.nearby import let_flow
+from pacsteward.web.reader_watch import Patience, ReaderWatch
 from pacsteward.web.short_way import Memory, ShortWay
-from pacsteward.web.unread import AHEAD_BYTES, UNREAD, Waiting
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -58,11 +53,8 @@ class PatientProtocol(HttpToolsProtocol):
     head_timeout_s: ClassVar[float] = 15.0
     """How long the head of a request may take, from its first byte; a new connection's, at once."""
 
-    write_stall_s: ClassVar[float] = 30.0
-    """How long a client may take nothing of an answer that waits for it."""
-
-    pressed_stall_s: ClassVar[float] = 3.0
-    """The same while very much waits for clients (`unread.py`)."""
+    patience: ClassVar[Patience] = Patience()
+    """With a client that does not read its answer."""
 
     short_way: ClassVar[ShortWay | None] = None
     """Asked before the application."""
@@ -74,20 +66,16 @@ class PatientProtocol(HttpToolsProtocol):
         """Begin to wait for the first head."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self.transport.set_protocol(_Receiver(self))
-        self._socket: socket.socket | None = transport.get_extra_info("socket")
-        let_flow(self._socket, transport.get_extra_info("peername"))
+        let_flow(transport.get_extra_info("socket"), transport.get_extra_info("peername"))
         self._head_bytes = 0
         self._is_in_body = False
         self._is_answered = False
         self._deadline: asyncio.TimerHandle | None = None
-        self._reader_watch: asyncio.TimerHandle | None = None
-        self._unsent_bytes = 0
-        self._waiting = Waiting(UNREAD)
-        self._read_at = 0.0
         self._cycles: deque[Any] = deque()
         self._inflow: Inflow | None = None
         self._is_in_own_room = False
         self._answers = _Answers(self.transport, self.loop, self._close)
+        self._reader_watch = ReaderWatch(self.transport, self.loop, self._is_idle, self.patience)
         self._body_bytes = self._beside_bytes = 0
         self._memory = Memory()
         self._refusal: bytes | None = None
@@ -97,7 +85,6 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._stop_waiting()
-        self._stop_watching()
         self._unset_keepalive_if_required()
         for cycle in self._cycles:
             # Uvicorn tells only the last of several requests that were sent in a row; the answer
@@ -106,6 +93,7 @@ class PatientProtocol(HttpToolsProtocol):
         if self._inflow is not None:
             self._inflow.lose()
         self._answers.forget_connection()
+        self._reader_watch.forget_connection()
         if self.seat is not None:
             self.seat.went()
         super().connection_lost(exc)
@@ -288,17 +276,17 @@ class PatientProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Begin to watch whether the client goes on reading."""
         super().pause_writing()
-        self._watch_reader()
+        self._reader_watch.begin()
 
     def resume_writing(self) -> None:
         """Stop watching: it does."""
         if not self.transport.is_closing():
-            self._stop_watching()
+            self._reader_watch.end()
         super().resume_writing()
 
     def eof_received(self) -> None:
         """Have the transport close: the client will ask nothing more."""
-        self._watch_what_is_left()
+        self._reader_watch.begin_to_close()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection on which nothing more is asked."""
@@ -307,54 +295,11 @@ class PatientProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close when what is asked is answered: this process ends."""
         super().shutdown()
-        self._watch_what_is_left()
+        self._reader_watch.begin_to_close()
 
     def _close(self) -> None:
         self.transport.close()
-        self._watch_what_is_left()
-
-    def _watch_what_is_left(self) -> None:
-        """Watch the reader although little waits: a transport that closes waits for ever for it."""
-        if self._reader_watch is None and self.transport.get_write_buffer_size():
-            self._watch_reader()
-
-    def _watch_reader(self) -> None:
-        # One watch, also where more is written on a connection that is closing and watched already:
-        # a second one would go on behind the end and count what nobody keeps any more.
-        self._stop_watching()
-        waiting = self.transport.get_write_buffer_size()
-        self._waiting.now(waiting)
-        self._unsent_bytes = waiting + _queued_bytes(self._socket)
-        self._read_at = self.loop.time()
-        self._look_again()
-
-    def _look_again(self) -> None:
-        pause_s = self.write_stall_s / _LOOKS
-        self._reader_watch = self.loop.call_later(pause_s, self._look_at_reader)
-
-    def _look_at_reader(self) -> None:
-        waiting, now = self.transport.get_write_buffer_size(), self.loop.time()
-        # The system asks for more only when a third of its queue is free. That may be megabytes,
-        # which somebody who reads slowly takes in many small steps.
-        unsent = waiting + _queued_bytes(self._socket)
-        if unsent < self._unsent_bytes:
-            self._unsent_bytes, self._read_at = unsent, now
-        elif not self._is_idle():
-            waiting += AHEAD_BYTES
-        self._waiting.now(waiting)
-        patience_s = self.write_stall_s
-        if UNREAD.is_much:
-            patience_s = min(patience_s, self.pressed_stall_s)
-        if now - self._read_at >= patience_s:
-            self.transport.abort()
-        else:
-            self._look_again()
-
-    def _stop_watching(self) -> None:
-        self._waiting.now(0)
-        if self._reader_watch is not None:
-            self._reader_watch.cancel()
-            self._reader_watch = None
+        self._reader_watch.begin_to_close()
 
     def _is_between_requests(self) -> bool:
         """Outside a body, say whether a head has begun, or something like it, and no clock runs."""
@@ -410,23 +355,6 @@ class _Trailers(list[tuple[bytes, bytes]]):
         self.size_bytes += len(name) + len(value)
         if self.size_bytes > HEADER_BLOCK_MAX_BYTES:
             raise _Refused
-
-
-_LOOKS = 20
-"""How often a client that should read is looked at within the time that it has."""
-
-_QUEUED: Final[int | None] = getattr(termios, "TIOCOUTQ", None)
-_INT_BYTES: Final = 4
-
-
-def _queued_bytes(connection: socket.socket | None) -> int:
-    """Return how much the system holds that the client's has not taken; 0 where it cannot say."""
-    if connection is None or _QUEUED is None:
-        return 0
-    with suppress(OSError, ValueError):  # gone already, or no system that counts it
-        count = fcntl.ioctl(connection.fileno(), _QUEUED, bytes(_INT_BYTES))
-        return int.from_bytes(count, sys.byteorder)
-    return 0
 
 
 _ONE_READ_BYTES = 16 * 1024

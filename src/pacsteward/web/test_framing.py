@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from pacsteward.web.origin import Origin
 from pacsteward.web.protocol import PatientProtocol
-from pacsteward.web.test_protocol import connected, get
+from pacsteward.web.test_support import LOST, connected, converse, get
 
 
 async def repeat(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
@@ -41,7 +41,7 @@ async def everything_answered_to(
     """Return all that comes until the server closes the connection."""
     answer = b""
     async with connected(app) as (reader, writer), asyncio.timeout(60):
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(*LOST):
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
@@ -79,7 +79,7 @@ def test_a_body_whose_end_is_not_certain_is_refused_and_ends_the_connection(
     path: str, lines: list[str], status: bytes, offer: tuple[str, ...]
 ) -> None:
     request = post(path, *lines, *offer, body=CHUNKS) + get("/next")
-    answer = asyncio.run(everything_answered_to(request))
+    answer = converse(everything_answered_to(request))
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert answer.count(b"HTTP/1.1 ") == 1
     assert b"hello" not in answer
@@ -87,25 +87,25 @@ def test_a_body_whose_end_is_not_certain_is_refused_and_ends_the_connection(
 
 def test_http_1_0_knows_no_chunks() -> None:
     request = post("/", "transfer-encoding: chunked", body=CHUNKS).replace(b"/1.1", b"/1.0")
-    assert asyncio.run(everything_answered_to(request)).startswith(b"HTTP/1.1 400")
+    assert converse(everything_answered_to(request)).startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("coding", ["chunked", "Chunked", "chunked ", "\tchunked  "])
 def test_chunks_are_taken(coding: str) -> None:
     request = post("/", f"transfer-encoding: {coding}", "connection: close", body=CHUNKS)
-    assert asyncio.run(everything_answered_to(request)).endswith(b"/ hello")
+    assert converse(everything_answered_to(request)).endswith(b"/ hello")
 
 
 def test_a_chunk_that_cannot_be_read_is_answered() -> None:
     request = post("/", "transfer-encoding: chunked")
-    answer = asyncio.run(everything_answered_to(request, b"5\r\nhello\r\n", b"no number\r\n"))
+    answer = converse(everything_answered_to(request, b"5\r\nhello\r\n", b"no number\r\n"))
     assert answer.startswith(b"HTTP/1.1 400")
 
 
 def test_what_cannot_be_read_is_answered_to_nobody_who_waits_for_something_else() -> None:
     """Its answer would be taken for that of the request before, or for a part of that."""
     request = post("/first", "content-length: 5", body=b"hello")
-    answer = asyncio.run(everything_answered_to(request + b"nonsense\r\n\r\n"))
+    answer = converse(everything_answered_to(request + b"nonsense\r\n\r\n"))
     assert b" 400 " not in answer
 
 
@@ -120,7 +120,7 @@ def test_a_request_that_offers_another_protocol_keeps_its_body(
     rest = body + post("/again", *OFFERS_HTTP_2, *body_lines, body=body)
     rest += get("/last", *OFFERS_HTTP_2, "connection: Upgrade, close")
     pieces = [first + rest] if cut is None else [first + rest[:cut], rest[cut:]]
-    answer = asyncio.run(everything_answered_to(*pieces))
+    answer = converse(everything_answered_to(*pieces))
     bodies = [part.split(b"\r\n\r\n")[1] for part in answer.split(b"HTTP/1.1 200")[1:]]
     assert bodies == [b"/first hello", b"/again hello", b"/last "]
 
@@ -128,7 +128,7 @@ def test_a_request_that_offers_another_protocol_keeps_its_body(
 def test_a_body_behind_an_offer_is_not_read_as_a_request() -> None:
     inner = get("/smuggled")
     request = post("/", "connection: upgrade", "upgrade: x", f"content-length: {len(inner)}")
-    answer = asyncio.run(everything_answered_to(request, inner, get("/last", "connection: close")))
+    answer = converse(everything_answered_to(request, inner, get("/last", "connection: close")))
     assert answer.count(b"HTTP/1.1 200") == 2
     assert b"\r\n\r\n/ " + inner in answer
 
@@ -137,7 +137,7 @@ def test_very_many_offers_in_a_row_are_answered_one_after_the_other() -> None:
     """In one piece: it must not be taken apart by functions that call themselves."""
     offer = ("connection: upgrade", "upgrade: x")
     count = 2_000
-    answer = asyncio.run(
+    answer = converse(
         everything_answered_to(
             post("/first", "content-length: 3", body=b"a"),
             b"bc" + get("/", *offer) * count + get("/last", "connection: close"),
@@ -161,7 +161,7 @@ def test_what_comes_behind_a_last_request_is_dropped(offer: tuple[str, ...], beh
 
     connection = ", ".join(["connection: close", *(["upgrade"] if offer else [])])
     sent = post("/last", *offer[1:], connection, "content-length: 5", body=b"hello" + behind)
-    answer = asyncio.run(everything_answered_to(sent, behind, app=note))
+    answer = converse(everything_answered_to(sent, behind, app=note))
     assert answer.count(b"HTTP/1.1 200") == answer.count(b"HTTP/1.1 ") == 1
     assert answer.endswith(b"/last hello")
     assert asked == ["/last"]
@@ -206,7 +206,7 @@ def test_what_stands_behind_a_body_is_believed_nowhere(
     sent += get("/last", forwarded, "connection: close")
     pieces = [sent] if step is None else [sent[at : at + step] for at in range(0, len(sent), step)]
     app = Origin(tell_headers, trusted_proxies=("127.0.0.1",))
-    answer = asyncio.run(everything_answered_to(*pieces, app=app, pause_s=0))
+    answer = converse(everything_answered_to(*pieces, app=app, pause_s=0))
     bodies = [part.split(b"\r\n\r\n")[1] for part in answer.split(b"HTTP/1.1 200")[1:]]
     assert [body.split()[0] for body in bodies] == [b"/first", b"/next", b"/last"]
     for body in bodies:
@@ -229,7 +229,7 @@ def test_more_than_a_head_may_have_is_not_taken_behind_a_body_either(
         sent = sent.removesuffix(b"\r\n")
     step = step or len(sent)
     pieces = [sent[at : at + step] for at in range(0, len(sent), step)]
-    answer = asyncio.run(everything_answered_to(*pieces, pause_s=0))
+    answer = converse(everything_answered_to(*pieces, pause_s=0))
     assert answer.startswith(b"HTTP/1.1 400") or not answer  # that is lost when more was on its way
     assert b"hello" not in answer
 
@@ -250,7 +250,7 @@ def test_more_than_a_head_may_have_is_not_taken_in_one_piece_with_the_head_eithe
             made[0].data_received(sent)
             return await reader.read()
 
-    answer = asyncio.run(talk(chunked("/", trailers=(b"a: " + b"b" * 1_000 + b"\r\n") * 68)))
+    answer = converse(talk(chunked("/", trailers=(b"a: " + b"b" * 1_000 + b"\r\n") * 68)))
     assert answer.startswith(b"HTTP/1.1 400")
 
 
@@ -258,5 +258,5 @@ def test_what_stands_beside_many_chunks_is_no_large_head() -> None:
     piece = b"1;note=" + b"n" * 2_000 + b"\r\n"
     pieces = [piece, b"a\r\n"] * 100
     request = post("/", "transfer-encoding: chunked", "connection: close")
-    answer = asyncio.run(everything_answered_to(request, *pieces, b"0\r\n\r\n", pause_s=0))
+    answer = converse(everything_answered_to(request, *pieces, b"0\r\n\r\n", pause_s=0))
     assert answer.endswith(b"/ " + b"a" * 100)

@@ -8,22 +8,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from pacsteward.web.inflow import Inflow, inflow_of
 from pacsteward.web.limits import Limits
-from pacsteward.web.protocol import PatientProtocol
+from pacsteward.web.test_support import connected, converse
 
 PATH = b"/dicom-web/studies"
 
 Talk = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-class Hasty(PatientProtocol):
-    head_timeout_s = 0.3
 
 
 class Memory:
@@ -83,22 +78,8 @@ class Handler:
 
 @asynccontextmanager
 async def talking(app: Any) -> AsyncIterator[Talk]:
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, http=Hasty, lifespan="off", log_config=None
-    )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        async with asyncio.timeout(20):
-            yield reader, writer
-    finally:
-        writer.close()
-        server.should_exit = True
-        await task
+    async with connected(app) as talk, asyncio.timeout(20):
+        yield talk
 
 
 def limited(app: Any, stall_s: float = 0.3) -> Limits:
@@ -132,7 +113,7 @@ def test_a_body_is_given_whole_and_the_next_request_is_taken(size: int) -> None:
             return [*answers, await answer(reader)]
 
     handler = Handler()
-    assert asyncio.run(talk()) == [
+    assert converse(talk()) == [
         (200, b"given %d" % len(body)),
         (200, b"given 7"),
         (200, b"given 9"),
@@ -152,7 +133,7 @@ def test_a_body_is_received_where_it_is_wanted(room: Memory) -> None:
 
     handler = Handler()
     handler.room = room
-    assert asyncio.run(talk()) == [(200, b"given %d" % len(body)), (200, b"asked 40000")]
+    assert converse(talk()) == [(200, b"given %d" % len(body)), (200, b"asked 40000")]
     assert b"".join(handler.pieces) == body
     # Much comes in other ways only where there often is no room.
     assert 0 < sum(room.counts) < len(body)
@@ -179,7 +160,7 @@ def test_what_was_sent_counts_although_the_client_hung_up_before_it_was_taken(si
 
     handler = Handler()
     handler.begin.clear()
-    asyncio.run(talk())
+    converse(talk())
     assert handler.ends == ["away"]
     assert sum(map(len, handler.pieces)) == size
 
@@ -195,7 +176,7 @@ def test_a_body_that_comes_byte_by_byte_is_given_whole() -> None:
             return await answer(reader)
 
     handler = Handler()
-    assert asyncio.run(talk()) == (200, b"given 10")
+    assert converse(talk()) == (200, b"given 10")
     assert b"".join(handler.pieces) == b"0123456789"
 
 
@@ -213,7 +194,7 @@ def test_other_bodies_are_asked_for_as_ever(sent: bytes) -> None:
             writer.write(sent)
             return await reader.readuntil(b"asked 3")
 
-    assert asyncio.run(talk()).count(b"HTTP/1.1 200") == 1
+    assert converse(talk()).count(b"HTTP/1.1 200") == 1
 
 
 def test_what_is_left_of_a_refused_body_is_no_next_request() -> None:
@@ -233,7 +214,7 @@ def test_what_is_left_of_a_refused_body_is_no_next_request() -> None:
 
     handler = Handler()
     handler.take = refuse
-    assert asyncio.run(talk()) == [(200, b"refused"), (200, b"given 3")]
+    assert converse(talk()) == [(200, b"refused"), (200, b"given 3")]
 
 
 def test_what_is_left_of_a_refused_body_must_come_in_time() -> None:
@@ -250,7 +231,7 @@ def test_what_is_left_of_a_refused_body_must_come_in_time() -> None:
     handler = Handler()
     handler.take = refuse
     # Closed: an answer was given already.
-    assert asyncio.run(talk()) == b""
+    assert converse(talk()) == b""
 
 
 def test_a_body_that_stalls_is_given_up() -> None:
@@ -260,7 +241,7 @@ def test_a_body_that_stalls_is_given_up() -> None:
             return await reader.readuntil(b"\r\n\r\n")
 
     handler = Handler()
-    lines = asyncio.run(talk())
+    lines = converse(talk())
     assert lines.startswith(b"HTTP/1.1 408")
     assert b"connection: close" in lines.lower()
     assert handler.ends == ["away"]
@@ -275,7 +256,7 @@ def test_a_body_that_comes_slowly_is_no_stalled_one() -> None:
                 await asyncio.sleep(0.1)
             return await answer(reader)
 
-    assert asyncio.run(talk()) == (200, b"given 15")
+    assert converse(talk()) == (200, b"given 15")
 
 
 def test_a_client_that_goes_away_ends_it() -> None:
@@ -289,7 +270,7 @@ def test_a_client_that_goes_away_ends_it() -> None:
                 await asyncio.sleep(0.01)
 
     handler = Handler()
-    asyncio.run(talk())
+    converse(talk())
     assert handler.ends == ["away"]
 
 
@@ -317,4 +298,4 @@ def test_a_pause_holds_the_sender_up_and_is_no_stall() -> None:
 
     handler, paused = Handler(), list[Inflow]()
     handler.take = take_and_pause
-    assert asyncio.run(talk()) == (200, b"given %d" % size)
+    assert converse(talk()) == (200, b"given %d" % size)
