@@ -2,7 +2,7 @@
 
 Every write, sync and rename of the vault goes through here, for two reasons. Each has the fault
 points at which a test may make the world fail (`base/faults.py`). And each says the same of a
-failure: a full disk is `Exhausted`, anything else `Unavailable`; a sender is told to try again.
+failure (`speaking`, `base/disk_failure.py`).
 
 Much that is written once and synced at once goes past the page cache (`StraightWriter`). There it
 would be copied once more, and memory be found for it: on a virtual machine whose host has to find
@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Final
 
 from pacsteward.base import faults
-from pacsteward.base.errors import Exhausted, Unavailable
+from pacsteward.base.disk_failure import speaking as speaking
+from pacsteward.base.disk_failure import translated as translated
 
 _IOV_MAX: Final = 1024
 """Parts that one call takes (``IOV_MAX`` of Linux)."""
@@ -39,46 +40,6 @@ _STRAIGHT_BYTES: Final = 128 << 10
 """Less is quicker when the sync that follows writes it."""
 
 _COLLECTED_BYTES: Final = 4 << 20
-
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-
-@contextmanager
-def speaking(what: str) -> Iterator[None]:
-    """Turn an `OSError` of the block into the error that the sender is told.
-
-    Parameters
-    ----------
-    what
-        One sentence: what did not happen.
-
-    Raises
-    ------
-    Exhausted
-        The disk or a quota is full.
-    Unavailable
-        The disk failed.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise translated(error, what) from error
-
-
-def translated(error: OSError, what: str) -> Exhausted | Unavailable:
-    """Say of an `OSError` of the disk what it means for the sender."""
-    reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    if error.errno in _FULL:
-        return Exhausted(
-            what,
-            why=f"The disk of the archive is full: {reason}.",
-            remedy="Free space; the sender will try again.",
-        )
-    return Unavailable(
-        what,
-        why=f"The disk of the archive failed: {reason}.",
-        remedy="See the system's log for the disk; the sender will try again.",
-    )
 
 
 def open_file(path: Path, flags: int) -> int:
