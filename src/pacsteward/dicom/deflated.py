@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from pacsteward.base.disk_failure import speaking
 from pacsteward.base.errors import Exhausted, Invalid
 from pacsteward.dicom.elements import HEADER_MAX, DataSetReader, RangeReader
 from pacsteward.dicom.inflate import RATIO_FROM, RATIO_MAX, SIZE_MAX
@@ -109,7 +110,9 @@ class InflatedFile:
     Invalid
         The stream is damaged.
     Exhausted
-        It becomes larger than the limits allow.
+        It becomes larger than the limits allow, or the disk is full.
+    Unavailable
+        The disk failed.
     """
 
     def __init__(self, read: RangeReader, size: int, folder: Path | None = None) -> None:
@@ -119,16 +122,10 @@ class InflatedFile:
         )
         self.size = 0
         try:
-            for piece in inflated_pieces(read, size):
-                self._file.write(piece)
-                self.size += len(piece)
-        except OSError as error:
-            self._file.close()
-            raise Exhausted(
-                "The data set was not inflated.",
-                why=f"The system says: {error.strerror or error}.",
-                remedy="Free space on the disk of the data folder.",
-            ) from error
+            with speaking("The data set was not inflated."):
+                for piece in inflated_pieces(read, size):
+                    self._file.write(piece)
+                    self.size += len(piece)
         except BaseException:
             self._file.close()
             raise

@@ -7,23 +7,25 @@ RFC 9110 15.5.14 (413); PS3.18 8.5.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
 from starlette.requests import ClientDisconnect, Request
 
-from pacsteward.base.errors import Exhausted, Invalid, Unavailable
+from pacsteward.base.disk_failure import speaking
+from pacsteward.base.errors import Invalid
 from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.web.inflow import Inflow, Room, Take
 
 IN_MEMORY_BYTES: Final = 8 * 1024 * 1024
 """Up to so much one payload is collected in memory; beyond, in a file."""
+
+_NOT_TAKEN = "The data were not taken."
 
 
 async def chunks(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
@@ -172,12 +174,12 @@ class Spool:
         if self._file is None:
             return b"".join(self._pieces)
         file = self._flush()
-        with _on_disk():
+        with speaking(_NOT_TAKEN):
             file.flush()
             return mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
 
     def _flush(self) -> IO[bytes]:
-        with _on_disk():
+        with speaking(_NOT_TAKEN):
             if self._file is None:
                 # Not in a with block: it lives as long as the spool, and `close` ends both.
                 self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
@@ -185,23 +187,3 @@ class Spool:
         self._pieces.clear()
         self._in_memory = 0
         return self._file
-
-
-@contextmanager
-def _on_disk() -> Iterator[None]:
-    """Say what is wrong where the disk does not take a payload; a full one is no fault of ours."""
-    try:
-        yield
-    except OSError as error:
-        why = f"The system says: {error.strerror or error}."
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Exhausted(
-                "The data were not taken.",
-                why=why,
-                remedy="Free space on the disk of the data folder.",
-            ) from error
-        raise Unavailable(
-            "The data were not taken.",
-            why=why,
-            remedy="See the system's log for the disk of the data folder.",
-        ) from error
