@@ -86,7 +86,7 @@ class Guard:
         """Return the refusal, or None for whoever may go on."""
         actor: Actor | None = request.state.actor
         if actor is None:
-            return await self._ask_who(request, kind)
+            return await self.ask_who(request, kind)
         if not actor.may(permission):
             await self._note(request, actor, f"{actor.name} lacks the permission {permission}")
             return problem.answer(request, _lacks(actor, permission))
@@ -95,7 +95,8 @@ class Guard:
             return problem.answer(request, _not_ours())
         return None
 
-    async def _ask_who(self, request: Request, kind: Kind) -> Response:
+    async def ask_who(self, request: Request, kind: Kind) -> Response:
+        """Return what somebody is answered of whom nobody knows who it is."""
         state = request.state
         if state.cannot_tell is not None:
             return problem.answer(request, without_reason(state.cannot_tell))

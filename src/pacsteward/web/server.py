@@ -159,7 +159,7 @@ def build_server(parts: Parts) -> Starlette:
         parts.template_folders, _menu(parts.routes), version=parts.version, site=parts.site
     )
     machine_paths = {_first_segment(route.path) for route in bound if route.kind == "route"}
-    answer_http = _HttpErrors(machine_paths | {_first_segment(operations.PREFIX)})
+    answer_http = _HttpErrors(guard, machine_paths | {_first_segment(operations.PREFIX)})
     routes: list[BaseRoute] = [
         Mount(STATIC_PATH.rstrip("/"), _Static(directory=STATIC)),
         Directory(_route(guard, route) for route in bound),
@@ -256,16 +256,26 @@ class _Static(StaticFiles):
 
 
 class _HttpErrors:
-    """Answers what no route takes: 404 and 405."""
+    """Answers what no route takes: 404 and 405; nobody learns from it what strangers may not see.
 
-    def __init__(self, machine_paths: set[str]) -> None:
+    A browser's question before a request to another site (CORS) has no credentials, but it does not
+    come here: where the settings allow such requests, it was answered on its way in.
+    """
+
+    def __init__(self, guard: Guard, machine_paths: set[str]) -> None:
+        self._guard = guard
         self._machine_paths = machine_paths
 
-    def __call__(self, request: Request, error: Exception) -> Response:
+    async def __call__(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        state = request.state
-        if state.actor is None and _first_segment(request.scope["path"]) in self._machine_paths:
-            return problem.unauthorized(request, is_wrong=state.is_wrong)
+        state, path = request.state, request.scope["path"]
+        if state.actor is None and not path.startswith(PUBLIC_PATHS):
+            if _first_segment(path) in self._machine_paths:
+                return problem.unauthorized(request, is_wrong=state.is_wrong)
+            if error.status_code == 405:
+                # As for a method that the page takes.
+                request.scope["pacsteward.kind"] = "page"
+                return await self._guard.ask_who(request, "page")
         return problem.answer_http(request, error)
 
 

@@ -11,6 +11,7 @@ from tests.support.console import Visitor
 
 from pacsteward.security import Access
 from pacsteward.web.conftest import OpenDoor
+from pacsteward.web.headers import PAGE_POLICY
 from pacsteward.web.limits import is_deeper
 
 # Errors
@@ -107,6 +108,30 @@ def test_options_tell_nobody_what_machines_are_offered(door: Visitor) -> None:
         assert answer.status_code == 401
         assert "allow" not in answer.headers
     assert door.options("/dicom-web/nothing").status_code == 401
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "DELETE"])
+def test_a_method_that_a_page_does_not_take_tells_nobody_which_ones_it_takes(
+    door: Visitor, method: str
+) -> None:
+    answer = door.request(method, "/hall")
+    assert answer.headers["location"].startswith("/login")
+    assert "allow" not in answer.headers
+    assert answer.headers["content-security-policy"] == PAGE_POLICY
+    wrong = door.request(method, "/hall", headers={"authorization": "Bearer wrong"})
+    assert (wrong.status_code, "allow" in wrong.headers) == (401, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/login", "GET, HEAD, POST, OPTIONS"), ("/healthz", "GET, HEAD, OPTIONS")],
+)
+def test_what_everybody_may_reach_tells_everybody_what_it_takes(
+    door: Visitor, path: str, methods: str
+) -> None:
+    answer = door.options(path)
+    assert (answer.status_code, answer.headers["allow"]) == (204, methods)
+    assert door.delete(path).status_code == 405
 
 
 def test_options_of_no_address_are_not_found(door: Visitor, token: dict[str, str]) -> None:
