@@ -104,6 +104,9 @@ class ReaderWatch:
             patience_s = min(patience_s, self._patience.pressed_stall_s)
         if now - self._read_at >= patience_s:
             self._transport.abort()
+            # Now, not when the loop comes to tell that it is lost: others whose time is up in the
+            # same turn would be cut although there is room for them by then.
+            self._waiting.now(0)
         else:
             self._look_again()
 

@@ -8,6 +8,7 @@ import fcntl
 import socket
 import struct
 import termios
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -258,6 +259,41 @@ def test_clients_that_read_nothing_are_cut_sooner_while_very_much_waits_for_them
 
     assert 2 * size > MUCH_BYTES
     converse(talk())
+
+
+def test_of_clients_that_stop_reading_together_only_those_are_cut_who_are_too_many() -> None:
+    """A network that fails for a moment stops all viewers of a ward at once."""
+    size, count = MUCH_BYTES // 3, 4
+    made: list[ByHand] = []
+
+    class Noting(ByHand):
+        patience = Patience(stall_s=600.0, pressed_stall_s=60.0, look_s=600.0)
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            made.append(self)
+
+    async def large(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async def talk() -> int:
+        async with AsyncExitStack() as stack, asyncio.timeout(60):
+            for number in range(count):
+                talk = connected(large, protocol=Noting)
+                reader, writer = await stack.enter_async_context(talk)
+                stack.callback(writer.transport.abort)
+                reader._transport.pause_reading()  # type: ignore[attr-defined]
+                writer.write(get("/"))
+                while len(made) <= number or not made[number].begun.is_set():
+                    await asyncio.sleep(0.01)
+            assert UNREAD.is_much
+            for served in made:
+                served._reader_watch._read_at -= 100.0
+                served.look()
+            return [served.transport.is_closing() for served in made].count(True)
+
+    assert converse(talk()) == 1
 
 
 def test_a_client_is_not_cut_who_reads_slowly_what_the_system_holds_already() -> None:

@@ -11,7 +11,13 @@ from __future__ import annotations
 from typing import Final
 
 MUCH_BYTES: Final = 64 * 1024 * 1024
-"""Of a process. Clients that read leave a few megabytes waiting, and those for moments."""
+"""Of a process. Clients that read leave a few megabytes waiting, and those for moments.
+
+Viewers that load studies hold two or three each, so a network that fails for all of them at once
+makes it much from some twenty to thirty viewers of a process on. They cannot be told from those who
+read nothing on purpose; but only as many are cut as are too many, who then ask again. More patience
+for all would mean so much more memory for whoever asks a hundred times.
+"""
 
 AHEAD_BYTES: Final = 2 * 1024 * 1024
 """What an answer that is not over holds besides what waits on the connection: it is read ahead of
