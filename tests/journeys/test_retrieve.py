@@ -286,9 +286,49 @@ def test_who_hangs_up_in_the_middle_of_a_get_is_in_the_audit_book(
     storage = {CTImageStorage: [ExplicitVRLittleEndian]}
     came, _ = get(product, _study(CT), storage, calling="HASTY", answer=hang_up)
     assert came
-    entries = api.get("/api/v1/audit", params={"actor": "HASTY"}).json()["entries"]
-    (entry,) = [one for one in entries if one["event"] == "110102"]
-    assert entry["objects"][0]["object_id"] == str(_study(CT).StudyInstanceUID)
+    begun, ended = _transfers(api, "HASTY")
+    assert (begun["event"], ended["event"]) == ("110102", "110104")
+    for entry in begun, ended:
+        assert entry["objects"][0]["object_id"] == str(_study(CT).StudyInstanceUID)
+    assert (ended["outcome"], ended["objects"][0]["number_of_instances"]) == (8, 0)
+    assert ended["what"].endswith("It was cancelled or broken off: 12 were not confirmed.")
+
+
+def test_what_a_caller_has_moved_or_gets_is_in_the_audit_book_with_how_it_ended(
+    product: Product, api: httpx.Client
+) -> None:
+    """One beginning and one end for the whole study, not one for each object."""
+    storage = {CTImageStorage: [ExplicitVRLittleEndian]}
+    came, _ = get(product, _study(CT), storage, calling="GETTER")
+    taken: list[str] = []
+
+    def once(event: Any) -> int:
+        taken.append(str(event.request.AffectedSOPInstanceUID))
+        return 0xA700 if len(taken) > 1 else 0
+
+    with sink(storage, once) as port, peer(api, "SINK", port):
+        statuses = move(product, _study(CT), "SINK", calling="MOVER")
+    count = len(came)
+    assert (count, len(set(taken)), statuses[-1].Status) == (count, count, 0xB000)
+    begun, ended = _transfers(api, "GETTER")
+    assert ended["what"] == f"GETTER had {count} of {count} instances sent to GETTER."
+    assert (begun["outcome"], ended["outcome"]) == (0, 0)
+    assert ended["objects"][0]["number_of_instances"] == count
+    begun, ended = _transfers(api, "MOVER")
+    assert ended["what"] == f"MOVER had 1 of {count} instances sent to SINK. {count - 1} failed."
+    assert (begun["outcome"], ended["outcome"]) == (0, 4)
+    assert ended["objects"][0]["number_of_instances"] == 1
+
+
+def _transfers(api: httpx.Client, actor: str) -> list[dict[str, Any]]:
+    """Return what the book says of transfers by a caller, once one has ended; the oldest first."""
+    deadline = time.monotonic() + 30
+    while True:
+        entries = api.get("/api/v1/audit", params={"actor": actor}).json()["entries"]
+        found = [one for one in entries if one["event"] in ("110102", "110104")]
+        if found and found[0]["event"] == "110104":
+            return found[::-1]
+        assert time.monotonic() < deadline, found
 
 
 def test_c90_a_study_of_75_sop_classes_is_split_over_associations(

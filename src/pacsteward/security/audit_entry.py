@@ -156,6 +156,9 @@ class AuditEntry:
     participants: tuple[Participant, ...] = ()
 
 
+_REFUSALS = frozenset({AuditEvent.USER_AUTHENTICATION, AuditEvent.SECURITY_ALERT})
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedEntry:
     """An entry as it stands in the book."""
@@ -185,6 +188,13 @@ class RecordedEntry:
     def was_refused(self) -> bool:
         """Whether it did not come to pass."""
         return self.outcome is not AuditOutcome.SUCCESS
+
+    @property
+    def outcome_word(self) -> str:
+        """How it ended: somebody was refused something, something failed, or was done."""
+        if not self.was_refused:
+            return "done"
+        return "refused" if self.event in _REFUSALS else "failed"
 
 
 def plain(text: str, length_max: int = 2000) -> str:

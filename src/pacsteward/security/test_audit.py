@@ -46,6 +46,23 @@ def test_entries_come_back_as_recorded_newest_first(audit: AuditBook, clock: Man
 
 
 @pytest.mark.parametrize(
+    ("event", "outcome", "word"),
+    [
+        (AuditEvent.INSTANCES_TRANSFERRED, AuditOutcome.SUCCESS, "done"),
+        (AuditEvent.INSTANCES_TRANSFERRED, AuditOutcome.MINOR_FAILURE, "failed"),
+        (AuditEvent.QUERY, AuditOutcome.SERIOUS_FAILURE, "failed"),
+        (AuditEvent.USER_AUTHENTICATION, AuditOutcome.MINOR_FAILURE, "refused"),
+        (AuditEvent.SECURITY_ALERT, AuditOutcome.MINOR_FAILURE, "refused"),
+    ],
+)
+def test_what_failed_is_told_from_what_somebody_was_refused(
+    audit: AuditBook, event: AuditEvent, outcome: AuditOutcome, word: str
+) -> None:
+    audit.record(an_entry(event=event, outcome=outcome))
+    assert audit.entries()[0].outcome_word == word
+
+
+@pytest.mark.parametrize(
     ("wanted", "numbers"),
     [
         (AuditFilter(), [4, 3, 2, 1]),

@@ -231,7 +231,7 @@ def _row(entry: RecordedEntry) -> AuditRow:
         who=entry.actor,
         address=entry.address,
         event=entry.title,
-        outcome="failed" if entry.was_refused else "done",
+        outcome=entry.outcome_word,
         what=entry.what,
     )
 

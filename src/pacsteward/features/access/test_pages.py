@@ -11,7 +11,15 @@ from tests.support.console import PASSWORD, Visitor, bearer
 from tests.support.full_disk import FullDisk
 
 from pacsteward.feature import House
-from pacsteward.security import Actor, AuditEvent, AuditEventType, AuditFilter
+from pacsteward.security import (
+    Actor,
+    AuditEntry,
+    AuditEvent,
+    AuditEventType,
+    AuditFilter,
+    AuditObject,
+    AuditOutcome,
+)
 
 
 def test_person_is_added_and_asked_for_an_own_password(console: Visitor, house: House) -> None:
@@ -337,3 +345,28 @@ def test_reading_the_book_is_an_entry_itself(console: Visitor, house: House, pat
 def test_an_entry_that_cannot_be_is_not_there(console: Visitor, number: str) -> None:
     console.sign_in("tom")
     assert console.get(f"/audit/{number}", headers={"accept": "text/html"}).status_code == 404
+
+
+def test_transfers_are_filtered_by_event_outcome_and_job_like_all_else(
+    console: Visitor, house: House
+) -> None:
+    ada = Actor("person", "ada", frozenset())
+    for number, outcome in enumerate((AuditOutcome.SUCCESS, AuditOutcome.MINOR_FAILURE), start=1):
+        house.audit.record(
+            AuditEntry(
+                event=AuditEvent.INSTANCES_TRANSFERRED,
+                action="C",
+                actor=ada,
+                what=f"Sending {number}.",
+                outcome=outcome,
+                objects=(AuditObject("other", f"jobs/{number}"),),
+            )
+        )
+    console.sign_in("tom")
+    page = console.get("/audit?event=110104").text
+    assert "<td>DICOM Instances Transferred</td>" in page
+    assert "Sending 1." in page
+    assert '<span class="badge bad">failed</span> Sending 2.' in page
+    assert "Sending 1." not in console.get("/audit?event=110104&failures=yes").text
+    assert "Sending 1." not in console.get("/audit?object=jobs/2").text
+    assert "Sending 2." in console.get("/audit?object=jobs/2").text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pacsteward.feature import Command, House
 from pacsteward.features.query.elsewhere import Asked, FoundStudy, find_elsewhere
+from pacsteward.security import at_command_line
 
 
 def elsewhere(
@@ -31,7 +32,7 @@ def elsewhere(
         A day, or a range: 20260101-20260131.
     """
     asked = Asked(patient_name, patient_id, accession_number, study_date)
-    return list(find_elsewhere(house, peer, asked).studies)
+    return list(find_elsewhere(house, peer, asked, by=at_command_line()).studies)
 
 
 COMMANDS = (Command("elsewhere", elsewhere),)

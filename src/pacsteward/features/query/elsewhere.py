@@ -33,7 +33,15 @@ from pacsteward.dicom.tags import (
 )
 from pacsteward.dicom.uids import PROPOSED, STUDY_ROOT_FIND
 from pacsteward.feature import House
-from pacsteward.security import Peer
+from pacsteward.security import (
+    Actor,
+    AuditEntry,
+    AuditEvent,
+    AuditObject,
+    AuditOutcome,
+    Participant,
+    Peer,
+)
 
 RETURNED: Final = (
     *(PATIENT_NAME, PATIENT_ID, ACCESSION_NUMBER, STUDY_DATE, STUDY_TIME, STUDY_DESCRIPTION),
@@ -53,9 +61,20 @@ class Asked:
     study_date: str = ""
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the keys that restrict the question."""
+        values = {
+            "PatientName": self.patient_name,
+            "PatientID": self.patient_id,
+            "AccessionNumber": self.accession_number,
+            "StudyDate": self.study_date,
+        }
+        return tuple(name for name, value in values.items() if value)
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing restricts the question."""
-        return not any((self.patient_name, self.patient_id, self.accession_number, self.study_date))
+        return not self.keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +100,13 @@ class Answers:
     is_cut: bool
 
 
-def find_elsewhere(house: House, ae_title: str, asked: Asked) -> Answers:
-    """Ask a registered peer which studies it has. Blocks.
+def find_elsewhere(house: House, ae_title: str, asked: Asked, *, by: Actor) -> Answers:
+    """Ask a registered peer which studies it has, and record that. Blocks.
+
+    Parameters
+    ----------
+    by
+        Who asks, for the audit.
 
     Raises
     ------
@@ -101,7 +125,35 @@ def find_elsewhere(house: House, ae_title: str, asked: Asked) -> Answers:
             remedy="Give a name, a patient ID, an accession number or a date.",
         )
     ours = AeTitle(house.settings.of(DicomSettings).ae_title)
-    return asyncio.run(_ask(peer, ours, asked))
+    house.audit.make_room()
+    answers: Answers | None = None
+    try:
+        answers = asyncio.run(_ask(peer, ours, asked))
+    finally:
+        house.audit.record_soon(_entry(by, peer, asked, answers))
+    return answers
+
+
+def _entry(by: Actor, peer: Peer, asked: Asked, answers: Answers | None) -> AuditEntry:
+    """Return what the audit book says, as of a search here: by which keys, never for what."""
+    keys = ", ".join(asked.keys)
+    if answers is None:
+        told = "no answer"
+    else:
+        count = len(answers.studies)
+        told = "1 answer" if count == 1 else f"{count} answers"
+    return AuditEntry(
+        event=AuditEvent.QUERY,
+        action="E",
+        actor=by,
+        what=f"{by.name} searched {peer.ae_title} at STUDY level by {keys}: {told}.",
+        outcome=AuditOutcome.SERIOUS_FAILURE if answers is None else AuditOutcome.SUCCESS,
+        objects=(
+            AuditObject("query", str(STUDY_ROOT_FIND), query=keys),
+            AuditObject("peer", peer.ae_title),
+        ),
+        participants=(Participant(peer.ae_title, peer.host, role="destination"),),
+    )
 
 
 async def _ask(peer: Peer, ours: AeTitle, asked: Asked) -> Answers:

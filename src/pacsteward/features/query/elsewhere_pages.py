@@ -6,7 +6,6 @@ from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom.uids import check_uid
 from pacsteward.feature import House, Page
 from pacsteward.features.query.elsewhere import Answers, Asked, find_elsewhere
-from pacsteward.security import AuditEntry, AuditEvent, AuditObject
 from pacsteward.web import Request, Response, form_of, query_text, redirect, render
 
 FIELDS = ("patient_name", "patient_id", "accession_number", "study_date")
@@ -20,10 +19,9 @@ def show(house: House, request: Request) -> Response:
     fault: PacstewardError | None = None
     if ae_title and not asked.is_empty:
         try:
-            answers = find_elsewhere(house, ae_title, asked)
+            answers = find_elsewhere(house, ae_title, asked, by=request.state.actor)
         except PacstewardError as error:
             fault = error
-        _record(house, request, ae_title, answers)
     return render(
         request,
         "query/elsewhere.html",
@@ -41,27 +39,16 @@ def fetch(house: House, request: Request) -> Response:
     form = form_of(request)
     peer = house.peers.need(form.text("peer"))
     uid = check_uid(form.text("study_instance_uid"), "StudyInstanceUID")
+    actor = request.state.actor
     house.jobs.enqueue(
         "fetch_study",
         key=f"{uid}<{peer.ae_title}",
         study_instance_uid=uid,
         source=peer.ae_title,
         how="get" if form.text("how") == "get" else "move",
+        ordered_by=(actor.kind, actor.name, actor.address),
     )
     return redirect(f"/elsewhere?ordered={uid}&peer={peer.ae_title}")
-
-
-def _record(house: House, request: Request, ae_title: str, answers: Answers | None) -> None:
-    count = len(answers.studies) if answers else 0
-    house.audit.record(
-        AuditEntry(
-            event=AuditEvent.QUERY,
-            action="E",
-            actor=request.state.actor,
-            what=f"{request.state.actor.name} asked {ae_title} for studies: {count} answers.",
-            objects=(AuditObject("query", ae_title),),
-        )
-    )
 
 
 PAGES = (

@@ -36,7 +36,7 @@ def fetch(
     how
         "move" needs us to be registered at the peer; "get" needs no way back.
     """
-    return fetch_study(house, study_instance_uid, source, how)
+    return fetch_study(house, study_instance_uid, source, how, by=at_command_line())
 
 
 COMMANDS = (Command("send", send), Command("fetch", fetch))

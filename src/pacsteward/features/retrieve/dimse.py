@@ -32,11 +32,11 @@ from pacsteward.features.retrieve.outgoing import (
     Source,
     chunks,
     read_ahead,
-    record_leaving,
 )
 from pacsteward.features.retrieve.selection import selection_from
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.sub_operations import Tally
+from pacsteward.features.retrieve.transfers import Sending, record_leaving, sent
 from pacsteward.security import actor_of_caller
 
 MOVE_DESTINATION: Final = 0x00000600
@@ -67,7 +67,7 @@ async def respond_move(
     if not instances:
         yield Tally(total=0).final(syntax)
         return
-    await _record(house, request, instances, destination.ae_title)
+    sending = await _begun(house, request, instances, destination.ae_title)
     errand = Errand(
         archive=house.archive,
         destination=destination,
@@ -78,11 +78,11 @@ async def respond_move(
         originator=(request.caller.calling_ae_title, request.message_id),
         is_cancelled=request.is_cancelled,
     )
-    tally = Tally(total=len(instances))
-    async with aclosing(send(errand, instances)) as progress:
-        async for tally in progress:
-            if tally.done < tally.total and not request.is_cancelled():
-                yield tally.pending()
+    with sent(house.audit, sending) as tally:
+        async with aclosing(send(errand, instances, tally)) as progress:
+            async for _ in progress:
+                if tally.done < tally.total and not request.is_cancelled():
+                    yield tally.pending()
     yield tally.cancelled(syntax) if tally.done < tally.total else tally.final(syntax)
 
 
@@ -91,21 +91,21 @@ async def respond_get(
 ) -> AsyncGenerator[Answer, None]:
     """Send what the identifier names back over the caller's own association."""
     instances = await _instances(house, request, data, GET_MODELS)
-    await _record(house, request, instances, request.caller.calling_ae_title)
+    sending = await _begun(house, request, instances, request.caller.calling_ae_title)
     settings = house.settings.of(RetrieveSettings)
     source = Source(house.archive, settings, _sendable(request), is_cancelled=request.is_cancelled)
-    tally = Tally(total=len(instances))
     told_at = house.clock.monotonic()
     syntax = request.context.transfer_syntax
-    async with aclosing(read_ahead(source, instances)) as ready:
-        async for instance, outgoing in ready:
-            if request.is_cancelled():
-                break
-            await _send_back(house, request, instance, outgoing, tally)
-            now = house.clock.monotonic()
-            if now - told_at >= settings.pending_interval_s and tally.done < tally.total:
-                yield tally.pending()
-                told_at = now
+    with sent(house.audit, sending) as tally:
+        async with aclosing(read_ahead(source, instances)) as ready:
+            async for instance, outgoing in ready:
+                if request.is_cancelled():
+                    break
+                await _send_back(house, request, instance, outgoing, tally)
+                now = house.clock.monotonic()
+                if now - told_at >= settings.pending_interval_s and tally.done < tally.total:
+                    yield tally.pending()
+                    told_at = now
     yield tally.cancelled(syntax) if tally.done < tally.total else tally.final(syntax)
 
 
@@ -141,12 +141,15 @@ async def _send_back(
     tally.record(instance.sop_instance_uid, status, comment)
 
 
-async def _record(
+async def _begun(
     house: House, request: Request, instances: Sequence[Instance], receiver: str
-) -> None:
+) -> Sending:
+    """Record that what was asked for begins to leave."""
     caller = request.caller
     by = actor_of_caller(caller.calling_ae_title, caller.address, request.permissions)
-    await asyncio.to_thread(record_leaving, house.audit, by, instances, receiver)
+    sending = Sending(by, instances, receiver)
+    await asyncio.to_thread(record_leaving, house.audit, sending)
+    return sending
 
 
 MOVE = DimseService(

@@ -55,9 +55,15 @@ from pacsteward.dicom.uids import (
 from pacsteward.dicom.web.bodies import Spool
 from pacsteward.feature import House
 from pacsteward.features.retrieve.move import Errand, send
-from pacsteward.features.retrieve.outgoing import record_leaving
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.sub_operations import Tally
+from pacsteward.features.retrieve.transfers import (
+    Sending,
+    record_fetched,
+    record_fetching,
+    record_leaving,
+    sent,
+)
 from pacsteward.security import HOUSE, Actor, Peer
 
 LARGEST_OBJECT_BYTES: Final = 4 * 1024**3
@@ -99,8 +105,10 @@ def send_study(
             f"Study {study_instance_uid} is not in the archive.",
             remedy="Look for it by a query; it may have been rejected or deleted.",
         )
-    record_leaving(house.audit, by, instances, peer.ae_title)
-    tally = asyncio.run(_send_all(house, peer, instances))
+    sending = Sending(by, instances, peer.ae_title)
+    record_leaving(house.audit, sending)
+    with sent(house.audit, sending) as tally:
+        asyncio.run(_send_all(house, peer, instances, tally))
     if tally.failed:
         raise Unavailable(
             f"{tally.failed} of {tally.total} instances of study {study_instance_uid} "
@@ -112,22 +120,25 @@ def send_study(
     return Moved(tally.completed, tally.warning, tally.failed)
 
 
-async def _send_all(house: House, peer: Peer, instances: Sequence[Instance]) -> Tally:
+async def _send_all(house: House, peer: Peer, instances: Sequence[Instance], tally: Tally) -> None:
     errand = Errand(
         archive=house.archive,
         destination=peer,
         calling_ae_title=AeTitle(house.settings.of(DicomSettings).ae_title),
         settings=house.settings.of(RetrieveSettings),
     )
-    tally = Tally(total=len(instances))
-    async with aclosing(send(errand, instances)) as progress:
-        async for tally in progress:
+    async with aclosing(send(errand, instances, tally)) as progress:
+        async for _ in progress:
             this_job().report(tally.done, tally.total)
-    return tally
 
 
 def fetch_study(
-    house: House, study_instance_uid: str, source: str, how: Literal["move", "get"] = "move"
+    house: House,
+    study_instance_uid: str,
+    source: str,
+    how: Literal["move", "get"] = "move",
+    *,
+    by: Actor = HOUSE,
 ) -> Moved:
     """Have a peer send a study to us.
 
@@ -136,6 +147,8 @@ def fetch_study(
     how
         ``"move"`` needs us to be registered at the peer; ``"get"`` brings everything over our own
         association and needs no way back.
+    by
+        Who wants it, for the audit.
 
     Raises
     ------
@@ -145,7 +158,12 @@ def fetch_study(
         Not everything came.
     """
     peer = house.peers.need(source)
-    final = asyncio.run(_fetch(house, peer, study_instance_uid, how))
+    record_fetching(house.audit, by, study_instance_uid, peer)
+    final: Response | None = None
+    try:
+        final = asyncio.run(_fetch(house, peer, study_instance_uid, how))
+    finally:
+        record_fetched(house.audit, by, study_instance_uid, peer, final)
     counted = final.sub_operations
     if final.status != SUCCESS:
         raise Unavailable(

@@ -34,15 +34,24 @@ def _send(
     destination: str,
     ordered_by: Sequence[Any] = ordered_by(HOUSE),
 ) -> dict[str, Any]:
-    kind, name, address = ordered_by
-    by = Actor(kind, name, frozenset(), address)
+    by = _actor(ordered_by)
     return asdict(send_study(house, study_instance_uid, destination, by=by))
 
 
 def _fetch(
-    house: House, *, study_instance_uid: str, source: str, how: Literal["move", "get"] = "move"
+    house: House,
+    *,
+    study_instance_uid: str,
+    source: str,
+    how: Literal["move", "get"] = "move",
+    ordered_by: Sequence[Any] = ordered_by(HOUSE),
 ) -> dict[str, Any]:
-    return asdict(fetch_study(house, study_instance_uid, source, how))
+    return asdict(fetch_study(house, study_instance_uid, source, how, by=_actor(ordered_by)))
+
+
+def _actor(ordered_by: Sequence[Any]) -> Actor:
+    kind, name, address = ordered_by
+    return Actor(kind, name, frozenset(), address)
 
 
 SEND_STUDY = Job(

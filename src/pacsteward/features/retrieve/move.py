@@ -47,12 +47,13 @@ class Errand:
     is_cancelled: Callable[[], bool] = lambda: False
 
 
-async def send(errand: Errand, instances: Sequence[Instance]) -> AsyncGenerator[Tally, None]:
-    """Send `instances`; give the tally whenever progress is worth telling, and at the end.
+async def send(
+    errand: Errand, instances: Sequence[Instance], tally: Tally
+) -> AsyncGenerator[None, None]:
+    """Send `instances` and count them in `tally`; halt whenever progress is worth telling.
 
-    The same `Tally` is given each time; it is final when the iteration ends.
+    The tally is final when the iteration ends.
     """
-    tally = Tally(total=len(instances))
     width = errand.destination.max_parallel or errand.settings.max_parallel
     loads = deque(_loads(instances, width, errand.destination.prefers_transfer_syntaxes))
     workers = [
@@ -66,13 +67,11 @@ async def send(errand: Errand, instances: Sequence[Instance]) -> AsyncGenerator[
             for worker in finished:
                 worker.result()
             workers = list(running)
-            if workers:
-                yield tally
+            yield
     finally:
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-    yield tally
 
 
 def _loads(

@@ -30,7 +30,6 @@ from pacsteward.dicom.web.bodies import Spool
 from pacsteward.features.retrieve.decoding import frame_coder
 from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.features.retrieve.together import TOGETHER_BYTES, lie_together
-from pacsteward.security import Actor, AuditBook, AuditEvent, Participant
 
 log = logging.getLogger(__name__)
 
@@ -130,29 +129,6 @@ async def read_ahead(
         for _, loading in ahead:
             if not isinstance(loading, Outgoing):
                 loading.cancel()
-
-
-def record_leaving(
-    audit: AuditBook, by: Actor, instances: Sequence[Instance], receiver: str
-) -> None:
-    """Write into the audit book who has which studies sent where. Blocks.
-
-    Before the first of them leaves: whoever goes away in the middle has those before it. So the
-    entry says what was to be sent, and not that all of it arrived.
-
-    References
-    ----------
-    PS3.15 A.5.3.3 — Begin Transferring DICOM Instances.
-    """
-    audit.record_access(
-        by,
-        dict.fromkeys(instance.study_instance_uid for instance in instances),
-        patient_ids=dict.fromkeys(one.patient_id for one in instances if one.patient_id),
-        what=f"{by.name} has {len(instances)} instances sent to {receiver}.",
-        event=AuditEvent.BEGIN_TRANSFERRING,
-        action="E",
-        participants=(Participant(receiver, role="destination"),),
-    )
 
 
 def _together(upcoming: Sequence[Instance], count_max: int) -> list[Instance]:

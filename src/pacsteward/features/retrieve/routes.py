@@ -46,7 +46,9 @@ def send(
     return Accepted(job_id=job_id)
 
 
-def fetch(house: CurrentHouse, study_instance_uid: str, wanted: FetchRequest) -> Accepted:
+def fetch(
+    house: CurrentHouse, actor: CurrentActor, study_instance_uid: str, wanted: FetchRequest
+) -> Accepted:
     """Have a peer send a study to us, as a job."""
     house.peers.need(wanted.source)
     uid = check_uid(study_instance_uid, "The Study Instance UID")
@@ -56,6 +58,7 @@ def fetch(house: CurrentHouse, study_instance_uid: str, wanted: FetchRequest) ->
         study_instance_uid=uid,
         source=wanted.source,
         how=wanted.how,
+        ordered_by=ordered_by(actor),
     )
     return Accepted(job_id=job_id)
 
