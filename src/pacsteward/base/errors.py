@@ -11,7 +11,7 @@ No patient data belongs in an error: name objects by UID, peers by AE title.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class Kind(StrEnum):
@@ -98,6 +98,11 @@ class Broken(PacstewardError):
     """Our own fault."""
 
     kind = Kind.BROKEN
+
+
+CORRECTABLE: Final = (Invalid, NotFound, Conflict, Forbidden)
+"""What the one who asks can put right: a form is shown again with the reason. All else, such as a
+full disk, is for the door to tell."""
 
 
 class WouldWait(Exception):

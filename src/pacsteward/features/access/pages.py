@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
-from pacsteward.base.errors import PacstewardError
+from pacsteward.base.errors import CORRECTABLE, PacstewardError
 from pacsteward.feature import House, Page
 from pacsteward.features.access import accounts, audit_pages
 from pacsteward.security import Person, Token, TooManyTries, hash_of
@@ -22,7 +24,11 @@ from pacsteward.web import (
     render,
     wishes_of,
 )
-from pacsteward.web.threads import in_thread
+from pacsteward.web.threads import in_thread, in_thread_of
+
+_CHECKS: Final = ThreadPoolExecutor(4, thread_name_prefix="passwords")
+"""Each check takes 64 MiB and a core. In the common threads people who change their passwords
+would hold up everybody else, as at sign-in."""
 
 PEOPLE_COLUMNS = (
     Column("Name", "name"),
@@ -78,7 +84,7 @@ def add_person(house: House, request: Request) -> Response:
             by=request.state.actor,
             is_given=True,
         )
-    except PacstewardError as error:
+    except CORRECTABLE as error:
         return _person_form(request, form, error)
     return redirect("/people", f"{person.name} was added, and will be asked for an own password.")
 
@@ -155,7 +161,7 @@ def remove_person(house: House, request: Request) -> Response:
     name = form_of(request).text("name")
     try:
         house.access.people.remove(name, by=request.state.actor)
-    except PacstewardError as error:
+    except CORRECTABLE as error:
         return _person_page(house, request, name, error=error)
     return redirect("/people", f"{name} was removed.")
 
@@ -171,7 +177,7 @@ def _changed(house: House, request: Request, act: Callable[[], None], notice: st
     name = form_of(request).text("name")
     try:
         act()
-    except PacstewardError as error:
+    except CORRECTABLE as error:
         return _person_page(house, request, name, error=error)
     return redirect("/people", notice)
 
@@ -231,7 +237,7 @@ def make_token(house: House, request: Request) -> Response:
             expires_at=accounts.end_of_day(form.text("expires")),
             by=request.state.actor,
         )
-    except PacstewardError as error:
+    except CORRECTABLE as error:
         return _token_page(house, request, form=form, error=error)
     return _token_page(house, request, made=(form.text("name").lower(), text))
 
@@ -279,7 +285,8 @@ async def change_password(house: House, request: Request) -> Response:
     try:
         with access.guard.queue(actor.address):
             await asyncio.sleep(await in_thread(access.wait_s, actor.name, actor.address))
-            await in_thread(
+            await in_thread_of(
+                _CHECKS,
                 access.change_own_password,
                 actor,
                 form.text("present", strip=False),
@@ -291,7 +298,7 @@ async def change_password(house: House, request: Request) -> Response:
         response = await in_thread(_account_page, house, request, error)
         response.headers["retry-after"] = str(error.retry_after_s)
         return response
-    except PacstewardError as error:
+    except CORRECTABLE as error:
         return await in_thread(_account_page, house, request, error)
     return redirect("/account", "Your password was changed. Your other sessions have ended.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+from typing import Any
 
 import pytest
 from tests.support.console import PASSWORD, Visitor, bearer
@@ -218,6 +219,58 @@ def test_present_passwords_are_tried_by_few_at_a_time(console: Visitor, house: H
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
     assert "Too many people" in answer.text
     console.sign_in("tom")
+
+
+def test_own_passwords_are_hashed_in_threads_of_their_own(
+    console: Visitor, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crowd that changes its passwords keeps nobody else's requests out of the common ones."""
+    threads: list[str] = []
+    change = house.access.change_own_password
+
+    def note(*values: Any, **more: Any) -> None:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        change(*values, **more)
+
+    console.sign_in("tom")
+    monkeypatch.setattr(house.access, "change_own_password", note)
+    new = {"password": "quite another one", "again": "quite another one"}
+    answer = console.fill_in("/account", "/account/password", present=PASSWORD, **new)
+    assert answer.headers["location"] == "/account"
+    assert threads == ["passwords"]
+
+
+@pytest.mark.parametrize(
+    ("page", "path", "fields"),
+    [
+        (
+            "/account",
+            "/account/password",
+            {"present": PASSWORD, "password": "quite another one", "again": "quite another one"},
+        ),
+        ("/people/new", "/people/new", {"name": "eve", "password": PASSWORD, "roles": "auditor"}),
+        ("/people/edit?name=tom", "/people/roles", {"name": "tom", "roles": "machine"}),
+        ("/people/edit?name=tom", "/people/remove", {"name": "tom"}),
+        ("/tokens", "/tokens/make", {"name": "mirror", "roles": "machine"}),
+    ],
+)
+def test_what_a_full_disk_does_not_take_is_no_fault_of_who_asked(
+    console: Visitor,
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    page: str,
+    path: str,
+    fields: dict[str, str],
+) -> None:
+    console.sign_in("ada")
+    token = console.form_token(page)
+    disk = FullDisk(house.database, monkeypatch)
+    disk.is_full = True
+    answer = console.post(path, data={"form_token": token, **fields})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "is full" in answer.text
+    disk.is_full = False
+    assert console.post(path, data={"form_token": token, **fields}).status_code < 400
 
 
 def test_token_changes_no_password(console: Visitor, house: House) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
-from pacsteward.base.errors import PacstewardError
+from pacsteward.base.errors import CORRECTABLE, PacstewardError
 from pacsteward.dicom.settings import DicomSettings
 from pacsteward.feature import House, Page
 from pacsteward.features.peers import registration
@@ -70,7 +70,7 @@ def add(house: House, request: Request) -> Response:
     form = form_of(request)
     try:
         peer = house.peers.add(_filled_in(form), by=request.state.actor)
-    except PacstewardError as error:
+    except CORRECTABLE as error:
         return _form(request, _as_written(form), is_new=True, error=error)
     return redirect("/peers", f"{peer.ae_title} was registered. Echo it to see that it answers.")
 
@@ -82,7 +82,7 @@ def edit(house: House, request: Request) -> Response:
     form = form_of(request)
     try:
         peer = house.peers.change(_filled_in(form), by=request.state.actor)
-    except PacstewardError as error:
+    except CORRECTABLE as error:
         return _form(request, _as_written(form), is_new=False, error=error)
     return redirect("/peers", f"{peer.ae_title} was changed; its next association sees it.")
 
