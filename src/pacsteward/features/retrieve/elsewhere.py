@@ -16,8 +16,16 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pacsteward.archive import Archive, Instance, Origin, Outcome, Selection, StoreResult
-from pacsteward.base.errors import NotFound, Unavailable
+from pacsteward.archive import (
+    Archive,
+    ArchiveSettings,
+    Instance,
+    Origin,
+    Outcome,
+    Selection,
+    StoreResult,
+)
+from pacsteward.base.errors import Invalid, NotFound, Unavailable
 from pacsteward.base.ids import AeTitle, Uid
 from pacsteward.base.jobs import this_job
 from pacsteward.dicom.dimse import (
@@ -65,9 +73,6 @@ from pacsteward.features.retrieve.transfers import (
     sent,
 )
 from pacsteward.security import HOUSE, Actor, Peer
-
-LARGEST_OBJECT_BYTES: Final = 4 * 1024**3
-"""What a peer sends beyond this is not an object but a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,8 @@ def fetch_study(
     ------
     NotFound
         There is no such peer.
+    Unsupported
+        The peer does not take such a request.
     Unavailable
         Not everything came.
     """
@@ -177,19 +184,18 @@ def fetch_study(
 
 async def _fetch(house: House, peer: Peer, study_instance_uid: str, how: str) -> Response:
     ours = AeTitle(house.settings.of(DicomSettings).ae_title)
-    if how == "move":
-        contexts = [_question(STUDY_ROOT_MOVE)]
-    else:
-        classes = await _sop_classes(peer, ours, study_instance_uid)
-        contexts = [_question(STUDY_ROOT_GET), *_storage_contexts(classes)]
+    model = STUDY_ROOT_MOVE if how == "move" else STUDY_ROOT_GET
+    contexts = [_question(model)]
+    if how == "get":
+        contexts += _storage_contexts(await _sop_classes(peer, ours, study_instance_uid))
     async with _called(peer, ours, contexts) as association:
-        context = association.contexts[0]
+        context = association.context(model)
         identifier = _identifier(context, study_instance_uid)
         if how == "move":
             responses = association.move(context, ours, identifier)
         else:
             responses = association.get(
-                context, identifier, on_store=_Receiver(house.archive, peer).receive
+                context, identifier, on_store=_Receiver(house, peer).receive
             )
         async for response in responses:
             done = response.sub_operations
@@ -214,7 +220,9 @@ def _question(sop_class_uid: Uid) -> ProposedContext:
 async def _sop_classes(peer: Peer, ours: AeTitle, study_instance_uid: str) -> list[str]:
     """Ask which SOP classes the study holds; where the peer cannot tell, guess the usual ones."""
     async with _called(peer, ours, [_question(STUDY_ROOT_FIND)]) as association:
-        (context,) = association.contexts
+        if not association.contexts:
+            return list(_GUESSED)
+        context = association.context(STUDY_ROOT_FIND)
         identifier = write_identifier(
             {
                 QUERY_RETRIEVE_LEVEL: "STUDY",
@@ -284,8 +292,9 @@ def _identifier(context: PresentationContext, study_instance_uid: str) -> bytes:
 class _Receiver:
     """Hands what a C-GET brings to the archive."""
 
-    def __init__(self, archive: Archive, peer: Peer) -> None:
-        self._archive = archive
+    def __init__(self, house: House, peer: Peer) -> None:
+        self._archive = house.archive
+        self._max_bytes = house.settings.of(ArchiveSettings).largest_object_bytes
         self._origin = Origin(
             door="dimse",
             actor=peer.ae_title,
@@ -302,17 +311,24 @@ class _Receiver:
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
             source_application_entity_title=request.caller.calling_ae_title,
         )
-        return _CollectingSink(self._archive, self._origin, meta)
+        return _CollectingSink(self._archive, self._origin, meta, self._max_bytes)
 
 
 class _CollectingSink:
     """Collects one object and stores it; this process is not the keeper, so it is handed over."""
 
-    def __init__(self, archive: Archive, origin: Origin, meta: FileMeta) -> None:
+    def __init__(self, archive: Archive, origin: Origin, meta: FileMeta, max_bytes: int) -> None:
         self._archive, self._origin, self._meta = archive, origin, meta
-        self._spool = Spool(archive.scratch_folder(), max_bytes=LARGEST_OBJECT_BYTES)
+        self._max_bytes = max_bytes
+        self._spool = Spool(archive.scratch_folder(), max_bytes=max_bytes)
 
     def write(self, fragment: memoryview) -> None:
+        if self._spool.size + len(fragment) > self._max_bytes:
+            raise Invalid(
+                f"Instance {self._meta.media_storage_sop_instance_uid} was not stored.",
+                why=f"It is larger than {self._max_bytes} bytes.",
+                remedy="Raise `archive.largest_object_bytes` if such objects are wanted.",
+            )
         self._spool.write(fragment)
 
     async def finish(self) -> Answer:

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
-from pydicom import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE
-from pynetdicom.events import EVT_C_FIND, Event
+from pynetdicom.events import EVT_C_FIND, EVT_C_GET, EVT_DIMSE_RECV, Event
 from tests.support.ports import free_port
 
-from pacsteward.base.errors import Unavailable
+from pacsteward.archive import ArchiveSettings
+from pacsteward.base.errors import Unavailable, Unsupported
 from pacsteward.base.ids import AeTitle
+from pacsteward.base.settings import load
+from pacsteward.dicom.settings import DicomSettings
 from pacsteward.dicom.uids import (
     JPEG_2000,
     JPEG_2000_LOSSLESS,
     JPEG_LOSSLESS_SV1,
     STORAGE_SOP_CLASSES,
     STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
 )
 from pacsteward.feature import House
-from pacsteward.features.retrieve.elsewhere import _sop_classes, _storage_contexts, send_study
+from pacsteward.features.retrieve.elsewhere import (
+    _sop_classes,
+    _storage_contexts,
+    fetch_study,
+    send_study,
+)
+from pacsteward.features.retrieve.settings import RetrieveSettings
 from pacsteward.security import Peer
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -75,3 +88,62 @@ def test_a_peer_that_does_not_tell_its_classes_is_offered_what_hospitals_make() 
         server.shutdown()
     offered = {one.abstract_syntax for one in _storage_contexts(classes)}
     assert {CT, PET, DOSE_REPORT, PDF, RT_STRUCTURES} <= offered <= STORAGE_SOP_CLASSES.keys()
+
+
+@pytest.mark.parametrize("how", ["move", "get"])
+def test_a_peer_that_takes_no_such_request_is_said_to(
+    house: House, how: Literal["move", "get"]
+) -> None:
+    """Also where it takes the classes that are offered beside C-GET, and where it has no C-FIND."""
+    other = AE("OTHER")
+    other.add_supported_context(CT, scu_role=True, scp_role=True)
+    port = free_port()
+    server = other.start_server(("127.0.0.1", port), block=False)
+    try:
+        house.peers.add(Peer("OTHER", "127.0.0.1", port))
+        with pytest.raises(Unsupported, match="OTHER does not take SOP class"):
+            fetch_study(house, "1.2.99", "OTHER", how)
+    finally:
+        server.shutdown()
+
+
+def test_an_object_that_is_fetched_may_be_as_large_as_any_other(house: House) -> None:
+    """The archive's own limit holds for C-GET, too; the peer is not told to try again (A700)."""
+    small = load(
+        [ArchiveSettings, DicomSettings, RetrieveSettings],
+        environ={},
+        overrides={"archive.largest_object_bytes": 1024**2},
+    )
+    image = Dataset()
+    image.SOPClassUID, image.SOPInstanceUID = CT, "1.2.99.1"
+    image.add_new(0x7FE00010, "OW", bytes(1024**2))
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+
+    def get(_event: Event) -> Iterator[Any]:
+        yield 1
+        yield 0xFF00, image
+
+    said: list[int] = []
+
+    def note(event: Event) -> None:
+        answer = event.message.command_set
+        if answer.CommandField == 0x8001:
+            said.append(answer.Status)
+
+    other = AE("OTHER")
+    other.add_supported_context(STUDY_ROOT_GET)
+    other.add_supported_context(CT, scu_role=True, scp_role=True)
+    port = free_port()
+    server = other.start_server(
+        ("127.0.0.1", port),
+        block=False,
+        evt_handlers=[(EVT_C_GET, get), (EVT_DIMSE_RECV, note)],
+    )
+    try:
+        house.peers.add(Peer("OTHER", "127.0.0.1", port))
+        with pytest.raises(Unavailable):
+            fetch_study(replace(house, settings=small), "1.2.99", "OTHER", "get")
+    finally:
+        server.shutdown()
+    assert said == [0xA900]
