@@ -330,6 +330,7 @@ def _post(
 
 
 FORM, JSON, FILE = "application/x-www-form-urlencoded", "application/json", "application/dicom"
+METADATA = "application/dicom+json"
 RELATED = 'multipart/related; type="application/dicom"; boundary=B'
 PEERS = "/api/v1/peers"
 
@@ -349,6 +350,7 @@ def bodies() -> Iterator[Bomb]:
         "a number": b'{"port":' + b"9" * 8_000_000 + b"}",
     }.items():
         yield Bomb(f"JSON, {name}", _post(PEERS, JSON, body), refused)
+        yield Bomb(f"metadata, {name}", _post(STOW, METADATA, body), refused)
     for path, kind in ((STOW, FILE), ("/login", FORM), (PEERS, JSON)):
         lying = _post(path, kind, b"x", length=10**15)
         yield Bomb(f"Content-Length 10^15 to {path}", lying, refused)

@@ -15,15 +15,19 @@ with without("gdcm", "requests"):
     from pydicom.dataelem import DataElement, RawDataElement
     from pydicom.dataset import Dataset
     from pydicom.errors import BytesLengthException
+    from pydicom.filebase import DicomBytesIO
     from pydicom.filereader import read_dataset
+    from pydicom.filewriter import write_dataset
     from pydicom.sequence import Sequence
 
 __all__ = [
     "BytesLengthException",
     "DataElement",
     "Dataset",
+    "DicomBytesIO",
     "RawDataElement",
     "Sequence",
     "config",
     "read_dataset",
+    "write_dataset",
 ]

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import socket
 import time
+from typing import Any
 
+import httpx
 import pydicom
 import pytest
 
@@ -180,7 +183,14 @@ def test_c65_a_transfer_syntax_in_the_part_is_tolerated_and_names_need_no_quotes
     [
         ("text/plain", b"hello", 415),
         ("", b"hello", 400),
-        ('multipart/related; type="application/dicom+json"; boundary=x', b"--x--", 415),
+        ('multipart/related; type="application/dicom+xml"; boundary=x', b"--x--", 415),
+        ("application/dicom+json", b"[]", 400),
+        ("application/dicom+json", b"[" * 100_000, 400),
+        ("application/dicom+json", b"[" + b"{}," * 10_000 + b"{}]", 413),
+        ("application/dicom+json", b" " * (4 * 1024 * 1024) + b"[{}]", 413),
+        ("application/dicom+json", b"[" + b"[]," * 200_000 + b"{}]", 413),
+        ("application/dicom+json", b"[3]", 409),
+        ('multipart/related; type="application/dicom+json"; boundary=x', b"--x--", 400),
         ('multipart/related; type="application/dicom"', b"--x--", 400),
         ('multipart/related; type="application/dicom"; boundary=x', b"--x--\r\n", 400),
         ('multipart/related; type="application/dicom"; boundary=x', b"garbage", 400),
@@ -198,8 +208,102 @@ def test_bodies_that_hold_no_instances_are_refused_with_words(
     headers = {"content-type": content_type} if content_type else {}
     answer = site.http.post(f"{SERVICE}/studies", content=body, headers=headers)
     assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["title"]
+    if status != 409:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["title"]
+
+
+APART = 'multipart/related; type="application/dicom+json"; boundary=part'
+OCTETS = "application/octet-stream"
+
+
+def apart(models: object, *bulk: tuple[str, str, bytes], kind: str = "dicom+json") -> bytes:
+    """Write a body of metadata, and of bulk data as (Content-Location, Content-Type, bytes)."""
+    parts = [(f"Content-Type: application/{kind}", json.dumps(models).encode())]
+    for location, content_type, data in bulk:
+        place = f"\r\nContent-Location: {location}" if location else ""
+        parts.append((f"Content-Type: {content_type}{place}", data))
+    body = b"".join(f"--part\r\n{head}\r\n\r\n".encode() + data + b"\r\n" for head, data in parts)
+    return body + b"--part--\r\n"
+
+
+def without_pixels(number: int, uri: str) -> tuple[dict[str, Any], pydicom.Dataset]:
+    """Return metadata that leave their pixel data to a part, and the object that they are of."""
+    data = small(43, 1, number)
+    model = data.to_json_dict()
+    model["7FE00010"] = {"vr": "OW", "BulkDataURI": uri}
+    return model, data
+
+
+def stow_apart(site: Collection, body: bytes) -> httpx.Response:
+    return site.http.post(f"{SERVICE}/studies", content=body, headers={"content-type": APART})
+
+
+def test_metadata_and_their_bulk_data_become_instances(site: Collection) -> None:
+    """In the order of the metadata, however the parts come; a large one goes by the disk."""
+    first, one = without_pixels(1, "a")
+    second, two = without_pixels(2, "/b/2")
+    two.PixelData = bytes(range(256)) * 40_000
+    body = apart([first, second], ("/b/2", OCTETS, two.PixelData), ("a", OCTETS, one.PixelData))
+    answer = stow_apart(site, body)
+    assert answer.status_code == 200, answer.text
+    kept = answer.json()["00081199"]["Value"]
+    assert [item["00081155"]["Value"][0] for item in kept] == [
+        one.SOPInstanceUID,
+        two.SOPInstanceUID,
+    ]
+    for item, data in zip(kept, (one, two), strict=True):
+        back = site.http.get(item["00081190"]["Value"][0], headers={"accept": "application/dicom"})
+        got = pydicom.dcmread(io.BytesIO(back.content))
+        assert got.PixelData == data.PixelData
+        assert (got.PatientID, got.Rows) == (data.PatientID, data.Rows)
+    assert stow_apart(site, body).status_code == 200
+
+
+def test_an_instance_whose_part_is_missing_fails_alone(site: Collection) -> None:
+    first, one = without_pixels(3, "a")
+    second, two = without_pixels(4, "not-there")
+    answer = stow_apart(site, apart([first, second, 3], ("a", OCTETS, one.PixelData)))
+    assert answer.status_code == 202
+    module = answer.json()
+    assert [item["00081155"]["Value"] for item in module["00081199"]["Value"]] == [
+        [one.SOPInstanceUID]
+    ]
+    (refused,) = module["00081198"]["Value"]
+    assert refused["00081155"]["Value"] == [two.SOPInstanceUID]
+    assert refused["00081197"]["Value"] == [0xC000]
+    assert len(module["0008119A"]["Value"]) == 1
+    assert "a part that is not in the request" in answer.headers["warning"]
+
+
+@pytest.mark.parametrize(
+    ("bulk", "why"),
+    [
+        ([("a", OCTETS, b"12"), ("b", OCTETS, b"12")], "Nothing in its metadata refers to"),
+        ([("a", OCTETS, b"12"), ("a", OCTETS, b"12")], "or that of another one"),
+        ([("", OCTETS, b"12")], "has no Content-Location"),
+        ([("twice", OCTETS, b"12"), ("a", OCTETS, b"12")], "Several values refer to"),
+    ],
+)
+def test_nothing_is_stored_where_it_is_not_certain_what_belongs_together(
+    site: Collection, bulk: list[tuple[str, str, bytes]], why: str
+) -> None:
+    model, data = without_pixels(5, "a")
+    other = {"60003000": {"vr": "OW", "BulkDataURI": "twice"}}
+    more = {"60023000": {"vr": "OW", "BulkDataURI": "twice"}}
+    models = [model, other, more] if bulk[0][0] == "twice" else [model]
+    answer = stow_apart(site, apart(models, *bulk))
+    assert answer.status_code == 400
+    assert why in answer.json()["detail"]
+    path = f"{SERVICE}/instances?SOPInstanceUID={data.SOPInstanceUID}"
+    assert site.http.get(path).status_code == 204
+
+
+def test_the_first_part_must_be_the_metadata(site: Collection) -> None:
+    model, _ = without_pixels(6, "a")
+    answer = stow_apart(site, apart([model], kind="json"))
+    assert answer.status_code == 400
+    assert "first part" in answer.json()["detail"]
 
 
 def test_c70_too_many_parts_are_refused(site: Collection) -> None:

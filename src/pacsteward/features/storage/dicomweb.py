@@ -1,13 +1,13 @@
 """STOW-RS: instances come in the parts of a request and are safe before it is answered.
 
 Enters: ``multipart/related; type="application/dicom"``, or one instance as ``application/dicom``.
-Leaves: the Store Instances Response as DICOM JSON. Parts that are whole go to the archive while the
-next ones arrive, a few at a time (`intake.py`).
+Parts that are whole go to the archive while the next ones arrive, a few at a time (`intake.py`).
+Or ``type="application/dicom+json"``: metadata, with their bulk data apart (`apart.py`). Leaves: the
+Store Instances Response as DICOM JSON.
 
 References
 ----------
-PS3.18 10.5 (Store transaction). Instances as metadata with bulk data apart (10.5.1.2, 10.5.2) are
-not taken yet; they are answered 415.
+PS3.18 10.5 (Store transaction). Metadata as XML are not taken; they are answered 415.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from pacsteward.dicom.web.negotiation import (
     parse_media_type,
 )
 from pacsteward.feature import House, Route
+from pacsteward.features.storage.apart import store_apart
 from pacsteward.features.storage.intake import Intake
 from pacsteward.features.storage.stow import http_status, remarks, response_data_set
 
@@ -44,7 +45,10 @@ async def store(house: House, request: Request) -> Response:
     content_type = parse_media_type(request.headers.get("content-type", ""))
     _check_type(content_type)
     _check_encoding(request.headers.get("content-encoding", ""))
-    verdicts = await Intake(house, request, study).run(content_type)
+    if content_type.part == DICOM_JSON:
+        verdicts = await store_apart(house, request, content_type, study)
+    else:
+        verdicts = await Intake(house, request, study).run(content_type)
     if not verdicts:
         raise Invalid(
             "The request holds no instance.",
@@ -62,13 +66,13 @@ async def store(house: House, request: Request) -> Response:
 
 def _check_type(content_type: MediaType) -> None:
     # Some senders leave the type parameter out, although RFC 2387 requires it.
-    if content_type.part in (DICOM, "*/*"):
+    if content_type.part in (DICOM, DICOM_JSON, "*/*"):
         return
-    if content_type.part in (DICOM_JSON, DICOM_XML):
+    if content_type.part == DICOM_XML:
         raise UnsupportedMediaType(
             "The request was not taken.",
-            why="Metadata with separate bulk data are not accepted yet.",
-            remedy='Send whole instances: multipart/related; type="application/dicom".',
+            why="Metadata are taken as JSON, not as XML.",
+            remedy='Send multipart/related; type="application/dicom+json", or whole instances.',
         )
     raise UnsupportedMediaType(
         "The request was not taken.",

@@ -1,0 +1,214 @@
+"""Instances that come apart, as metadata in the DICOM JSON model and bulk data, put together.
+
+What enters is the metadata of one instance, and the bulk data that they refer to; what leaves is a
+Part 10 file in pieces. Pixel data are passed on as they are, so that they need not fit into memory.
+
+What the standard leaves to the receiver and is not done here: attributes of the Image Pixel
+Description Macro that the metadata leave out are not looked for in the compressed image, and an
+image of several compressed frames, which one part cannot hold without its own file format, is
+refused. Nothing is guessed: a picture that is described wrongly is worse than one that is refused.
+
+References
+----------
+PS3.18 10.5.1.4 (metadata and bulk data of the Store transaction), 8.7.3.3 (media types of pixel
+data), F.2.2 (BulkDataURI); PS3.5 A.4 (encapsulation).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pacsteward.base.errors import Invalid
+from pacsteward.dicom.dicomjson import Path, bulk_data, from_json
+from pacsteward.dicom.elements import HEADER_MAX
+from pacsteward.dicom.part10 import FileMeta, encode_part10_head
+from pacsteward.dicom.tags import PIXEL_DATA
+from pacsteward.dicom.uids import EXPLICIT_VR_LITTLE_ENDIAN, PROPOSED, TRANSFER_SYNTAXES
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+OCTETS: Final = "application/octet-stream"
+_DESCRIPTION: Final = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
+_ITEM, _END_OF_ITEMS = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0\0\0\0\0"
+_UNDEFINED_LENGTH: Final = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class BulkData:
+    """One value that came apart from its metadata.
+
+    Parameters
+    ----------
+    transfer_syntax_uid
+        As its part says; "" where it says nothing.
+    """
+
+    media_type: str
+    transfer_syntax_uid: str
+    data: memoryview
+
+
+def assemble(model: object, find: Callable[[str], BulkData]) -> Iterator[bytes]:
+    """Give the pieces of the whole file of an instance.
+
+    Parameters
+    ----------
+    find
+        Returns what a BulkDataURI refers to, or raises `Invalid`.
+
+    Raises
+    ------
+    Invalid
+        The metadata are no data set in the DICOM JSON model, do not describe their pixel data, or
+        refer to what is not here.
+    """
+    dataset = from_json(model)
+    pixels = _inline(dataset)
+    other_bytes = 0
+    for path, uri in _references(model):
+        bulk = find(uri)
+        if path == (PIXEL_DATA,):
+            pixels = bulk
+            continue
+        other_bytes += len(bulk.data)
+        if other_bytes > HEADER_MAX:
+            raise _refused(f"Beside its pixel data it may have {HEADER_MAX} bytes of bulk data.")
+        _fill(dataset, path, bulk.data)
+    syntax = _syntax(dataset, pixels)
+    for tag in [tag for tag in dataset.keys() if tag.group <= 0x0002]:  # noqa: SIM118 - of pydicom
+        del dataset[tag]
+    meta = FileMeta(
+        str(dataset.get("SOPClassUID", "")), str(dataset.get("SOPInstanceUID", "")), syntax
+    )
+    yield from _pieces(meta, dataset, pixels)
+
+
+def _inline(dataset: Dataset) -> BulkData | None:
+    """Return the pixel data that the metadata hold themselves, which may be empty."""
+    if PIXEL_DATA not in dataset:
+        return None
+    element = dataset[PIXEL_DATA]
+    if element.VR not in ("OB", "OW"):
+        raise _refused(f"Its pixel data have VR {element.VR}.")
+    return BulkData(OCTETS, "", memoryview(element.value or b""))
+
+
+def bulk_data_uris(model: object) -> Iterator[str]:
+    """Give each BulkDataURI of what came as JSON, however deep and whatever else is wrong."""
+    stack = [model]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, dict):
+            uri = one.get("BulkDataURI")
+            if isinstance(uri, str):
+                yield uri
+            stack += one.values()
+        elif isinstance(one, list):
+            stack += one
+
+
+def _references(model: object) -> list[tuple[Path, str]]:
+    """Return where bulk data belong; none may be left out for want of a place."""
+    try:
+        found = list(bulk_data(model))
+    except (AttributeError, TypeError):  # in what `from_json` leaves out, such as group lengths
+        found = []
+    if sorted(uri for _, uri in found) != sorted(bulk_data_uris(model)):
+        raise _refused("A BulkDataURI stands where no value can be, or in a sequence without VR.")
+    return found
+
+
+def _fill(dataset: Any, path: Path, data: memoryview) -> None:
+    """Put a value where it belongs, which may be in an item of a sequence."""
+    from pacsteward.dicom.pydicom_parts import RawDataElement
+
+    try:
+        for tag, item in zip(path[:-1:2], path[1::2], strict=True):
+            dataset = dataset[tag].value[item]
+        element = dataset[path[-1]]
+    except KeyError as error:
+        raise _refused("A BulkDataURI stands where no value can be.") from error
+    if element.VR == "SQ":
+        raise _refused("A BulkDataURI stands in place of a sequence.")
+    raw = bytes(data) + bytes(len(data) % 2)
+    dataset[path[-1]] = RawDataElement(
+        element.tag, element.VR, len(raw), raw, 0, is_implicit_VR=False, is_little_endian=True
+    )
+
+
+def _syntax(dataset: Dataset, pixels: BulkData | None) -> str:
+    """Choose in what the file is encoded: compressed pixel data decide, all else is explicit VR."""
+    if pixels is None:
+        return EXPLICIT_VR_LITTLE_ENDIAN
+    named = dataset.get((0x0002, 0x0010))
+    uid = pixels.transfer_syntax_uid or ("" if named is None else str(named.value))
+    absent = [name for name in _DESCRIPTION if dataset.get(name) is None]
+    if absent:
+        raise _refused(f"The metadata do not say how its pixel data are made: {', '.join(absent)}.")
+    if uid in ("", *PROPOSED):
+        if pixels.media_type != OCTETS:
+            raise _refused(f"Its pixel data are {pixels.media_type}, of no transfer syntax.")
+        return EXPLICIT_VR_LITTLE_ENDIAN
+    syntax = TRANSFER_SYNTAXES.get(uid)
+    if syntax is None or not syntax.is_encapsulated:
+        raise _refused(f"Its pixel data cannot be kept in transfer syntax {uid}.")
+    if pixels.media_type not in (OCTETS, syntax.frame_media_type):
+        raise _refused(f"Its pixel data are {pixels.media_type}, which is not {uid}.")
+    if not syntax.is_video and str(dataset.get("NumberOfFrames") or 1) != "1":
+        raise _refused("It has several compressed frames, and one part for all of them.")
+    return uid
+
+
+def _pieces(meta: FileMeta, dataset: Any, pixels: BulkData | None) -> Iterator[bytes]:
+    yield encode_part10_head(meta)
+    yield _encoded(dataset[:PIXEL_DATA])
+    if pixels is not None:
+        head, tail = _around(meta, dataset[PIXEL_DATA].VR, pixels.data)
+        yield head
+        for at in range(0, len(pixels.data), _PIECE_BYTES):
+            yield bytes(pixels.data[at : at + _PIECE_BYTES])
+        yield tail
+    yield _encoded(dataset[PIXEL_DATA + 1 :])
+
+
+_PIECE_BYTES: Final = 1024 * 1024
+
+
+def _around(meta: FileMeta, vr: str, pixels: memoryview) -> tuple[bytes, bytes]:
+    """Return what stands before and after the bytes of the pixel data."""
+    padding = bytes(len(pixels) % 2)
+    size = len(pixels) + len(padding)
+    if size >= _UNDEFINED_LENGTH:
+        raise _refused("Its pixel data are longer than an element may be.")
+    head = struct.pack("<HH", PIXEL_DATA >> 16, PIXEL_DATA & 0xFFFF)
+    if meta.transfer_syntax_uid == EXPLICIT_VR_LITTLE_ENDIAN:
+        word = b"OB" if vr == "OB" else b"OW"
+        return head + word + struct.pack("<HI", 0, size), padding
+    # An empty Basic Offset Table, which says nothing of where the one frame begins.
+    head += b"OB" + struct.pack("<HI", 0, _UNDEFINED_LENGTH) + _ITEM + bytes(4)
+    return head + _ITEM + struct.pack("<I", size), padding + _END_OF_ITEMS
+
+
+def _encoded(dataset: Dataset) -> bytes:
+    from pacsteward.dicom.pydicom_parts import DicomBytesIO, write_dataset
+
+    target = DicomBytesIO()
+    target.is_implicit_VR, target.is_little_endian = False, True
+    try:
+        write_dataset(target, dataset)
+    except Exception as error:
+        # Of values that do not fit their VR pydicom raises whatever it meets.
+        raise _refused(f"Its metadata cannot be written: {type(error).__name__}.") from error
+    return target.getvalue()
+
+
+def _refused(why: str) -> Invalid:
+    return Invalid(
+        "The instance was not put together.",
+        why=why,
+        remedy="Send it whole, as application/dicom.",
+    )

@@ -1,0 +1,145 @@
+"""Promises of assemble.py: what is put together reads as it was described, or is refused."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+
+from pacsteward.base.errors import Invalid
+from pacsteward.dicom import assemble as module
+from pacsteward.dicom.assemble import OCTETS, BulkData, assemble
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
+
+
+def put_together(model: object, **bulk: BulkData) -> Dataset:
+    def find(uri: str) -> BulkData:
+        return bulk[uri]
+
+    return pydicom.dcmread(io.BytesIO(b"".join(assemble(model, find))))
+
+
+def described(name: str, **more: Any) -> tuple[dict[str, Any], Dataset]:
+    """Return a shipped image, and its metadata with the pixel data apart."""
+    data = pydicom.dcmread(str(get_testdata_file(name)))
+    model = data.to_json_dict(1 << 20, lambda _element: "unused")
+    model["7FE00010"] = {"vr": data["PixelData"].VR, "BulkDataURI": "pixels"}
+    return model | more, data
+
+
+def octets(data: bytes, syntax: str = "") -> BulkData:
+    return BulkData(OCTETS, syntax, memoryview(data))
+
+
+@pytest.mark.parametrize("size", [512, 3 * 1024 * 1024, 7])
+def test_uncompressed_pixel_data_follow_their_metadata(size: int) -> None:
+    model, data = described("CT_small.dcm")
+    pixels = bytes(range(256)) * (size // 256) or b"odd one"
+    made = put_together(model, pixels=octets(pixels, EXPLICIT))
+    assert made.file_meta.TransferSyntaxUID == EXPLICIT
+    assert made.file_meta.MediaStorageSOPInstanceUID == data.SOPInstanceUID
+    assert made.PixelData == pixels + bytes(len(pixels) % 2)
+    del made.PixelData, data.PixelData
+    assert made.to_json_dict() == data.to_json_dict()
+
+
+def test_one_compressed_frame_becomes_one_fragment() -> None:
+    model, data = described("MR_small_jp2klossless.dcm")
+    (frame,) = generate_frames(data.PixelData, number_of_frames=1)
+    bulk = BulkData("image/jp2", JPEG_2000_LOSSLESS, memoryview(frame))
+    made = put_together(model, pixels=bulk)
+    assert made.file_meta.TransferSyntaxUID == JPEG_2000_LOSSLESS
+    assert (made.pixel_array == data.pixel_array).all()
+    # The transfer syntax may stand among the metadata instead.
+    model["00020010"] = {"vr": "UI", "Value": [JPEG_2000_LOSSLESS]}
+    made = put_together(model, pixels=octets(frame))
+    assert (made.pixel_array == data.pixel_array).all()
+    assert 0x00020010 not in made
+
+
+def test_bulk_data_stand_where_they_were_referred_to_whatever_their_vr() -> None:
+    item = {
+        "00283006": {"vr": "US", "BulkDataURI": "table"},
+        "00283003": {"vr": "LO", "Value": ["Größe"]},
+    }
+    model, _ = described(
+        "CT_small.dcm",
+        **{
+            "00283000": {"vr": "SQ", "Value": [None, item]},
+            "FFFCFFFC": {"vr": "OB", "BulkDataURI": "padding"},
+        },
+    )
+    made = put_together(
+        model, pixels=octets(b"12"), table=octets(b"\1\0\2\0"), padding=octets(b"\0\0")
+    )
+    assert made.ModalityLUTSequence[1].LUTData == [1, 2]
+    assert made.ModalityLUTSequence[1].LUTExplanation == "Größe"
+    assert made.SpecificCharacterSet == "ISO_IR 192"
+    assert made.DataSetTrailingPadding == b"\0\0"
+
+
+def test_an_object_without_pixels_needs_no_bulk_data() -> None:
+    model = {
+        "00080016": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.88.11"]},
+        "00080018": {"vr": "UI", "Value": ["1.2.3"]},
+    }
+    made = put_together(model)
+    assert (made.file_meta.TransferSyntaxUID, made.SOPInstanceUID) == (EXPLICIT, "1.2.3")
+
+
+@pytest.mark.parametrize(
+    ("more", "bulk", "why"),
+    [
+        ({"00280010": {"vr": "US"}}, octets(b"12"), "do not say how .*: Rows"),
+        ({}, BulkData("image/jpeg", "", memoryview(b"12")), "image/jpeg, of no transfer syntax"),
+        ({}, BulkData("image/png", JPEG_2000_LOSSLESS, memoryview(b"12")), "which is not 1.2"),
+        ({}, octets(b"12", "1.2.3"), "cannot be kept in transfer syntax 1.2.3"),
+        ({}, octets(b"12", "1.2.840.10008.1.2.2"), "cannot be kept"),
+        (
+            {"00280008": {"vr": "IS", "Value": [2]}},
+            octets(b"12", JPEG_2000_LOSSLESS),
+            "several compressed frames",
+        ),
+        ({"7FE00010": {"vr": "US", "Value": [1]}}, octets(b"12"), "VR US"),
+        ({"00080000": {"vr": "OB", "BulkDataURI": "x"}}, octets(b"12"), "where no value can be"),
+        ({"00080000": "text"}, octets(b"12"), "where no value can be"),
+        ({"00283000": {"vr": "SQ", "BulkDataURI": "x"}}, octets(b"12"), "in place of a sequence"),
+        (
+            {"00280000": {"vr": "SQ", "Value": [{"00283006": {"vr": "US", "BulkDataURI": "x"}}]}},
+            octets(b"12"),
+            "where no value can be",
+        ),
+        (
+            {"00283000": {"Value": [{"00283006": {"vr": "US", "BulkDataURI": "x"}}]}},
+            octets(b"12"),
+            "in a sequence without VR",
+        ),
+        ({"00280010": {"vr": "US", "Value": [1 << 40]}}, octets(b"12"), "cannot be written"),
+        ({"not a tag": {}}, octets(b"12"), ""),
+    ],
+)
+def test_what_is_not_certain_is_refused(more: dict[str, Any], bulk: BulkData, why: str) -> None:
+    model, _ = described("CT_small.dcm", **more)
+    with pytest.raises(Invalid) as said:
+        put_together(model, pixels=bulk, x=bulk)
+    assert re.search(why, said.value.why)
+
+
+def test_bulk_data_that_must_fit_into_memory_are_bounded_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "HEADER_MAX", 6)
+    more = {f"600{n}3000": {"vr": "OW", "BulkDataURI": f"overlay{n}"} for n in (0, 2)}
+    model, _ = described("CT_small.dcm", **more)
+    with pytest.raises(Invalid, match="may have 6 bytes of bulk data"):
+        put_together(
+            model, pixels=octets(b"12"), overlay0=octets(b"1234"), overlay2=octets(b"1234")
+        )
