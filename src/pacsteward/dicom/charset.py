@@ -249,9 +249,9 @@ def _decode_plainly(value: bytes, term: str) -> str:
     except UnicodeDecodeError:
         return _decode_wrongly_declared(value, codec)
     if codec == "latin-1" and _C1_CONTROLS.search(value):
-        # Windows programs declare Latin-1 and mean their own code page. The bytes between are
-        # controls that no text holds.
-        return value.decode("cp1252", _VISIBLE)
+        # The bytes between are controls that no text holds. Programs declare Latin-1 by habit and
+        # write the code page of Windows, or the UTF-8 that they were given: MÜLLER has one in it.
+        return _decode_undeclared(value)
     return text
 
 

@@ -107,6 +107,7 @@ def test_supplementary_kanji_are_read_and_written() -> None:
         ("Jérôme".encode(), "utf-8", "Jérôme"),
         (b"J\xe9r\xf4me", "ISO-8859-77", "Jérôme"),
         (b"it\x92s", "ISO_IR 100", "it’s"),
+        ("MÜLLER^Jürgen".encode(), "ISO_IR 100", "MÜLLER^Jürgen"),
         (b"it\x92s", "", "it’s"),
         ("山田".encode(), "GB18030\\nonsense", "山田"),
         (b"\xc8\xab", "\\ISO 2022 IR 149", "홍"),
