@@ -110,6 +110,24 @@ def test_c42_bulk_data_of_compressed_frames_come_frame_by_frame(site: Collection
 
 
 @pytest.mark.parametrize(
+    "accept", ["application/octet-stream", 'multipart/related; type="application/octet-stream"']
+)
+def test_bulk_data_of_a_single_compressed_frame_are_decoded_for_who_wants_octets(
+    site: Collection, accept: str
+) -> None:
+    name = "MR_small_jpeg_ls_lossless.dcm"
+    (model,) = site.http.get(f"{site.path(name)}/metadata").json()
+    answer = site.http.get(model["7FE00010"]["BulkDataURI"], headers={"accept": accept})
+    # Octets without a transfer syntax are uncompressed (PS3.18 8.7.3.3.1).
+    if accept.startswith("multipart"):
+        ((label, frame),) = parts_of(answer)
+    else:
+        label, frame = answer.headers["content-type"], answer.content
+    assert label == f"application/octet-stream; transfer-syntax={EXPLICIT}"
+    assert frame == site.files[name].pixel_array.tobytes()
+
+
+@pytest.mark.parametrize(
     ("frames", "status"),
     [
         ("7", 404),

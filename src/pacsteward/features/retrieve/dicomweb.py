@@ -204,12 +204,7 @@ def _etag(version: str, url: str, form: Offer) -> str:
 def frames(house: House, request: Request) -> Response:
     """Answer GET of frames, in the order asked for (C51)."""
     target = Target.of(request)
-    numbers = frame_list(request.path_params["frames"])
-    coder = frame_coder(house.settings.of(RetrieveSettings))
-    if len(numbers) == 1:
-        answer: Response = _frame(house.archive, request, target, numbers[0], coder)
-    else:
-        answer = _several_frames(house.archive, request, target, numbers, coder)
+    answer = _frames(house, request, target, frame_list(request.path_params["frames"]))
     record(house, request, target)
     return answer
 
@@ -221,6 +216,13 @@ def frame_at_once(house: House, request: Request) -> PiecesAnswer:
     if len(numbers) > 1:
         raise WouldWait
     return _frame(house.archive.prompt, request, target, numbers[0], coder_at_once)
+
+
+def _frames(house: House, request: Request, target: Target, numbers: Sequence[int]) -> Response:
+    coder = frame_coder(house.settings.of(RetrieveSettings))
+    if len(numbers) == 1:
+        return _frame(house.archive, request, target, numbers[0], coder)
+    return _several_frames(house.archive, request, target, numbers, coder)
 
 
 def _frame(
@@ -270,16 +272,15 @@ _HARMLESS: Final = frozenset(
 def bulk_data(house: House, request: Request) -> Response:
     """Answer GET of what a BulkDataURI names, as one payload or as one part (C42, C43).
 
-    Compressed frames are no one value: each is a part of its own (PS3.18 8.7.3.3).
+    Compressed frames are no one value: each is a part of its own (PS3.18 8.7.3.3). They leave as
+    frames do, decoded where no transfer syntax is named, and say what they are.
     """
     target = Target.of(request)
     instance = target.one(house.archive)
     if request.path_params["path"].upper() == _PIXEL_DATA:
         count = _compressed_frames(house.archive, instance)
-        if count > 1:
-            numbers = range(1, count + 1)
-            coder = frame_coder(house.settings.of(RetrieveSettings))
-            answer = _several_frames(house.archive, request, target, numbers, coder)
+        if count:
+            answer = _frames(house, request, target, range(1, count + 1))
             record(house, request, target)
             return answer
     found = bulk_data_of(house.archive, instance, request.path_params["path"])
