@@ -34,8 +34,16 @@ def inflated_header(read: RangeReader, size: int) -> DataSetReader:
     The size is not known before all is inflated, so it is taken as the limit; a frame that is
     not there is found out when it is read.
     """
-    inflated = _Inflated(read, size)
-    return DataSetReader(inflated.read, SIZE_MAX)
+    return _HeaderReader(_Inflated(read, size).read, SIZE_MAX)
+
+
+class _HeaderReader(DataSetReader):
+    """A reader that finds out where the data set ends by coming there, since no length says it."""
+
+    __slots__ = ()
+
+    def is_over_at(self, offset: int) -> bool:
+        return not self._read(offset, 1)
 
 
 class _Inflated:

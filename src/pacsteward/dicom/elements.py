@@ -142,6 +142,10 @@ class DataSetReader:
         reader._limit = len(data_set)
         return reader
 
+    def is_over_at(self, offset: int) -> bool:
+        """Say whether nothing lies at an offset any more."""
+        return offset >= self.size
+
     def value(self, offset: int, length: int) -> bytes:
         """Return a range of the data set, or say that it ends too early."""
         if offset + length > self.size:

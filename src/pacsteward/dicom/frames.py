@@ -406,7 +406,7 @@ def find_pixel_data(
     # Not `reader.elements`: that looks for the end of each element before it yields it, and the
     # end of encapsulated pixel data is the one thing that is far away.
     position = count = 0
-    while position < reader.size:
+    while not reader.is_over_at(position):
         element = reader.element_at(position, encoding, open_ended=_PIXEL_TAGS)
         if element.tag in _PIXEL_TAGS:
             return elements, element

@@ -279,6 +279,15 @@ def test_an_object_without_pixel_data_has_no_frames():
         locate_frames(reader(stored), len(stored), _LITTLE)
 
 
+def test_a_deflated_object_without_pixel_data_has_no_frames_and_is_no_damaged_one():
+    data_set = image(gradient())
+    del data_set.PixelData
+    packer = zlib.compressobj(wbits=-15)
+    stored = packer.compress(written(data_set)) + packer.flush()
+    with pytest.raises(NotFound, match="no pixel data element"):
+        locate_frames(reader(stored), len(stored), uids.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+
+
 def test_a_pixel_data_provider_is_named_as_the_reason():
     data_set = image(gradient(), PixelDataProviderURL="https://elsewhere.example/1")
     del data_set.PixelData
