@@ -4,7 +4,10 @@ The reserve keeps senders from filling the disk, not other programs. Should one 
 last byte while something has landed that the index does not have yet, the index could not be
 written, and since a reader never sees less than was acknowledged, every search would wait. So a
 file that holds nothing lies in the data folder; it goes when the index finds the disk full, and is
-made again with the first batch after there is room. Senders do not get what is free meanwhile.
+made again with the first batch after there is room. While it is missing, for whatever reason, as
+much is kept from senders.
+
+The threads that use this follow each other: the one that starts the keeper, then the indexer's.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Final
 
 from pacsteward.archive import disk
 from pacsteward.archive.model import Space
+from pacsteward.base.disk_failure import FULL
 from pacsteward.base.errors import PacstewardError
 
 KEPT_BYTES: Final = 16 << 20
@@ -55,8 +59,12 @@ class KeptRoom:
         self._room = room
         self._has_room_for = has_room_for
         self._hold_back = hold_back
-        self._is_kept = _takes_room(self._path)
         self._next_try_at = 0.0
+        self._note(is_kept=_takes_room(self._path))
+
+    def _note(self, *, is_kept: bool) -> None:
+        self._is_kept = is_kept
+        self._hold_back(0 if is_kept else KEPT_BYTES)
 
     def keep(self) -> None:
         """Make the file if it is missing and the disk has room for it."""
@@ -66,8 +74,7 @@ class KeptRoom:
             with disk.speaking("No room could be kept for the index."):
                 if self._has_room_for(KEPT_BYTES):
                     self._allocate()
-                    self._is_kept = True
-                    self._hold_back(0)
+                    self._note(is_kept=True)
         except PacstewardError as error:
             self._next_try_at = time.monotonic() + _RETRY_S
             _log.warning("%s", error)
@@ -88,16 +95,39 @@ class KeptRoom:
             return False
         try:
             with disk.speaking("The room that was kept for the index could not be given to it."):
-                if self._room().free_bytes >= KEPT_BYTES:
+                if not _takes_room(self._path):
+                    # Somebody has removed it.
+                    self._note(is_kept=False)
                     return False
-                self._hold_back(KEPT_BYTES)
+                if not self._is_full():
+                    return False
+                # Before it is free, so that no sender gets it first.
+                self._note(is_kept=False)
                 self._path.unlink(missing_ok=True)
         except PacstewardError as error:
+            self._note(is_kept=True)
             _log.warning("%s", error)
             return False
-        self._is_kept = False
         _log.warning("The disk is full; the index gets what was kept for it.")
         return True
+
+    def _is_full(self) -> bool:
+        return self._room().free_bytes < KEPT_BYTES or not self._would_grow()
+
+    def _would_grow(self) -> bool:
+        """Whether the file could be twice as long: a quota is not in what the disk says is free."""
+        descriptor = disk.open_file(self._path, os.O_WRONLY)
+        try:
+            os.posix_fallocate(descriptor, KEPT_BYTES, KEPT_BYTES)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return False
+        else:
+            return True
+        finally:
+            os.ftruncate(descriptor, KEPT_BYTES)
+            os.close(descriptor)
 
 
 def _takes_room(path: Path) -> bool:

@@ -23,7 +23,6 @@ was safe, and so cuts off whatever the failure left behind.
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -54,8 +53,6 @@ _ZEROS = memoryview(bytes(ALIGNMENT))
 
 _SMALL_BYTES: Final = 128 << 10
 """A batch of fewer costs more to sync where it makes the file longer than its share of zeros."""
-
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _AHEAD_BYTES: Final = 1 << 20
 _ZEROS_AHEAD: Final = memoryview(bytes(_AHEAD_BYTES))
@@ -313,7 +310,7 @@ class Landing:
         try:
             self._file_end = self._writer.write_all(self.descriptor, [_ZEROS_AHEAD[:ahead]], end)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in disk.FULL:
                 raise
             # What the zeros would take may be enough for the batch itself.
             os.ftruncate(self.descriptor, end)

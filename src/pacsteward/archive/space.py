@@ -67,7 +67,7 @@ class SpaceGuard:
         if (
             room is None
             or now - self._asked_at > _FRESH_S
-            or self._taken_bytes * _CAREFUL >= room.free_bytes - room.reserve_bytes
+            or self._taken_bytes * _CAREFUL >= self._left_bytes(room)
         ):
             room = self._space = space(self._data_folder, self._settings)
             self._asked_at = now
@@ -83,7 +83,7 @@ class SpaceGuard:
             The reserve is reached.
         """
         room = self.now()
-        if room.free_bytes <= room.reserve_bytes + self._held_back_bytes:
+        if self._left_bytes(room) <= 0:
             raise Exhausted(
                 "The instance was not stored.",
                 why=(
@@ -95,5 +95,8 @@ class SpaceGuard:
 
     def has_room_for(self, size_bytes: int) -> bool:
         """Whether `size_bytes` can be used for comfort, leaving twice as much and the reserve."""
-        room = self.now()
-        return room.free_bytes > room.reserve_bytes + 3 * size_bytes
+        return self._left_bytes(self.now()) > 3 * size_bytes
+
+    def _left_bytes(self, room: Space) -> int:
+        """Return what senders may still use up."""
+        return room.free_bytes - room.reserve_bytes - self._held_back_bytes

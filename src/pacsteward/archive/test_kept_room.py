@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import time
@@ -71,9 +72,12 @@ def test_senders_do_not_get_what_is_given_to_the_index(
     monkeypatch.setattr(os, "statvfs", lambda _path: free)
     guard = SpaceGuard(tmp_path, ArchiveSettings(reserve_bytes=MIB), clock)
     guard.check()
+    assert guard.has_room_for(0)
     guard.hold_back(KEPT_BYTES)
     with pytest.raises(Exhausted, match="17 MiB in reserve"):
         guard.check()
+    # So what is prepared ahead is given back, as it is at the reserve.
+    assert not guard.has_room_for(0)
     guard.hold_back(0)
     guard.check()
 
@@ -88,6 +92,63 @@ def test_a_file_that_takes_no_room_is_none(tmp_path: Path) -> None:
     disk.free_bytes = 0
     (tmp_path / NAME).write_bytes(b"")
     assert not disk.kept(tmp_path).give_up()
+
+
+def test_a_file_that_somebody_has_removed_is_made_again(tmp_path: Path) -> None:
+    disk = Disk()
+    room = disk.kept(tmp_path)
+    room.keep()
+    (tmp_path / NAME).unlink()
+    assert not room.give_up()
+    assert disk.held_back_bytes == KEPT_BYTES
+    room.keep()
+    assert (tmp_path / NAME).stat().st_blocks * 512 >= KEPT_BYTES
+    assert disk.held_back_bytes == 0
+
+
+def test_the_room_is_given_when_a_quota_is_used_up_although_the_disk_has_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_descriptor: int, _offset: int, _size: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    room = Disk().kept(tmp_path)
+    room.keep()
+    assert not room.give_up()
+    # Looking for it takes nothing.
+    assert (tmp_path / NAME).stat().st_size == KEPT_BYTES
+    monkeypatch.setattr(os, "posix_fallocate", refused)
+    assert room.give_up()
+    assert not (tmp_path / NAME).exists()
+
+
+def test_as_much_is_kept_from_senders_after_a_start_on_a_full_disk(tmp_path: Path) -> None:
+    disk = Disk()
+    disk.free_bytes = 20 * MIB
+    room = disk.kept(tmp_path)
+    room.keep()
+    assert disk.held_back_bytes == KEPT_BYTES
+    disk.free_bytes = 1000 * MIB
+    room.keep()
+    assert disk.held_back_bytes == 0
+
+
+def test_nothing_is_kept_from_senders_when_the_room_cannot_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_path: Path, **_more: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    disk = Disk()
+    room = disk.kept(tmp_path)
+    room.keep()
+    disk.free_bytes = 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refused)
+        assert not room.give_up()
+    assert disk.held_back_bytes == 0
+    assert room.give_up()
+    assert disk.held_back_bytes == KEPT_BYTES
 
 
 def test_what_an_earlier_run_has_kept_is_given_too(tmp_path: Path) -> None:

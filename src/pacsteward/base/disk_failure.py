@@ -14,7 +14,8 @@ from typing import Final
 
 from pacsteward.base.errors import Exhausted, Unavailable
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What says that a disk, or a quota, takes no more."""
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def speaking(what: str) -> Iterator[None]:
 def translated(error: OSError, what: str) -> Exhausted | Unavailable:
     """Say of an `OSError` of the disk what it means for whoever asked."""
     reason = os.strerror(error.errno) if error.errno else type(error).__name__
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return Exhausted(
             what,
             why=f"The disk of the archive is full: {reason}.",
