@@ -272,7 +272,22 @@ class Indexer:
                     self.index(batch)
                     batch = []
             self.index(batch)
+        if self._position < self._forgotten_until:
+            self._pass_over(self._forgotten_until)
         self._forgotten_until = 0
+
+    def _pass_over(self, sequence: int) -> None:
+        """Go on behind what neither the index nor the log has any more: all else waits for it."""
+        assert self._position is not None
+        _log.error(
+            "%d instances at most are lost: the database has forgotten them, and the log has lost "
+            "its end. Have what was received last sent again.",
+            sequence - self._position,
+        )
+        with self._write_lock, self._database.write() as connection:
+            self._check(connection)
+            move_landing_position(connection, self._node, sequence)
+        self._position = self._watermark.indexed = sequence
 
     # --- a batch ----------------------------------------------------------------------------
 

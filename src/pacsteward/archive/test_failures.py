@@ -23,6 +23,7 @@ from pacsteward.archive.fixtures.sender import MIB, SMALL, House, data_set, runn
 from pacsteward.archive.indexer import Indexer
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.model import Outcome, StoreResult
+from pacsteward.archive.segment import find_segments, reading, walk
 from pacsteward.archive.tables import (
     CONFLICT,
     INSTANCE,
@@ -315,6 +316,33 @@ def test_a_decision_is_not_made_up_for_in_an_index_that_has_forgotten_what_it_is
         house.wait()
         assert house.uids() == ["1.2"]
         assert house.rows(SET_ASIDE) == []
+
+
+def test_nobody_waits_for_what_neither_the_index_nor_the_log_has_any_more(
+    tmp_path: Path, postgres_database: Database
+) -> None:
+    """The server has crashed, and the disk has lost the last record."""
+    with running(tmp_path, postgres_database) as house:
+        for number in range(3):
+            house.store(data_set(f"1.{number}"), f"1.{number}")
+        house.wait()
+        (segment,) = find_segments(tmp_path / "landing")[0]
+        with reading(segment.path) as file:
+            *_, last = walk(file, segment.head)
+        with segment.path.open("r+b") as damaged:
+            damaged.seek(last.offset)
+            damaged.write(bytes(16))
+        forget(house)
+        deadline = time.monotonic() + 60
+        while not (len(house.uids()) == 2 and house.keeper.watermark.is_caught_up):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        house.keeper.change("deleted", actor="admin", choose=lambda _connection: ["1.1"])
+        assert house.store(data_set("1.2"), "1.2").outcome is Outcome.STORED
+        house.wait()
+        assert house.uids() == ["1.0", "1.2"]
+    with running(tmp_path, postgres_database) as house:
+        assert house.uids() == ["1.0", "1.2"]
 
 
 def test_a_commit_that_was_made_and_not_confirmed_is_not_made_twice(
