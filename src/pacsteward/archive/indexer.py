@@ -138,6 +138,8 @@ class Indexer:
         self._make_room = make_room
         self._position: int | None = None
         self._forgotten_until = 0
+        self._clashed: list[Landed] = []
+        """Of the batch that is being written, whichever attempt found it."""
         self._waiting: deque[Landed] = deque()
         self._arrived = threading.Event()
         self._is_stopping = False
@@ -314,17 +316,20 @@ class Indexer:
         # Not what an attempt before this one has written, although it failed in the end.
         fresh = [one for one in batch if self._position is None or one.sequence > self._position]
         try:
-            clashed = self._write(fresh) if fresh else []
+            if fresh:
+                self._write(fresh)
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001
             # Whatever one record does to us must not hold up the others: an acknowledged
             # instance is either indexed or set aside, and both can be seen.
-            clashed = [one for landed in fresh for one in self._write_alone(landed)]
+            for landed in fresh:
+                self._write_alone(landed)
         self._watermark.indexed = batch[-1].sequence
+        clashed, self._clashed = self._clashed, []
         self._on_indexed(batch, clashed)
 
-    def _write(self, batch: Sequence[Landed]) -> list[Landed]:
+    def _write(self, batch: Sequence[Landed]) -> None:
         items = [Item(landed, self._header(landed)) for landed in batch]
         while True:
             try:
@@ -335,9 +340,12 @@ class Indexer:
                     written = write_batch(connection, items, now=now, completes_at=completes_at)
                     move_landing_position(connection, self._node, batch[-1].sequence)
                     self._announce(connection, written)
+                    # Noted before the commit, which may be kept although nobody is told of it.
+                    self._clashed += _clashed(written)
                     faults.reach("before-commit")
                 self._wrote(batch[-1].sequence)
                 faults.reach("after-commit")
+                return
             except Raced:
                 continue
             except OSError as error:
@@ -347,7 +355,6 @@ class Indexer:
                     why=os.strerror(error.errno or 0),
                     remedy="See the system's log for the disk.",
                 ) from error
-            return [one for one in written.conflicts if not one.description.is_conflict]
 
     def _wrote(self, sequence: int) -> None:
         if self._position is not None:
@@ -363,9 +370,9 @@ class Indexer:
             # Last, since other writers of the audit book wait from here on.
             self._audit(connection, entries)
 
-    def _write_alone(self, landed: Landed) -> list[Landed]:
+    def _write_alone(self, landed: Landed) -> None:
         try:
-            return self._write([landed])
+            self._write([landed])
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001
@@ -375,7 +382,6 @@ class Indexer:
                 exc_info=not isinstance(error, PacstewardError),
             )
             self._set_aside(landed, _reason(error))
-            return []
 
     def _set_aside(self, landed: Landed, why: str) -> None:
         description = landed.description
@@ -424,6 +430,11 @@ def header_of(data_folder: Path, landed: Landed) -> Header:
         )
     with stored_data(data_folder, landed.location) as data:
         return read_header(data, landed.description.transfer_syntax_uid)
+
+
+def _clashed(written: Written) -> list[Landed]:
+    """Return those of the conflicts that the arbiter did not know of."""
+    return [one for one in written.conflicts if not one.description.is_conflict]
 
 
 def _reason(error: Exception) -> str:
