@@ -269,6 +269,7 @@ class Keeper:
 
     def _decide(self, entry: LedgerEntry) -> None:
         with self.database.write() as connection:
+            self._refuse_if_forgetful(connection, self.watermark.indexed)
             self._carry_out(connection, entry)
 
     def _carry_out(self, connection: Connection, entry: LedgerEntry) -> None:

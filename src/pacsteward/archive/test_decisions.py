@@ -13,10 +13,13 @@ from sqlalchemy import Connection
 
 from pacsteward.archive import keeper as keeping
 from pacsteward.archive.fixtures.sender import SMALL, House, data_set, running
+from pacsteward.archive.keeper import Keeper
+from pacsteward.archive.ledger import LedgerEntry
 from pacsteward.archive.model import Outcome
 from pacsteward.archive.rebuild import rebuild
 from pacsteward.archive.remove import teller
-from pacsteward.archive.tables import CONFLICT
+from pacsteward.archive.tables import CONFLICT, SET_ASIDE
+from pacsteward.archive.test_failures import forget
 from pacsteward.archive.ticket import Ticket
 from pacsteward.base import faults
 from pacsteward.base.clock import SystemClock
@@ -181,6 +184,45 @@ def test_a_conflict_whose_commit_was_not_confirmed_is_kept_and_told_of_once(
         assert house.store(data_set("1.1", number=2), "1.1").outcome is Outcome.CONFLICT
         house.wait()
         assert len(house.rows(CONFLICT)) == 1
+
+
+def test_a_sender_hears_of_a_clash_that_only_the_index_sees_although_its_commit_was_not_confirmed(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with what another node has stored since the arbiter looked."""
+    settings = SMALL.model_copy(update={"acknowledge": "indexed"})
+    with running(tmp_path, database, settings) as house:
+        house.store(data_set("1.1"), "1.1")
+        monkeypatch.setattr(house.keeper._arbiter._taken, "among", lambda _uids: (set(), {}))
+        for number in (2, 3):
+            with losing_the_answer(database, monkeypatch, "indexer" if number == 3 else ""):
+                result = house.store(data_set("1.1", number=number), "1.1")
+            assert result.outcome is Outcome.CONFLICT
+        assert len(house.rows(CONFLICT)) == 2
+
+
+def test_a_decision_is_not_carried_out_at_a_start_during_which_the_database_forgets(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it counts as done, and the next start reads from the log what it was about."""
+    with running(tmp_path, database) as house:
+        for uid in ("1.1", "1.2"):
+            house.store(data_set(uid), uid)
+        with failing_index(monkeypatch), pytest.raises(Unavailable):
+            delete(house, "1.1")
+    real = Keeper._decide
+
+    def crash_and_decide(keeper: Keeper, entry: LedgerEntry) -> None:
+        forget(house)
+        real(keeper, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "_decide", crash_and_decide)
+        with pytest.raises(Unavailable, match="lost its last transactions"):
+            House(tmp_path, database).keeper.start()
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.2"]
+        assert house.rows(SET_ASIDE) == []
 
 
 def test_what_clashes_with_an_instance_that_is_deleted_meanwhile_takes_its_place(
