@@ -42,7 +42,14 @@ from pacsteward.archive.known import (
     move_ledger_position,
 )
 from pacsteward.archive.landing import Landed, Landing
-from pacsteward.archive.ledger import Ledger, LedgerEntry, Tell, landed_before
+from pacsteward.archive.ledger import (
+    Ledger,
+    LedgerEntry,
+    Tell,
+    deleted_until,
+    landed_before,
+    read_ledger,
+)
 from pacsteward.archive.model import Location, Origin, StoreResult
 from pacsteward.archive.replay import replay
 from pacsteward.archive.segment import read_generation
@@ -169,6 +176,7 @@ class Keeper:
             wanted=settings.prepared_segments,
             has_room_for=self._guard.has_room_for,
             is_busy=self._is_busy,
+            deletions=lambda: deleted_until(read_ledger(self.data_folder / "ledger")),
         )
         self._landing = Landing(
             self.data_folder / "landing",
@@ -256,6 +264,13 @@ class Keeper:
         # Only the last decision can have been interrupted before its bytes were removed.
         if entries:
             self._free(entries[-1].locations)
+        # An earlier run may have stopped before a segment could be given back.
+        self._spares.reclaim(
+            location.container
+            for entry in entries
+            for location in entry.locations
+            if location.container_kind == "landing"
+        )
         self.watermark.reset(
             landed=self._landing.safe_sequence, indexed=self._landing.safe_sequence
         )
@@ -495,8 +510,7 @@ class Keeper:
     def _free(self, locations: Iterable[Location]) -> None:
         """Remove bytes that nothing names any more.
 
-        What fails is repeated at the next start where it was the last decision. A segment that was
-        not given back before a stop stays, with holes where its data were.
+        What fails is repeated at the next start where it was the last decision.
         """
         segments: set[str] = set()
         for location in locations:

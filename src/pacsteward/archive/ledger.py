@@ -23,7 +23,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -237,6 +237,15 @@ def read_ledger(folder: Path) -> list[LedgerEntry]:
 def landed_before(entries: Sequence[LedgerEntry]) -> int:
     """Return up to which sequence the log had surely been synced when these were decided."""
     return max((entry.landed_sequence for entry in entries), default=0)
+
+
+def deleted_until(entries: Iterable[LedgerEntry]) -> dict[str, int]:
+    """Return, by SOP Instance UID, up to which sequence of the log all under it was deleted."""
+    found: dict[str, int] = {}
+    for entry in entries:
+        if entry.kind == "deleted":
+            found |= dict.fromkeys(entry.sop_instance_uids, entry.landed_sequence)
+    return found
 
 
 def _files(folder: Path) -> list[Path]:

@@ -13,8 +13,8 @@ all that cuts off what was never safe at the end of the segment before it: after
 that failed, records that were refused may be on the disk there, and would count without it.
 
 That no row names a segment is not enough: rows may be gone for another reason than a deletion. So
-one is looked at only when something in it is deleted, and is kept where a record of it cannot be
-read: what that held may have been acknowledged, and was not deleted.
+the ledger has to say of each of its records that it was deleted, and it is kept where one cannot be
+read. One is looked at when something in it is deleted, and at the next start where something was.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -72,6 +72,8 @@ class PreparedSegments:
         Whether the disk has room for so many bytes more.
     is_busy
         Whether somebody is sending just now.
+    deletions
+        Reads the ledger, as `ledger.deleted_until` gives it.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class PreparedSegments:
         wanted: int,
         has_room_for: Callable[[int], bool],
         is_busy: Callable[[], bool],
+        deletions: Callable[[], Mapping[str, int]],
     ) -> None:
         self._folder = folder
         self._database = database
@@ -95,6 +98,9 @@ class PreparedSegments:
         self._has_been_full = False
         self._has_room_for = has_room_for
         self._is_busy = is_busy
+        self._deletions = deletions
+        self._deleted_until: Mapping[str, int] | None = None
+        """What the ledger says, while several segments are looked at."""
         self._lock = threading.Lock()
         self._stock: list[Path] = []
         self._unneeded: set[str] = set()
@@ -247,6 +253,8 @@ class PreparedSegments:
             with self._lock:
                 self._unneeded |= waiting
             raise
+        finally:
+            self._deleted_until = None
 
     def _reclaim_each(self, waiting: set[str]) -> None:
         """Look at these segments; what is left in `waiting` has not been looked at."""
@@ -302,6 +310,8 @@ class PreparedSegments:
                 segment.path.name,
             )
             return True
+        if not self._was_deleted(segment):
+            return True
         # A transaction that is on the disk when it ends: those of the indexer are not, and what
         # they said of this segment must not be forgotten once it is gone.
         with self._database.write() as connection:
@@ -325,6 +335,18 @@ class PreparedSegments:
         finally:
             os.close(descriptor)
         return True
+
+    def _was_deleted(self, segment: Segment) -> bool:
+        """Whether the ledger says of each record that counts that it was deleted."""
+        if self._deleted_until is None:
+            self._deleted_until = self._deletions()
+        assert segment.before_sequence is not None
+        with reading(segment.path) as file:
+            return all(
+                record.sequence <= self._deleted_until.get(record.description.sop_instance_uid, 0)
+                for record in walk(file, segment.head)
+                if record.sequence < segment.before_sequence
+            )
 
     def _use_anew(self, path: Path, descriptor: int) -> None:
         found = os.fstat(descriptor)

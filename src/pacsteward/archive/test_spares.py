@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from pacsteward.archive import space as space_module
 from pacsteward.archive import spares as spares_module
@@ -29,6 +30,7 @@ from pacsteward.archive.segment import (
 )
 from pacsteward.archive.segment import PREPARED as PREPARED_STATE
 from pacsteward.archive.settings import ArchiveSettings
+from pacsteward.archive.tables import LOCATION
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import NotFound
@@ -289,6 +291,63 @@ def test_a_segment_from_which_all_was_deleted_while_it_was_the_last_is_given_bac
         fill_segments(house, 10)
         until(lambda: not first.path.exists())
         assert len(house.uids()) == 10
+
+
+def test_a_segment_that_was_not_given_back_before_a_stop_is_given_back_after_the_next_start(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.50", pixels=bytes(2 * MIB)), "1.50")
+        fill_segments(house, 10)
+        first, second, *_ = find_segments(tmp_path / "landing")[0]
+        monkeypatch.setattr(house.keeper._spares, "reclaim", lambda _containers: None)
+        change(house, *lying_in(house, first), *lying_in(house, second))
+        # Not the last decision, which is repeated anyway.
+        change(house, "1.9")
+    with running(tmp_path, database) as house:
+        until(lambda: not second.path.exists())
+        # It has the only record of a big object, until that is deleted, too.
+        assert first.path.exists()
+        change(house, "1.50")
+    with running(tmp_path, database):
+        until(lambda: not first.path.exists())
+
+
+def test_a_segment_is_kept_after_a_start_when_rows_are_gone_that_were_not_deleted(
+    tmp_path: Path, database: Database
+) -> None:
+    """The ledger is asked, not only the index: what it does not name was acknowledged."""
+    with running(tmp_path, database) as house:
+        fill_segments(house, 10)
+        first = find_segments(tmp_path / "landing")[0][0]
+        deleted, *inside = lying_in(house, first)
+        change(house, deleted)
+        with database.write() as connection:
+            connection.execute(delete(LOCATION))
+    with running(tmp_path, database) as house:
+        until(lambda: not house.keeper._spares._unneeded)
+    assert first.path.exists()
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    with running(tmp_path, database) as house:
+        assert set(inside) <= set(house.uids())
+
+
+def test_a_segment_is_kept_when_what_was_deleted_is_in_it_anew(
+    tmp_path: Path, database: Database
+) -> None:
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.50"), "1.50")
+        change(house, "1.50")
+        house.store(data_set("1.50"), "1.50")
+        fill_segments(house, 10)
+        first = find_segments(tmp_path / "landing")[0][0]
+        inside = lying_in(house, first)
+        with database.write() as connection:
+            connection.execute(delete(LOCATION))
+        change(house, *inside)
+        house.keeper._spares.reclaim([first.container])
+        until(lambda: not house.keeper._spares._unneeded)
+    assert first.path.exists()
 
 
 def test_a_reader_keeps_a_segment_and_never_reads_another_one_in_its_place(
