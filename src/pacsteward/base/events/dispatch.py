@@ -8,8 +8,7 @@ a handler and its cursor repeats the fact, handlers must bear repetition.
 One dispatcher at a time moves the cursors of a database: it holds a lock that dies with its
 process (SQLite: a locked file beside the database; PostgreSQL: an advisory lock). Others stand by.
 
-Facts are looked for every fifth of a second, which costs one indexed row; `Dispatcher.wake` looks
-at once.
+Facts are looked for every fifth of a second, which costs one indexed row.
 """
 
 from __future__ import annotations
@@ -114,7 +113,6 @@ class Dispatcher:
         self._log = FactLog(self._clock)
         self._poll_s = poll_s
         self._stopping = threading.Event()
-        self._wake = threading.Event()
         self._runners = [_Runner(self, subscriber) for subscriber in subscribers]
         names = [runner.name for runner in self._runners]
         if len(set(names)) != len(names):
@@ -131,14 +129,9 @@ class Dispatcher:
         self._threads = [thread]
         thread.start()
 
-    def wake(self) -> None:
-        """Look for facts now."""
-        self._wake.set()
-
     def stop(self, timeout_s: float = 10.0) -> None:
         """Let handlers finish the fact they are at, then end."""
         self._stopping.set()
-        self._wake.set()
         for thread in self._threads:
             thread.join(timeout_s)
 
@@ -191,14 +184,13 @@ class Dispatcher:
     def _tell_news(self, is_ours: Callable[[], bool]) -> None:
         seen = Position(-1, -1)
         while not self._stopping.is_set() and is_ours():
-            self._wake.clear()
             with self._database.read() as connection:
                 end = self._log.end(connection)
             if end != seen:
                 seen = end
                 for runner in self._runners:
                     runner.news.set()
-            self._wake.wait(self._poll_s)
+            self._stopping.wait(self._poll_s)
 
 
 class _Runner:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from inspect import get_annotations
@@ -86,16 +86,10 @@ class FactLog:
     ----------
     clock
         Gives the moment of each fact.
-    on_append
-        Called after facts were given to a transaction, e.g. `Dispatcher.wake`. It must come back
-        at once; the transaction has not committed yet.
     """
 
-    def __init__(
-        self, clock: Clock | None = None, *, on_append: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._on_append = on_append
 
     def append(self, connection: Connection, *facts: Fact) -> None:
         """Append `facts`, in this order, to the caller's transaction."""
@@ -118,8 +112,6 @@ class FactLog:
                 for fact in facts
             ],
         )
-        if self._on_append is not None:
-            self._on_append()
 
     def after(
         self,

@@ -237,7 +237,6 @@ def test_started_dispatcher_hears_of_new_facts_by_itself_and_ends(database: Data
     append(database, *arrived(1))
     wait_until(lambda: listener.heard == arrived(1))
     append(database, *arrived(2))
-    dispatcher.wake()
     wait_until(lambda: listener.heard == arrived(1, 2))
     dispatcher.stop()
     assert not [thread for thread in dispatcher._threads if thread.is_alive()]

@@ -103,10 +103,6 @@ class JobEngine:
         self._thread = threading.Thread(target=self._loop, name="jobs", daemon=True)
         self._thread.start()
 
-    def wake(self) -> None:
-        """Look for jobs now."""
-        self._wake.set()
-
     def stop(self, timeout_s: float = 8.0) -> None:
         """Start nothing more, let running jobs stop at their next report, hand them back.
 

@@ -44,8 +44,6 @@ class JobQueue:
         Where the jobs are kept, and the time.
     kinds
         The kinds there are; with them a misspelt name is refused. None takes every name.
-    on_enqueue
-        Called after a job was made, e.g. `JobEngine.wake`.
     """
 
     def __init__(
@@ -54,12 +52,10 @@ class JobQueue:
         clock: Clock | None = None,
         *,
         kinds: Iterable[JobKind] | None = None,
-        on_enqueue: Callable[[], None] | None = None,
     ) -> None:
         self._database = database
         self._clock = clock or SystemClock()
         self._known = None if kinds is None else frozenset(kind.name for kind in kinds)
-        self._on_enqueue = on_enqueue
 
     def enqueue(self, kind: str, /, *, key: str = "", **arguments: Any) -> str:
         """Make a job and return its id; it is durable then.
@@ -92,18 +88,7 @@ class JobQueue:
                 return str(waiting)
         with self._database.write() as connection:
             job_id = _insert(connection, row)
-        if self._on_enqueue is not None:
-            self._on_enqueue()
         return str(job_id)
-
-    def enqueue_in(
-        self, connection: Connection, kind: str, /, *, key: str = "", **arguments: Any
-    ) -> str:
-        """Make a job in the caller's transaction: it exists if and only if that is committed.
-
-        Otherwise as `enqueue`.
-        """
-        return str(_insert(connection, self._row(kind, key, arguments)))
 
     def cancel(self, job_id: str, *, also: Also | None = None) -> bool:
         """Take a waiting job away, ask a running one to stop; False if it had ended before.
@@ -181,8 +166,6 @@ class JobQueue:
             )
             if also is not None:
                 also(connection)
-        if self._on_enqueue is not None:
-            self._on_enqueue()
 
     def pause(self, kind: str, *, also: Also | None = None) -> None:
         """Start no more jobs of `kind` until `resume`; running ones go on.
@@ -197,8 +180,6 @@ class JobQueue:
     def resume(self, kind: str, *, also: Also | None = None) -> None:
         """Undo `pause`."""
         self._set_paused(kind, False, also)
-        if self._on_enqueue is not None:
-            self._on_enqueue()
 
     def job(self, job_id: str) -> JobView:
         """Return one job.

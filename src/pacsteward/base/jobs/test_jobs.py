@@ -382,24 +382,6 @@ def test_worker_that_lost_its_job_to_another_writes_nothing_about_it(
     assert (job.state, job.worker, job.result) == (JobState.RUNNING, "other:1:abc", None)
 
 
-def test_job_made_in_a_transaction_lives_and_dies_with_it(
-    database: Database, clock: ManualClock
-) -> None:
-    queue = JobQueue(database, clock)
-
-    def enqueue_and_fail() -> None:
-        with database.write() as connection:
-            queue.enqueue_in(connection, "work", key="1.2.3")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        enqueue_and_fail()
-    assert queue.jobs() == []
-    with database.write() as connection:
-        job_id = queue.enqueue_in(connection, "work", key="1.2.3", study="1.2.3")
-    assert [job.job_id for job in queue.jobs()] == [job_id]
-
-
 def test_queue_is_listed_newest_first_by_kind_and_state(
     database: Database, clock: ManualClock
 ) -> None:
