@@ -25,13 +25,13 @@ from pacsteward.dicom.fixtures.phantoms import (
     image,
     parsed,
     reader,
+    transcoded,
     written,
 )
 from pacsteward.dicom.frames import frame_bytes, locate_frames
 from pacsteward.dicom.media import PDF_MEDIA_TYPE, PNG_MEDIA_TYPE
 from pacsteward.dicom.render import render
 from pacsteward.dicom.render_request import RenderRequest, Viewport
-from pacsteward.dicom.transcode import transcode
 
 _LITTLE = uids.EXPLICIT_VR_LITTLE_ENDIAN
 _HOSTILE = "pacsteward.dicom.fixtures.hostile_child"
@@ -94,13 +94,13 @@ def test_a_cached_table_is_used(pool):
 def test_frames_are_decoded_and_objects_transcoded(pool):
     pixels = np.stack([gradient(40, 36, dtype="u1", top=255) + n for n in range(3)])
     stored = written(image(pixels, frames=3))
-    rle = transcode(stored, _LITTLE, uids.RLE_LOSSLESS, code_frame=pool.code_frame)
-    assert rle == transcode(stored, _LITTLE, uids.RLE_LOSSLESS)
+    rle = transcoded(stored, _LITTLE, uids.RLE_LOSSLESS, code_frame=pool.code_frame)
+    assert rle == transcoded(stored, _LITTLE, uids.RLE_LOSSLESS)
     table = locate_frames(reader(rle), len(rle), uids.RLE_LOSSLESS)
     frame = frame_bytes(reader(rle), table, 2)
     decoded = pool.decode_frame(frame.data, frame.transfer_syntax_uid, table.image)
     assert decoded == pixels[1].tobytes()
-    native = transcode(rle, uids.RLE_LOSSLESS, _LITTLE, code_frame=pool.code_frame)
+    native = transcoded(rle, uids.RLE_LOSSLESS, _LITTLE, code_frame=pool.code_frame)
     assert parsed(native).PixelData == pixels.tobytes()
 
 
@@ -128,7 +128,7 @@ def test_errors_of_the_child_arrive_whole(hostile):
 def _streams() -> list[tuple[str, bytes]]:
     pixels = gradient(64, 64)
     native = written(image(pixels, BitsStored=12, HighBit=11))
-    streams = [(syntax, transcode(native, _LITTLE, syntax)) for syntax in sorted(ENCODABLE)]
+    streams = [(syntax, transcoded(native, _LITTLE, syntax)) for syntax in sorted(ENCODABLE)]
     data, pixels = high_throughput_grey()
     streams.append((uids.HTJ2K_LOSSLESS, encapsulated(image(pixels), [data])))
     picture = io.BytesIO()

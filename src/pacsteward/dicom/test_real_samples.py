@@ -11,9 +11,8 @@ from PIL import Image
 from pacsteward.base.errors import PacstewardError
 from pacsteward.dicom import uids
 from pacsteward.dicom.decode import DecoderPool
-from pacsteward.dicom.fixtures.phantoms import reader, stored_file
+from pacsteward.dicom.fixtures.phantoms import reader, stored_file, transcoded
 from pacsteward.dicom.render_request import RenderRequest, Viewport
-from pacsteward.dicom.transcode import transcode
 
 _FOLDER = os.environ.get("PACSTEWARD_TEST_DATA", "")
 
@@ -57,7 +56,7 @@ def test_every_sample_is_given_native_or_refused_with_the_reason():
     with DecoderPool() as pool:
         for name, stored, syntax in _samples():
             try:
-                native = transcode(
+                native = transcoded(
                     stored, syntax, uids.EXPLICIT_VR_LITTLE_ENDIAN, code_frame=pool.code_frame
                 )
                 assert native, name

@@ -31,12 +31,13 @@ from pacsteward.dicom.fixtures.phantoms import (
     parsed,
     reader,
     stored_file,
+    transcoded,
     written,
 )
 from pacsteward.dicom.frames import frame_bytes, locate_frames
 from pacsteward.dicom.recode import SIGNED_WITH_PIXELS
 from pacsteward.dicom.samples import Decoded, stored_values
-from pacsteward.dicom.transcode import can_transcode, transcode, transcode_chunks
+from pacsteward.dicom.transcode import can_transcode, transcode_chunks
 
 _LITTLE = uids.EXPLICIT_VR_LITTLE_ENDIAN
 _IMPLICIT = uids.IMPLICIT_VR_LITTLE_ENDIAN
@@ -89,8 +90,8 @@ _PHANTOMS = {
 @pytest.mark.parametrize("name", sorted(_PHANTOMS))
 def test_pixels_and_attributes_survive_every_way(name, source, target):
     original = written(_PHANTOMS[name])
-    first = transcode(original, _LITTLE, source)
-    second = transcode(first, source, target)
+    first = transcoded(original, _LITTLE, source)
+    second = transcoded(first, source, target)
     _assert_same_pixels(_pixels(original, _LITTLE), _pixels(second, target))
     data_set = _read(second, target)
     for keyword in ("SOPInstanceUID", "PatientName", "Rows", "BitsStored", "HighBit"):
@@ -112,7 +113,9 @@ def test_pixels_and_attributes_survive_every_way(name, source, target):
 )  # fmt: skip
 def test_real_files_keep_their_pixels(name, target):
     stored, syntax = stored_file(get_testdata_file(name, download=False))
-    _assert_same_pixels(_pixels(stored, syntax), _pixels(transcode(stored, syntax, target), target))
+    _assert_same_pixels(
+        _pixels(stored, syntax), _pixels(transcoded(stored, syntax, target), target)
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -120,9 +123,9 @@ def test_real_files_keep_their_pixels(name, target):
 def test_objects_without_pixels_change_their_encoding_and_come_back(name):
     path = get_testdata_file(name, download=False)
     stored, syntax = stored_file(path)
-    explicit = transcode(stored, syntax, _LITTLE)
-    implicit = transcode(explicit, _LITTLE, _IMPLICIT)
-    again = transcode(transcode(explicit, _LITTLE, _BIG), _BIG, _LITTLE)
+    explicit = transcoded(stored, syntax, _LITTLE)
+    implicit = transcoded(explicit, _LITTLE, _IMPLICIT)
+    again = transcoded(transcoded(explicit, _LITTLE, _BIG), _BIG, _LITTLE)
     reference = dcmread(path)
     for data_set in (reference, a := _read(explicit, _LITTLE), b := _read(implicit, _IMPLICIT)):
         data_set.remove_private_tags()
@@ -146,8 +149,8 @@ def test_private_elements_survive_implicit_vr():
     item = block[0x02].value[0]
     item.add_new(0x00190010, "LO", "HOUSE TEST")
     item.add_new(0x00191004, "DS", "1.50000")
-    implicit = transcode(written(data_set), _LITTLE, _IMPLICIT)
-    back = _read(transcode(implicit, _IMPLICIT, _LITTLE), _LITTLE)
+    implicit = transcoded(written(data_set), _LITTLE, _IMPLICIT)
+    back = _read(transcoded(implicit, _IMPLICIT, _LITTLE), _LITTLE)
     assert back[0x00191001].value == b"kept as it is \\ with parts"
     assert back[0x00191003].value == b"\x00\xff\x10\x20"
     assert b"1.50000" in back[0x00191002].value
@@ -161,7 +164,7 @@ def test_spelling_of_numbers_and_characters_is_not_touched():
     data_set.add_new(0x00104000, "UN", b"\x1b$B;3ED\x1b(B  ")
     stored = written(data_set)
     for target in _NATIVE[1:]:
-        again = transcode(transcode(stored, _LITTLE, target), target, _LITTLE)
+        again = transcoded(transcoded(stored, _LITTLE, target), target, _LITTLE)
         assert again == stored
 
 
@@ -169,7 +172,7 @@ def test_a_long_value_of_a_short_representation_becomes_unknown():
     """70,000 characters fit implicit VR, and no DS of explicit VR (PS3.5 6.2.2)."""
     text = b"\\".join([b"1.25"] * 14_000)
     stored = struct.pack("<HHI", 0x0028, 0x1053, len(text)) + text
-    explicit = transcode(stored, _IMPLICIT, _LITTLE)
+    explicit = transcoded(stored, _IMPLICIT, _LITTLE)
     assert explicit[4:6] == b"UN"
     assert explicit[12:] == text
 
@@ -180,7 +183,7 @@ def test_lossy_images_stay_lossy():
     data_set = image(colours(40, 36), PhotometricInterpretation="YBR_FULL_422")
     stored = encapsulated(data_set, [picture.getvalue()])
     for target in _TARGETS:
-        result = _read(transcode(stored, uids.JPEG_BASELINE, target), target)
+        result = _read(transcoded(stored, uids.JPEG_BASELINE, target), target)
         assert result.LossyImageCompression == "01"
         expected = "YBR_RCT" if target == uids.JPEG_2000_LOSSLESS else "RGB"
         assert result.PhotometricInterpretation == expected
@@ -190,7 +193,7 @@ def test_planes_become_pixels_and_say_so():
     data_set = image(colours(40, 36), PlanarConfiguration=1)
     data_set.PixelData = np.ascontiguousarray(colours(40, 36).transpose(2, 0, 1)).tobytes()
     for target in sorted(ENCODABLE):
-        stored = transcode(written(data_set), _LITTLE, target)
+        stored = transcoded(written(data_set), _LITTLE, target)
         assert _read(stored, target).PlanarConfiguration == 0
         assert np.array_equal(_pixels(stored, target)[0].samples, colours(40, 36))
 
@@ -200,33 +203,33 @@ def test_one_bit_frames_are_packed_without_padding_again():
     data_set = image(np.zeros((3, 5, 7), "u1"), frames=3, BitsAllocated=1, BitsStored=1, HighBit=0)
     data_set.PixelData = np.packbits(bits.reshape(-1), bitorder="little").tobytes()
     stored = written(data_set)
-    compressed = transcode(stored, _LITTLE, uids.RLE_LOSSLESS)
-    assert transcode(compressed, uids.RLE_LOSSLESS, _LITTLE) == stored
+    compressed = transcoded(stored, _LITTLE, uids.RLE_LOSSLESS)
+    assert transcoded(compressed, uids.RLE_LOSSLESS, _LITTLE) == stored
 
 
 def test_compressed_icons_become_native_with_the_image():
     icon = image(gradient(8, 8, dtype="u1", top=255))
     for keyword in ("SOPClassUID", "SOPInstanceUID", "PatientName"):
         delattr(icon, keyword)
-    rle = transcode(written(icon), _LITTLE, uids.RLE_LOSSLESS)
+    rle = transcoded(written(icon), _LITTLE, uids.RLE_LOSSLESS)
     frame = frame_bytes(reader(rle), locate_frames(reader(rle), len(rle), uids.RLE_LOSSLESS), 1)
     expected = icon.PixelData
     icon.PixelData = encapsulate([frame.data])
     icon["PixelData"].VR = "OB"
     icon["PixelData"].is_undefined_length = True
     outer = image(gradient(40, 36), IconImageSequence=Sequence([icon]))
-    large = transcode(written(image(gradient(40, 36))), _LITTLE, uids.RLE_LOSSLESS)
+    large = transcoded(written(image(gradient(40, 36))), _LITTLE, uids.RLE_LOSSLESS)
     table = locate_frames(reader(large), len(large), uids.RLE_LOSSLESS)
     stored = encapsulated(outer, [frame_bytes(reader(large), table, 1).data])
     for target in (_LITTLE, _IMPLICIT, _BIG, uids.JPEG_LS_LOSSLESS):
-        result = _read(transcode(stored, uids.RLE_LOSSLESS, target), target)
+        result = _read(transcoded(stored, uids.RLE_LOSSLESS, target), target)
         assert result.IconImageSequence[0].PixelData == expected
 
 
 def test_htj2k_is_decompressed():
     data, pixels = high_throughput_grey()
     stored = encapsulated(image(pixels), [data])
-    result = _read(transcode(stored, uids.HTJ2K_LOSSLESS, _LITTLE), _LITTLE)
+    result = _read(transcoded(stored, uids.HTJ2K_LOSSLESS, _LITTLE), _LITTLE)
     assert result.PixelData == pixels.tobytes()
 
 
@@ -234,18 +237,18 @@ def test_elements_after_the_pixel_data_are_kept():
     data_set = image(gradient(40, 36))
     data_set.add_new(0xFFFCFFFC, "OB", b"\0" * 10)
     for target in _TARGETS:
-        assert _read(transcode(written(data_set), _LITTLE, target), target)[0xFFFCFFFC]
+        assert _read(transcoded(written(data_set), _LITTLE, target), target)[0xFFFCFFFC]
 
 
 def test_offset_tables_of_the_old_encoding_are_not_left_behind():
     pixels = np.stack([gradient(40, 36, dtype="u1", top=255)] * 2)
     native = written(image(pixels, frames=2))
-    rle = transcode(native, _LITTLE, uids.RLE_LOSSLESS)
+    rle = transcoded(native, _LITTLE, uids.RLE_LOSSLESS)
     table = locate_frames(reader(rle), len(rle), uids.RLE_LOSSLESS)
     frames = [frame_bytes(reader(rle), table, number).data for number in (1, 2)]
     extended = encapsulated(image(pixels, frames=2), frames, table="extended")
     for target in (_LITTLE, uids.JPEG_LS_LOSSLESS):
-        result = _read(transcode(extended, uids.RLE_LOSSLESS, target), target)
+        result = _read(transcoded(extended, uids.RLE_LOSSLESS, target), target)
         assert "ExtendedOffsetTable" not in result
         assert "ExtendedOffsetTableLengths" not in result
 
@@ -270,13 +273,13 @@ def test_a_lossy_target_is_refused_before_anything_is_sent():
 
 def test_floating_point_pixels_are_given_native_only():
     stored = written(image(np.linspace(0, 1, 12).reshape(4, 3).astype("f4")))
-    assert _read(transcode(stored, _LITTLE, _BIG), _BIG).BitsAllocated == 32
+    assert _read(transcoded(stored, _LITTLE, _BIG), _BIG).BitsAllocated == 32
     with pytest.raises(Unsupported, match="no encoder"):
-        transcode(stored, _LITTLE, uids.RLE_LOSSLESS)
+        transcoded(stored, _LITTLE, uids.RLE_LOSSLESS)
 
 
 def test_a_damaged_object_is_invalid_before_anything_is_sent():
-    stored = transcode(written(image(gradient(40, 36))), _LITTLE, uids.JPEG_LS_LOSSLESS)
+    stored = transcoded(written(image(gradient(40, 36))), _LITTLE, uids.JPEG_LS_LOSSLESS)
     damaged = stored[:-300]
     with pytest.raises(Invalid):
         transcode_chunks(reader(damaged), len(damaged), uids.JPEG_LS_LOSSLESS, _LITTLE)
@@ -284,7 +287,7 @@ def test_a_damaged_object_is_invalid_before_anything_is_sent():
 
 def test_the_same_syntax_gives_the_same_bytes():
     stored = written(image(gradient()))
-    assert transcode(stored, _LITTLE, _LITTLE) == stored
+    assert transcoded(stored, _LITTLE, _LITTLE) == stored
 
 
 def test_the_signed_attributes_are_those_of_the_registry():
@@ -300,7 +303,7 @@ def test_no_flip_raises_anything_but_a_kind_of_error():
         flipped[int(random.integers(400))] = int(random.integers(256))
         for target in (_IMPLICIT, uids.RLE_LOSSLESS):
             try:
-                transcode(bytes(flipped), _LITTLE, target)
+                transcoded(bytes(flipped), _LITTLE, target)
             except PacstewardError:
                 continue
 
@@ -311,7 +314,7 @@ def test_samples_of_an_impossible_size_are_refused_where_their_bytes_would_be_sw
     data_set.BitsAllocated = bits
     stored = written(data_set, implicit=syntax == _IMPLICIT)
     with pytest.raises(Invalid, match="Bits Allocated"):
-        transcode(stored, syntax, _BIG)
+        transcoded(stored, syntax, _BIG)
 
 
 @pytest.mark.parametrize("pixels", [True, False])

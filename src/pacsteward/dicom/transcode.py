@@ -103,20 +103,6 @@ def transcode_frame(
     return encode_frame(decoded.samples, to_uid, described)
 
 
-def transcode(
-    data_set: bytes, from_uid: str, to_uid: str, *, code_frame: FrameCoder = transcode_frame
-) -> bytes:
-    """Return a whole data set in another transfer syntax; see `transcode_chunks`.
-
-    Parameters
-    ----------
-    data_set
-        Without the part 10 head.
-    """
-    read = DataSetReader.over(data_set).value
-    return b"".join(transcode_chunks(read, len(data_set), from_uid, to_uid, code_frame=code_frame))
-
-
 def transcode_chunks(
     read: RangeReader,
     size: int,
