@@ -25,7 +25,6 @@ from pacsteward.dicom.dimse.events import (
     AssociationClosed,
     AssociationOpened,
     AssociationRejected,
-    AssociationView,
     ConnectionDropped,
     DoorEvent,
 )
@@ -81,7 +80,6 @@ __all__ = [
     "AssociationOpened",
     "AssociationRefused",
     "AssociationRejected",
-    "AssociationView",
     "Caller",
     "ClientAssociation",
     "CommandField",

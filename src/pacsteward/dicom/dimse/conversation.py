@@ -138,11 +138,6 @@ class Conversation:
     # What others may know ------------------------------------------------------------------------
 
     @property
-    def operation_name(self) -> str:
-        """What is being served right now, "" for nothing."""
-        return "" if self._operation is None else self._operation.name
-
-    @property
     def is_quiet(self) -> bool:
         """Whether nothing is under way in either direction."""
         return not (self._operation or self.outgoing.is_waiting or self._is_in_message())

@@ -1,4 +1,4 @@
-"""What the door tells of its callers: who came, who was turned away, who is inside, who left.
+"""What the door tells of its callers: who came, who was turned away, who left.
 
 Plain values, for facts, figures and the console. Nothing of a patient is in them.
 """
@@ -59,18 +59,3 @@ class ConnectionDropped:
 
 
 DoorEvent = AssociationOpened | AssociationClosed | AssociationRejected | ConnectionDropped
-
-
-@dataclass(frozen=True, slots=True)
-class AssociationView:
-    """What the console shows of an association that is open now."""
-
-    caller: Caller
-    opened_at: datetime
-    is_registered: bool
-    operation: str
-    """What is being served, e.g. ``"C-STORE"``; empty between two messages."""
-    requests: int
-    received_size_bytes: int
-    sent_size_bytes: int
-    quiet_s: float

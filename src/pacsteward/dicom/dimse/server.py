@@ -30,7 +30,6 @@ from pacsteward.dicom.dimse.events import (
     AssociationClosed,
     AssociationOpened,
     AssociationRejected,
-    AssociationView,
     ConnectionDropped,
     DoorEvent,
 )
@@ -181,11 +180,6 @@ class DimseServer:
         if self._ending:
             await asyncio.wait(set(self._ending))
 
-    def associations(self) -> list[AssociationView]:
-        """Return who is inside now, the longest stay first."""
-        views = [view for guest in self._guests if (view := guest.view()) is not None]
-        return sorted(views, key=lambda view: view.opened_at)
-
     # For the guests ------------------------------------------------------------------------------
 
     def tell(self, event: DoorEvent) -> None:
@@ -229,7 +223,6 @@ class _Guest:
         self._server = server
         self.link = _ServerLink(self, server)
         self._caller: Caller | None = None
-        self._admitted: Admitted | None = None
         self._admission: asyncio.Task[None] | None = None
         self._conversation: Conversation | None = None
         self._opened_at = server.clock.now()
@@ -241,23 +234,6 @@ class _Guest:
     def is_inside(self) -> bool:
         """Whether it takes a slot."""
         return self._conversation is not None and self.link.ended_how is None
-
-    def view(self) -> AssociationView | None:
-        """Return what the console shows, None before and after the association."""
-        if self._conversation is None or self._caller is None or self._admitted is None:
-            return None
-        if not self.is_inside:
-            return None
-        return AssociationView(
-            caller=self._caller,
-            opened_at=self._opened_at,
-            is_registered=self._admitted.is_registered,
-            operation=self._conversation.operation_name,
-            requests=self._conversation.requests,
-            received_size_bytes=self.link.received_size_bytes,
-            sent_size_bytes=self.link.sent_size_bytes,
-            quiet_s=self.link.quiet_s,
-        )
 
     def is_quiet(self, quiet_s: float) -> bool:
         """Whether nothing has happened here for a while, and nothing is under way."""
@@ -357,7 +333,6 @@ class _Guest:
         server = self._server
         agreement = agree(request, server.services, admitted.quirks)
         answer = accept_pdu(request, agreement, server.limits, admitted.user_identity_response)
-        self._admitted = admitted
         self._opened_at = server.clock.now()
         self._opened_monotonic = server.clock.monotonic()
         self._conversation = Conversation(

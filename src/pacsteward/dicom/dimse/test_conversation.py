@@ -146,7 +146,7 @@ async def test_a_find_does_not_outrun_a_peer_that_does_not_read():
         await asyncio.sleep(0.2)
         assert produced == before < 5000
         peer.hang_up()
-        await until(lambda: home.server.associations() == [])
+        await until(lambda: home.inside() == [])
 
 
 @on_both_loops
@@ -197,9 +197,9 @@ async def test_an_object_that_has_come_whole_is_finished_although_its_peer_has_g
     async with house(service) as home:
         peer = await RawPeer.associate(home.port, CONTEXTS)
         peer.say_message(1, store_command("1.2.9"), b"whole ")
-        await until(lambda: any(v.operation == "C-STORE" for v in home.server.associations()))
+        await until(lambda: home.inside()[0]._conversation._operation is not None)
         peer.hang_up()
-        await until(lambda: home.server.associations() == [])
+        await until(lambda: home.inside() == [])
         gate.set()
         await until(lambda: bool(shelf.objects))
         assert shelf.abandoned == []

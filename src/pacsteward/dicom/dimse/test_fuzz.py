@@ -127,6 +127,6 @@ def test_r12_hundreds_of_broken_callers_leave_one_working_door(seed):
                 peer.say_message(1, echo_command())
                 await peer.hear_message()
                 peer.hang_up()
-            await until(lambda: home.server.associations() == [])
+            await until(lambda: home.inside() == [])
 
     asyncio.run(scene())

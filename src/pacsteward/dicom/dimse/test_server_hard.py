@@ -127,7 +127,7 @@ def test_malformed_messages_are_aborted_with_their_reason(words, reason):
             assert await peer.hear() == Abort(2, reason)
             peer.hang_up()
             await until(lambda: bool(home.told(AssociationClosed)))
-            assert home.server.associations() == []
+            assert home.inside() == []
             await still_serves(home.port)
 
     asyncio.run(scene())
@@ -142,7 +142,7 @@ async def test_what_follows_a_malformed_pdu_is_thrown_away_unread():
             peer.say(bytes(100_000))
         assert await peer.hear() == Abort(2, 1)
         await peer.writer.drain()
-        assert home.server.associations() == []
+        assert home.inside() == []
         (guest,) = home.server._guests
         await until(lambda: guest.link.received_size_bytes > 10_000_000)
         assert guest.link.state.name == "AWAITING_CLOSE"

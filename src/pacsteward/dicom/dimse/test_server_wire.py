@@ -147,8 +147,8 @@ def test_admission_sees_who_calls_and_identity_is_answered():
             assert (caller.calling_ae_title, caller.called_ae_title) == ("PEER", "PACSTEWARD")
             assert caller.implementation_version_name == "V1"
             assert caller.association_id
-            (view,) = home.server.associations()
-            assert view.caller == caller
+            (opened,) = home.told(AssociationOpened)
+            assert opened.caller == caller
 
     asyncio.run(scene())
 
@@ -186,7 +186,7 @@ async def test_c96_abort_in_the_middle_of_a_store_leaves_nothing_and_the_door_se
                 peer.writer.close()
             await until(lambda ending=ending: ending in shelf.abandoned)
         assert shelf.objects == {}
-        await until(lambda: home.server.associations() == [])
+        await until(lambda: home.inside() == [])
         await still_serves(home.port)
 
 
@@ -306,22 +306,7 @@ async def test_stopping_finishes_what_was_begun_and_refuses_what_is_new():
         assert shelf.objects == {"1.2.9": b"late"}
         await stopping
         assert await peer.hear() == Abort(0)
-        assert home.server.associations() == []
-
-
-@on_both_loops
-async def test_console_sees_who_is_inside():
-    async with house(Shelf().service()) as home:
-        peer = await RawPeer.associate(home.port, CT_CONTEXT)
-        peer.say_message(1, store_command(), bytes(1000))
-        await peer.hear_message()
-        (view,) = home.server.associations()
-        assert view.requests == 1
-        assert view.received_size_bytes > 1000
-        assert view.operation == ""
-        assert view.is_registered
-        peer.hang_up()
-        await until(lambda: home.server.associations() == [])
+        assert home.inside() == []
 
 
 @on_both_loops

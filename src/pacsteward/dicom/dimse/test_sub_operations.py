@@ -207,7 +207,7 @@ async def test_sub_operations_do_not_outrun_a_slow_peer():
         await asyncio.sleep(0.5)
         assert 0 < produced < 40
         peer.hang_up()
-        await until(lambda: home.server.associations() == [])
+        await until(lambda: home.inside() == [])
 
 
 @on_both_loops

@@ -207,6 +207,10 @@ class House:
     def port(self) -> int:
         return self.server.port
 
+    def inside(self) -> list[Any]:
+        """Return those who have an association now."""
+        return [guest for guest in self.server._guests if guest.is_inside]
+
     def told(self, kind: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
 
