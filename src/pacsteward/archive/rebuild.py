@@ -14,8 +14,10 @@ interrupted, the archive does not open before it was run to its end.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -92,91 +94,102 @@ def rebuild(
     Broken
         The ledger is damaged: without it what was deleted would come back.
     """
-    with disk.speaking("The index was not made anew."):
-        lock = FolderLock(data_folder)
-        try:
-            said = _Said(facts, audit, tell)
-            return _rebuild(data_folder, database, clock, settings, progress, said)
-        finally:
-            lock.release()
+    with disk.speaking("The index was not made anew."), ExitStack() as resources:
+        resources.callback(FolderLock(data_folder).release)
+        node = open_folder(data_folder, clock)
+        entries = read_ledger(data_folder / "ledger")
+        before = _known_before(data_folder, database, node)
+        landing = Landing(data_folder / "landing", segment_bytes=settings.segment_bytes)
+        landing.open(max(before.sequence, landed_before(entries)))
+        resources.callback(landing.close)
+        watermark = Watermark(data_folder / "run")
+        resources.callback(watermark.close)
+        _settle_objects(data_folder, landing)
+        mark_half_made_index(data_folder, before)
+        _empty(database, node)
+        indexer = partial(Indexer, data_folder, database, clock, node=node, watermark=watermark)
+        quiet_s = settings.study_quiet_s
+        new = _NewIndex(
+            database,
+            clock,
+            node,
+            before,
+            known=indexer(study_quiet_s=None, facts=None, audit=None),
+            news=indexer(study_quiet_s=quiet_s, facts=facts, audit=audit),
+            tell=tell,
+            progress=progress,
+            landed=landing.safe_sequence,
+        )
+        replay(landing.replay(0), entries, index=new.index, decide=new.decide)
+        _keep_incomplete(database, before, clock.now() + timedelta(seconds=quiet_s))
+        # A sequence is never used twice, even if the log has lost its end.
+        sequence = max(before.sequence, landing.safe_sequence)
+        instances = _finish(database, clock, node, sequence)
+        unmark_half_made_index(data_folder)
+        return instances
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """Where goes what nobody was told of yet."""
-
-    facts: FactLog | None
-    audit: Audit | None
-    tell: Tell
-
-
-def _rebuild(
-    data_folder: Path,
-    database: Database,
-    clock: Clock,
-    settings: ArchiveSettings,
-    progress: Progress | None,
-    said: _Said,
-) -> int:
-    node = open_folder(data_folder, clock)
-    entries = read_ledger(data_folder / "ledger")
+def _known_before(data_folder: Path, database: Database, node: str) -> BeforeRebuild:
+    """Return what the old index alone knows, also that of an interrupted attempt."""
     with database.read() as connection:
         _refuse_other_nodes(connection, node)
-        before = BeforeRebuild(
+        found = BeforeRebuild(
             landing_position(connection, node),
             ledger_position(connection, node),
             _incomplete_studies(connection),
         )
-    before = known_before(data_folder, before)
-    landing = Landing(data_folder / "landing", segment_bytes=settings.segment_bytes)
-    landing.open(max(before.sequence, landed_before(entries)))
+    return known_before(data_folder, found)
+
+
+def _settle_objects(data_folder: Path, landing: Landing) -> None:
+    """Keep those big objects that were on their way which the log names; remove the others."""
     objects = LocalObjects(data_folder)
     objects.prepare()
-    watermark = Watermark(data_folder / "run")
-    try:
-        objects.settle(
-            {one.description.object_container for one in landing.replay(0, is_checked=False)}
-        )
-        mark_half_made_index(data_folder, before)
-        _empty(database, node)
+    objects.settle(
+        {one.description.object_container for one in landing.replay(0, is_checked=False)}
+    )
 
-        def indexer(*, is_news: bool) -> Indexer:
-            return Indexer(
-                data_folder,
-                database,
-                clock,
-                node=node,
-                study_quiet_s=settings.study_quiet_s if is_news else None,
-                facts=said.facts if is_news else None,
-                audit=said.audit if is_news else None,
-                watermark=watermark,
-            )
 
-        old, new = indexer(is_news=False), indexer(is_news=True)
+@dataclass(frozen=True, slots=True)
+class _NewIndex:
+    """Writes what landed and what was decided to the emptied index.
 
-        def index(batch: Sequence[Landed]) -> None:
-            old.index([one for one in batch if one.sequence <= before.sequence])
-            new.index([one for one in batch if one.sequence > before.sequence])
-            if progress is not None:
-                progress(batch[-1].sequence, landing.safe_sequence)
+    Parameters
+    ----------
+    known
+        Takes what the old index had, of which everybody was told.
+    news
+        Takes what it had not come to.
+    tell
+        Is told of decisions that it had not come to.
+    landed
+        Sequence of the last record of the log.
+    """
 
-        def decide(entry: LedgerEntry) -> None:
-            with database.write() as connection:
-                if entry.sequence > before.ledger_sequence:
-                    said.tell(connection, entry)
-                apply_entry(connection, entry, clock.now())
-                move_ledger_position(connection, node, entry.sequence)
+    database: Database
+    clock: Clock
+    node: str
+    before: BeforeRebuild
+    known: Indexer
+    news: Indexer
+    tell: Tell
+    progress: Progress | None
+    landed: int
 
-        replay(landing.replay(0), entries, index=index, decide=decide)
-        # A sequence is never used twice, even if the log has lost its end.
-        sequence = max(before.sequence, landing.safe_sequence)
-        _keep_incomplete(database, before, clock.now() + timedelta(seconds=settings.study_quiet_s))
-        instances = _finish(database, clock, node, sequence)
-        unmark_half_made_index(data_folder)
-        return instances
-    finally:
-        landing.close()
-        watermark.close()
+    def index(self, batch: Sequence[Landed]) -> None:
+        """Index a batch."""
+        self.known.index([one for one in batch if one.sequence <= self.before.sequence])
+        self.news.index([one for one in batch if one.sequence > self.before.sequence])
+        if self.progress is not None:
+            self.progress(batch[-1].sequence, self.landed)
+
+    def decide(self, entry: LedgerEntry) -> None:
+        """Carry out a decision."""
+        with self.database.write() as connection:
+            if entry.sequence > self.before.ledger_sequence:
+                self.tell(connection, entry)
+            apply_entry(connection, entry, self.clock.now())
+            move_ledger_position(connection, self.node, entry.sequence)
 
 
 def _empty(database: Database, node: str) -> None:
