@@ -15,7 +15,6 @@ that change what is stored go through `Keeper.change`: ledger first, then index.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ from pacsteward.archive import disk
 from pacsteward.archive.apply import apply_entry, locations_of
 from pacsteward.archive.arbiter import Arbiter
 from pacsteward.archive.committer import Committer
-from pacsteward.archive.containers import container_path
+from pacsteward.archive.erasure import erase_all
 from pacsteward.archive.folder import FolderLock, open_folder, refuse_half_made_index
 from pacsteward.archive.handover import Handover
 from pacsteward.archive.incoming import IncomingInstance, Reception
@@ -52,7 +51,6 @@ from pacsteward.archive.ledger import (
 )
 from pacsteward.archive.model import Location, Origin, StoreResult
 from pacsteward.archive.replay import replay
-from pacsteward.archive.segment import read_generation
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.archive.space import SpaceGuard
 from pacsteward.archive.spares import PreparedSegments
@@ -61,7 +59,7 @@ from pacsteward.archive.ticket import Ticket
 from pacsteward.archive.watermark import Watermark
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import NotFound, PacstewardError, Unavailable
+from pacsteward.base.errors import NotFound, Unavailable
 from pacsteward.base.events import FactLog
 from pacsteward.dicom.decode import DecoderPool
 from pacsteward.dicom.part10 import FileMeta
@@ -150,7 +148,19 @@ class Keeper:
             raise
 
     def _open(self) -> None:
-        settings = self.settings
+        self._take_folder()
+        self._guard_space()
+        self._prepare_log()
+        self._make_write_path()
+        self._catch_up()
+        self._prepare_reception()
+        self._kept_room.keep()
+        self._indexer.start()
+        self._committer.start(self._arbiter)
+        self._spares.start()
+
+    def _take_folder(self) -> None:
+        """Be the only one who writes to the folder, and open what lies in it beside the log."""
         self.data_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._resources.callback(FolderLock(self.data_folder).release)
         self.node = open_folder(self.data_folder, self.clock)
@@ -161,30 +171,38 @@ class Keeper:
         self.objects.prepare()
         self._ledger = Ledger(self.data_folder / "ledger")
         self._resources.callback(self._ledger.close)
-        self._guard = SpaceGuard(self.data_folder, settings, self.clock)
+
+    def _guard_space(self) -> None:
+        """Watch the room on the disk."""
+        self._guard = SpaceGuard(self.data_folder, self.settings, self.clock)
         self._kept_room = KeptRoom(
             self.data_folder,
             room=self._guard.now,
             has_room_for=self._guard.has_room_for,
             hold_back=self._guard.hold_back,
         )
+
+    def _prepare_log(self) -> None:
+        """Make the log, which `_catch_up` opens, and the stock of its segments."""
+        segment_bytes = self.settings.segment_bytes
         self._spares = PreparedSegments(
             self.data_folder / "landing",
             self.database,
             node=self.node,
-            segment_bytes=settings.segment_bytes,
-            wanted=settings.prepared_segments,
+            segment_bytes=segment_bytes,
+            wanted=self.settings.prepared_segments,
             has_room_for=self._guard.has_room_for,
             is_busy=self._is_busy,
             deletions=lambda: deleted_until(read_ledger(self.data_folder / "ledger")),
         )
         self._landing = Landing(
-            self.data_folder / "landing",
-            segment_bytes=settings.segment_bytes,
-            spares=self._spares,
+            self.data_folder / "landing", segment_bytes=segment_bytes, spares=self._spares
         )
         self._resources.callback(self._landing.close)
-        waits_for_index = settings.acknowledge == "indexed"
+
+    def _make_write_path(self) -> None:
+        """Make who writes, who decides and who indexes; each begins when all is caught up."""
+        waits_for_index = self.settings.acknowledge == "indexed"
         self._committer = Committer(
             self._landing,
             self.objects,
@@ -209,7 +227,7 @@ class Keeper:
             self.database,
             self.clock,
             node=self.node,
-            study_quiet_s=settings.study_quiet_s,
+            study_quiet_s=self.settings.study_quiet_s,
             facts=self._facts,
             audit=self._audit,
             watermark=self.watermark,
@@ -219,7 +237,9 @@ class Keeper:
             reread=self._landing.replay,
             make_room=self._kept_room.give_up,
         )
-        self._catch_up()
+
+    def _prepare_reception(self) -> None:
+        """Be ready for those who send."""
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="incoming")
         self._resources.callback(self._threads.shutdown)
         self._reception = Reception(
@@ -227,60 +247,58 @@ class Keeper:
             clock=self.clock,
             submit=self._submit,
             executor=self._threads,
-            big_object_bytes=settings.big_object_bytes,
-            largest_object_bytes=settings.largest_object_bytes,
-            header_limits=settings.header_limits,
+            big_object_bytes=self.settings.big_object_bytes,
+            largest_object_bytes=self.settings.largest_object_bytes,
+            header_limits=self.settings.header_limits,
         )
-        self._kept_room.keep()
-        self._indexer.start()
-        self._committer.start(self._arbiter)
-        self._spares.start()
 
     def _catch_up(self) -> None:
         """Bring the index up to log and ledger."""
-        began_at = time.monotonic()
         with self.database.read() as connection:
             indexed = landing_position(connection, self.node)
             applied = ledger_position(connection, self.node)
         entries = self._ledger.open(applied)
         self._landing.open(max(indexed, landed_before(entries)))
         self._indexer.begin_at(indexed)
+        self.watermark.reset(landed=self._landing.safe_sequence, indexed=indexed)
         # The names of the folders themselves: a new folder that a power cut forgets takes all in
         # it along. At each start, since the one that made them may have been killed before this.
         disk.sync_folder(self.data_folder)
-        self.watermark.reset(landed=self._landing.safe_sequence, indexed=indexed)
         self.objects.settle(
             {
                 one.description.object_container
                 for one in self._landing.replay(indexed, is_checked=False)
             }
         )
+        self._read_on(indexed, [entry for entry in entries if entry.sequence > applied])
+        self._free_again(entries)
+
+    def _read_on(self, indexed: int, undone: Sequence[LedgerEntry]) -> None:
+        """Index what landed behind a sequence, and carry out what is undone, in their order."""
+        began_at = time.monotonic()
+        landed = self._landing.safe_sequence
         replay(
-            self._landing.replay(indexed),
-            [entry for entry in entries if entry.sequence > applied],
-            index=self._indexer.index,
-            decide=self._decide,
+            self._landing.replay(indexed), undone, index=self._indexer.index, decide=self._decide
         )
-        # Only the last decision can have been interrupted before its bytes were removed.
+        self.watermark.reset(landed=landed, indexed=landed)
+        if landed > indexed:
+            _log.info(
+                "%d instances were indexed that had landed before the start, in %.1f s.",
+                landed - indexed,
+                time.monotonic() - began_at,
+            )
+
+    def _free_again(self, entries: Sequence[LedgerEntry]) -> None:
+        """Remove what an earlier run could not remove any more before it ended."""
         if entries:
+            # Only the last decision can have been interrupted before its bytes were removed.
             self._free(entries[-1].locations)
-        # An earlier run may have stopped before a segment could be given back.
         self._spares.reclaim(
             location.container
             for entry in entries
             for location in entry.locations
             if location.container_kind == "landing"
         )
-        self.watermark.reset(
-            landed=self._landing.safe_sequence, indexed=self._landing.safe_sequence
-        )
-        count = self._landing.safe_sequence - indexed
-        if count:
-            _log.info(
-                "%d instances were indexed that had landed before the start, in %.1f s.",
-                count,
-                time.monotonic() - began_at,
-            )
 
     def _decide(self, entry: LedgerEntry) -> None:
         with self.database.write() as connection:
@@ -508,38 +526,10 @@ class Keeper:
             )
 
     def _free(self, locations: Iterable[Location]) -> None:
-        """Remove bytes that nothing names any more.
-
-        What fails is repeated at the next start where it was the last decision.
-        """
-        segments: set[str] = set()
-        for location in locations:
-            try:
-                if location.container_kind == "object":
-                    self.objects.remove(location.container)
-                elif location.container_kind == "landing":
-                    self._erase(location)
-                    segments.add(location.container)
-            except (OSError, PacstewardError) as error:
-                _log.warning(
-                    "Deleted bytes in %s %s could not be removed. %s",
-                    location.container_kind,
-                    location.container,
-                    error,
-                )
+        """Remove bytes that nothing names any more; what fails the next start may repeat."""
+        segments = erase_all(self.data_folder, self.objects, locations)
         if segments:
             self._spares.reclaim(segments)
-
-    def _erase(self, location: Location) -> None:
-        try:
-            descriptor = disk.open_file(container_path(self.data_folder, location), os.O_RDWR)
-        except FileNotFoundError:
-            return
-        try:
-            if read_generation(descriptor) == location.generation:
-                disk.erase(descriptor, location.offset, location.length)
-        finally:
-            os.close(descriptor)
 
 
 class _Decoders:

@@ -310,7 +310,7 @@ class Landing:
         try:
             self._file_end = self._writer.write_all(self.descriptor, [_ZEROS_AHEAD[:ahead]], end)
         except OSError as error:
-            if error.errno not in disk.FULL:
+            if error.errno not in FULL:
                 raise
             # What the zeros would take may be enough for the batch itself.
             os.ftruncate(self.descriptor, end)
