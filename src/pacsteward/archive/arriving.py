@@ -12,7 +12,7 @@ again.
 
 References
 ----------
-`sharing.py` and `ready.py` for what is said.
+`messages.py` for who speaks with whom, `ready.py` and `transfers.py` for what is said.
 """
 
 from __future__ import annotations
@@ -53,7 +53,6 @@ PLACES_MAX: Final = 16_384
 """Of one message, so that its text stays below what the keeper takes."""
 
 _AGAIN_AFTER_S: Final = 0.5
-
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ is whole it is examined, and what was found is a `Letter`; letters are sent seve
 
 References
 ----------
-`line.py` for the connection, `arena.py` for who may write where.
+`messages.py` for who speaks with whom, `line.py` for the connection, `arena.py` for who may write
+where.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The keeper's door for other processes of the machine: a Unix socket.
+"""The keeper's door for other processes of the machine: a Unix socket (the map: `messages.py`).
 
 A message is a head (`messages.py`; its number is the size of the data set), a text in JSON, and for
 ``store`` the data set. Requests::

@@ -6,7 +6,8 @@ way is raised as `Undelivered`, and may be sent once more by another way: storin
 
 References
 ----------
-`sharing.py` for what is said, `arena.py` for who may write where.
+`messages.py` for who speaks with whom, `sharing.py` for what is said, `arena.py` for who may write
+where.
 """
 
 from __future__ import annotations

@@ -1,5 +1,18 @@
 """What the keeper and other processes say to each other: heads, results, errors.
 
+Who speaks, and with whom::
+
+    what associations bring   arriving ─┐
+                                        ├ hand_in ─ line ◀─ memory ─▶ sharing ─┐
+    what STOW-RS brings       courier ──┘           (arena)       transfers    ├ keeper
+    all else, and verbs       client ◀────── copied by a socket ──▶ handover ──┘
+
+On the left are other processes. `arriving` and `courier` receive into an `arena`, memory that the
+keeper has mapped; `hand_in` examines what is whole, `ready` writes down what was found and where it
+lies, and the `line` carries that. `sharing` is the other end of a line; it makes a ticket of each
+message for the keeper's committer, and leaves to `transfers` what is too big to be whole in memory.
+The way without shared memory, from `client` to `handover`, has the data set in the message.
+
 Each message begins with a head of twelve bytes, big endian: size of the text (4), and a number (8)
 whose meaning `handover.py` and `sharing.py` give. The text is JSON, or what `ready.py` says, or
 `STORED`.

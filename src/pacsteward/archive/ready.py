@@ -8,6 +8,7 @@ other format is needed, and this one takes four microseconds where JSON takes tw
 from __future__ import annotations
 
 import marshal
+from binascii import a2b_base64
 from collections.abc import Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime, timedelta
@@ -125,6 +126,28 @@ def _unpacked(fields: tuple[Any, ...]) -> Ready:
     )
     found = Examined(description, file_meta, header, warnings, shortage)
     return found, size_bytes, checksum, places
+
+
+def pieces_at(places: Places, memory: memoryview) -> list[memoryview]:
+    """Return what lies at the places in shared memory that another process names.
+
+    Raises
+    ------
+    ValueError, TypeError
+        There is no such place.
+    """
+    size_bytes = len(memory)
+    pieces: list[memoryview] = []
+    rest = iter(places)
+    for place in rest:
+        if isinstance(place, str):
+            pieces.append(memoryview(a2b_base64(place)))
+            continue
+        length = next(rest, 0)
+        if isinstance(length, str) or not 0 <= place < place + length <= size_bytes:
+            raise ValueError
+        pieces.append(memory[place : place + length])
+    return pieces
 
 
 def _pixel_fields(pixels: PixelData) -> tuple[Any, ...]:
