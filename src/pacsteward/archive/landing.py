@@ -46,6 +46,7 @@ from pacsteward.archive.segment import (
     segment_path,
     walk,
 )
+from pacsteward.base.disk_failure import FULL
 from pacsteward.dicom.header import Header
 
 _NOT_STORED = "The instance was not stored."
