@@ -41,6 +41,9 @@ from pacsteward.dicom.tags import (
 KNOWN_BYTES_MAX: Final = 8 * 1024 * 1024
 """Of attributes and what they became, kept while the metadata of one series are made."""
 
+BEFORE_BYTES_MAX: Final = 1024 * 1024
+"""A header that takes more is not compared with the next one."""
+
 _COMPANIONS: Final = frozenset({
     SPECIFIC_CHARACTER_SET,
     BITS_ALLOCATED,
@@ -64,6 +67,7 @@ class HeaderTexts:
         self._inline_limit_bytes = inline_limit_bytes
         self._known: dict[tuple[bool, bool, bytes], dict[bytes, bytes]] = {}
         self._room_bytes = KNOWN_BYTES_MAX
+        self._before: Walked | None = None
 
     def text(self, stored: StoredObject, *, bulk_data_prefix: str) -> bytes:
         """Return the metadata of a stored object as a DICOM JSON object, complete, in tag order.
@@ -79,10 +83,11 @@ class HeaderTexts:
         instance = stored.instance
         known = known_json(instance)
         try:
-            walked = walk_header(stored)
+            walked = walk_header(stored, self._before)
             members = self._members(walked, bulk_data_prefix)
         except (Invalid, Exhausted, Unsupported):
             return dumps(known)
+        self._before = walked if walked.size_bytes <= BEFORE_BYTES_MAX else None
         for tag, vr in walked.left_out:
             uri = bulk_data_prefix + format_path((tag,))
             members[tag] = _member(key(tag), {"vr": vr, "BulkDataURI": uri})
@@ -95,9 +100,9 @@ class HeaderTexts:
 
     def _members(self, walked: Walked, bulk_data_prefix: str) -> dict[int, bytes]:
         """Return what each attribute becomes; one that has no place in JSON becomes nothing."""
-        data, encoding = walked.data, walked.encoding
+        encoding = walked.encoding
         # Of an attribute that stands there twice the last one counts, as for pydicom.
-        written = {tag: data[start:end] for tag, _, start, end in walked.elements}
+        written = {tag: raw for tag, _, raw in walked.elements}
         companions = [tag for tag in written if tag in _COMPANIONS or is_private_creator(tag)]
         context = (*encoding, b"".join([written[tag] for tag in companions]))
         known = self._known.setdefault(context, {})
@@ -112,7 +117,7 @@ class HeaderTexts:
             skip=wanted - unknown,
         ):
             # Where the walk and pydicom do not agree on what is an element, nothing is kept.
-            made.convert(data, encoding)
+            made.convert(walked.data, encoding)
             return made.members
         for tag in unknown:
             members[tag] = member = made.members.get(tag, b"")
@@ -173,7 +178,7 @@ class _Made:
 
 def _is_plain(walked: Walked) -> bool:
     """Whether all representations are known: of others pydicom takes another length."""
-    return walked.encoding.is_implicit or all(vr in vrs.ALL for _, vr, _, _ in walked.elements)
+    return walked.encoding.is_implicit or all(vr in vrs.ALL for _, vr, _ in walked.elements)
 
 
 def _member(name: str, attribute: dict[str, Any]) -> bytes:

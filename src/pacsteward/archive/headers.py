@@ -10,11 +10,11 @@ PS3.5 7.1 (data elements); PS3.18 F.2.6 (BulkDataURI).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pacsteward.archive.bulk import PIXEL_TAGS, end_of_fragments
 from pacsteward.archive.read import StoredObject
@@ -70,31 +70,42 @@ class Header:
     dataset
         All elements that were read.
     left_out
-        Tag and VR of those on the first level that were not: pixel data, long binary values.
+        Those on the first level that were not: pixel data, long binary values.
     """
 
     dataset: Dataset
-    left_out: tuple[tuple[int, str], ...]
+    left_out: tuple[LeftOut, ...]
+
+
+class Written(NamedTuple):
+    """An element of the first level as it is written, head and all; `vr` is "" if none is."""
+
+    tag: int
+    vr: str
+    raw: bytes
+
+
+class LeftOut(NamedTuple):
+    """An element of the first level that is not read: pixel data, a long binary value."""
+
+    tag: int
+    vr: str
 
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """A header whose elements are known by their places; nothing is decoded yet.
+    """A header whose elements are told apart; nothing is decoded yet."""
 
-    Parameters
-    ----------
-    data
-        The elements that were read, one behind the other.
-    elements
-        Tag, VR (empty where none is written), begin and end in `data` of each.
-    left_out
-        Tag and VR of those that were not read.
-    """
-
-    data: bytes
     encoding: Encoding
-    elements: tuple[tuple[int, str, int, int], ...]
-    left_out: tuple[tuple[int, str], ...]
+    elements: tuple[Written, ...]
+    left_out: tuple[LeftOut, ...]
+    size_bytes: int
+    """Of the elements."""
+
+    @property
+    def data(self) -> bytes:
+        """The elements one behind the other."""
+        return b"".join([element.raw for element in self.elements])
 
 
 def read_header(stored: StoredObject) -> Header:
@@ -111,48 +122,75 @@ def read_header(stored: StoredObject) -> Header:
     return Header(parse(walked.data, walked.encoding), walked.left_out)
 
 
-def walk_header(stored: StoredObject) -> Walked:
-    """Find the elements of a header; the errors are those of `read_header`."""
+def walk_header(stored: StoredObject, before: Walked | None = None) -> Walked:
+    """Tell the elements of a header apart; the errors are those of `read_header`.
+
+    Parameters
+    ----------
+    before
+        The header of an object like this one: what stands in both is not looked at again.
+    """
     encoding = encoding_of(stored.transfer_syntax_uid)
     if transfer_syntax(stored.transfer_syntax_uid).is_deflated:
         reader = DataSetReader(_Inflated(stored).read, SIZE_MAX)
     else:
         reader = DataSetReader(stored.read, stored.size)
-    runs: list[tuple[int, int]] = []
-    elements: list[tuple[int, str, int, int]] = []
-    left_out: list[tuple[int, str]] = []
-    position = total = 0
+    likely = before.elements if before and before.encoding == encoding else ()
+    uid = stored.instance.sop_instance_uid
+    elements: list[Written] = []
+    left_out: list[LeftOut] = []
+    total = 0
+    for part in _parts(reader, encoding, likely, uid):
+        if isinstance(part, Written):
+            elements.append(part)
+            total += len(part.raw)
+        else:
+            left_out.append(part)
+        if total > HEADER_MAX or len(elements) + len(left_out) > FIRST_LEVEL_MAX:
+            raise _too_large(uid)
+    walked = Walked(encoding, tuple(elements), tuple(left_out), total)
+    if total > _COUNTED_FROM_BYTES:
+        _check_count(walked.data, encoding)
+    return walked
+
+
+def _parts(
+    reader: DataSetReader, encoding: Encoding, likely: Sequence[Written], uid: str
+) -> Iterator[Written | LeftOut]:
+    """Yield the elements of the first level, as far as it is sound."""
+    position = following = 0
     while position < reader.size:
+        if following < len(likely) and reader.stands_at(position, likely[following].raw):
+            yield likely[following]
+            position += len(likely[following].raw)
+            following += 1
+            continue
         try:
             element = reader.element_at(position, encoding, open_ended=PIXEL_TAGS)
         except Invalid:
-            break  # the end, or damage: what stands before is still true
+            return  # the end, or damage: what stands before is still true
         tag, end = element.tag, element.end
         if tag >> 16 == _DELIMITERS or tag == DATA_SET_TRAILING_PADDING:
-            break  # an item's head where no sequence is: damage, too; padding says nothing
+            return  # an item's head where no sequence is: damage, too; padding says nothing
         if _is_left_out(element):
-            left_out.append((tag, _vr(element)))
+            yield LeftOut(tag, _vr(element))
             if element.length == UNDEFINED_LENGTH:
                 end = end_of_fragments(reader, element.value)
+        elif end - position > HEADER_MAX:
+            raise _too_large(uid)
         else:
-            size = end - position
-            elements.append((tag, element.vr, total, total + size))
-            total += size
-            if runs and runs[-1][1] == position:
-                runs[-1] = (runs[-1][0], end)
-            else:
-                runs.append((position, end))
+            yield Written(tag, element.vr, reader.value(position, end - position))
         position = end
-        if total > HEADER_MAX or len(elements) + len(left_out) > FIRST_LEVEL_MAX:
-            raise Exhausted(
-                f"The header of instance {stored.instance.sop_instance_uid} was not read.",
-                why=f"It has more than {HEADER_MAX} bytes, or {FIRST_LEVEL_MAX} elements.",
-                remedy="Retrieve the object as it is stored.",
-            )
-    data = b"".join([reader.value(start, end - start) for start, end in runs])
-    if len(data) > _COUNTED_FROM_BYTES:
-        _check_count(data, encoding)
-    return Walked(data, encoding, tuple(elements), tuple(left_out))
+        while following < len(likely) and likely[following].tag <= tag:
+            following += 1
+
+
+def _too_large(uid: str) -> Exhausted:
+    return Exhausted(
+        f"The header of instance {uid} was not read.",
+        why=f"It has more than {HEADER_MAX} bytes, or {FIRST_LEVEL_MAX} elements.",
+        remedy="Retrieve the object as it is stored.",
+    )
 
 
 def _check_count(data: bytes, encoding: Encoding) -> None:

@@ -10,11 +10,11 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
-from pacsteward.archive import header_json
+from pacsteward.archive import header_json, headers
 from pacsteward.archive.header_json import HeaderTexts
 from pacsteward.archive.headers import parse
 from pacsteward.archive.read import Reader
-from pacsteward.dicom.elements import Encoding
+from pacsteward.dicom.elements import DataSetReader, Element, Encoding
 
 FILES = (
     "CT_small.dcm",
@@ -108,6 +108,52 @@ def test_only_what_differs_is_decoded(
     assert set(second) - {0x00080018, 0x00200013, 0x00080005, 0x00280100, 0x00280103} <= {
         tag for tag in first if tag & 0x10000
     }
+
+
+def test_what_stands_in_the_object_before_is_not_walked_again(
+    shelf: Shelf, ct: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked: list[int] = []
+    element_at = DataSetReader.element_at
+
+    def counted(self: DataSetReader, position: int, *args: Any, **options: Any) -> Element:
+        element = element_at(self, position, *args, **options)
+        walked.append(element.tag)
+        return element
+
+    monkeypatch.setattr(DataSetReader, "element_at", counted)
+    texts = HeaderTexts(1024)
+    shelf.text(texts, shelf.keep(ct))
+    assert len(walked) > 100
+    walked.clear()
+    del ct.PatientSex
+    ct.PatientComments = "An element more."
+    ct.InstanceNumber = 77
+    uid = shelf.keep(ct)
+    text = shelf.text(texts, uid)
+    # The first fills the window that the others are compared in.
+    assert set(walked[1:]) == {
+        0x00080018, 0x00101002, 0x00104000, 0x00200013, 0x7FE00010, 0xFFFCFFFC,
+    }  # fmt: skip
+    assert text == shelf.text(HeaderTexts(1024), uid)
+
+
+def test_a_header_that_is_too_large_is_not_read(
+    shelf: Shelf, ct: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ct.add_new(0x00400254, "UT", "x" * 5000)
+    monkeypatch.setattr(headers, "HEADER_MAX", 4000)
+    asked: list[int] = []
+    value = DataSetReader.value
+
+    def counted(self: DataSetReader, offset: int, length: int) -> bytes:
+        asked.append(length)
+        return value(self, offset, length)
+
+    monkeypatch.setattr(DataSetReader, "value", counted)
+    model = shelf.model(HeaderTexts(1024), shelf.keep(ct))
+    assert list(model) == ["00080016", "00080018", "00083002", "0020000D", "0020000E"]
+    assert max(asked) <= 4000
 
 
 def test_the_same_bytes_are_another_text_in_another_character_set(

@@ -157,6 +157,11 @@ class DataSetReader:
             raise _ends_early(offset + length, offset + len(data))
         return data
 
+    def stands_at(self, offset: int, data: bytes) -> bool:
+        """Whether these bytes stand there, as far as it is known without reading."""
+        at = offset - self._base
+        return at >= 0 and self._window[at : at + len(data)] == data
+
     def elements(
         self, start: int, end: int, encoding: Encoding, *, depth: int = 0
     ) -> Iterator[Element]:
