@@ -108,6 +108,9 @@ class PatientProtocol(HttpToolsProtocol):
                     self.data_received(rest)
                 return
             self._beside_bytes += len(data)
+        elif self._is_last_asked():
+            # Whatever it is: nobody reads it (RFC 9112 9.6), and the answer is to get out.
+            return
         else:
             # In a head, or before the first one, also while the request before is answered. A body
             # in the same piece counts too; it is never larger than one read.

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from pacsteward.web.origin import Origin
 from pacsteward.web.protocol import PatientProtocol
-from pacsteward.web.test_support import LOST, connected, converse, get
+from pacsteward.web.test_support import LOST, Hasty, connected, converse, get
 
 
 async def repeat(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
@@ -165,6 +165,35 @@ def test_what_comes_behind_a_last_request_is_dropped(offer: tuple[str, ...], beh
     assert answer.count(b"HTTP/1.1 200") == answer.count(b"HTTP/1.1 ") == 1
     assert answer.endswith(b"/last hello")
     assert asked == ["/last"]
+
+
+def test_much_that_comes_behind_a_last_request_does_not_cost_its_answer() -> None:
+    junk = bytes(1_000_000)
+    came = 0
+    all_came = asyncio.Event()
+
+    class Noting(Hasty):
+        def data_received(self, data: bytes) -> None:
+            nonlocal came
+            super().data_received(data)
+            came += len(data)
+            if came > len(junk):
+                all_came.set()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            all_came.set()
+
+    async def late(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
+        await all_came.wait()
+        await repeat(scope, receive, send)
+
+    async def talk() -> bytes:
+        async with connected(late, protocol=Noting) as (reader, writer), asyncio.timeout(60):
+            writer.write(get("/last", "connection: close") + junk)
+            return await reader.read()
+
+    assert converse(talk()).endswith(b"/last ")
 
 
 # --- lines behind the body ------------------------------------------------------------------------
