@@ -54,7 +54,10 @@ _GZIP_FROM_BYTES: Final = 1024
 
 
 def accept_of(request: Request) -> str:
-    """Return what the client accepts, as it is written."""
+    """Return what the client accepts, as it is written.
+
+    The ``accept`` parameters, when there are any: they override the header (PS3.18 8.3.3.1, C59).
+    """
     if request.scope["query_string"] and (given := request.query_params.getlist("accept")):
         return ",".join(given)
     # Straight from the scope: the mappings of names that a request offers cost more to make than
@@ -64,7 +67,7 @@ def accept_of(request: Request) -> str:
 
 
 def ranges_of(request: Request) -> tuple[MediaType, ...]:
-    """Return what the client accepts: the ``accept`` parameters, else the header (C59)."""
+    """Return what the client accepts."""
     return accepted(accept_of(request))
 
 

@@ -1,9 +1,9 @@
 """Which representation a client gets: media types, transfer syntaxes, quality values.
 
 What enters is what a client wrote into ``Accept`` (or into the ``accept`` query parameter, which
-a browser's ``<img>`` needs, since it cannot set headers) and a list of offers in our order of
-preference. What leaves is the offer that fits best, or `NotAcceptable`, which the door answers
-with 406.
+a browser's ``<img>`` needs, since it cannot set headers; `answers.accept_of`) and a list of offers
+in our order of preference. What leaves is the offer that fits best, or `NotAcceptable`, which the
+door answers with 406.
 
 DICOMweb adds two things to plain HTTP negotiation. A payload of several parts is
 ``multipart/related; type="…"``, where the type of the parts counts, and ``transfer-syntax`` is a
@@ -102,23 +102,20 @@ class Offer:
     is_default: bool = True
 
 
-def accepted(header: str | None, parameters: Sequence[str] = ()) -> tuple[MediaType, ...]:
+def accepted(text: str | None) -> tuple[MediaType, ...]:
     """Read what a client accepts.
 
     Parameters
     ----------
-    header
-        All ``Accept`` header lines, joined with commas; None or empty accepts anything.
-    parameters
-        Values of the ``accept`` query parameter; when there are any, the header is not looked at
-        (PS3.18 8.3.3.1: the parameter overrides).
+    text
+        All that it wrote, joined with commas; None or empty accepts anything.
 
     Raises
     ------
     Invalid
         It is no list of media types.
     """
-    text = ",".join(parameters) if parameters else (header or "")
+    text = text or ""
     return _ranges(text) if len(text) < _REMEMBERED_LENGTH else _ranges.__wrapped__(text)
 
 

@@ -59,15 +59,12 @@ class Search:
         adds and every key of the request.
     wants_all
         Whether ``includefield=all`` was given.
-    is_capped
-        Whether `query.limit` is our own limit and not the client's.
     warnings
         Sentences for the Warning header.
     """
 
     query: Query
     wants_all: bool = False
-    is_capped: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -119,7 +116,6 @@ def read_search(
         _read_parameter(reading, name.strip(), value)
     criteria = _criteria(reading)
     tags = [*returns, *reading.fields, *criteria]
-    limit, is_capped = _limit(reading.limit, max_results)
     query = Query(
         level=level,
         criteria={**criteria, **(fixed or {})},
@@ -127,11 +123,11 @@ def read_search(
         fuzzy=reading.fuzzy,
         # Not a choice of the client's here, as it is in C-FIND (PS3.18 8.3.4.1.2).
         combined_datetime=True,
-        limit=limit,
+        limit=_limit(reading.limit, max_results),
         offset=reading.offset,
         order_by=tuple(reading.order),
     )
-    return Search(query, reading.wants_all, is_capped, tuple(_warnings(reading)))
+    return Search(query, reading.wants_all, tuple(_warnings(reading)))
 
 
 def _read_parameter(reading: _Reading, name: str, value: str) -> None:
@@ -213,12 +209,10 @@ def _switch(value: str, name: str) -> bool:
     )
 
 
-def _limit(asked: int | None, maximum: int | None) -> tuple[int | None, bool]:
-    if maximum is None:
-        return asked, False
-    if asked is None or asked > maximum:
-        return maximum, True
-    return asked, False
+def _limit(asked: int | None, maximum: int | None) -> int | None:
+    if asked is None or maximum is None:
+        return maximum if asked is None else asked
+    return min(asked, maximum)
 
 
 def _criteria(reading: _Reading) -> dict[int, Criterion]:

@@ -16,6 +16,7 @@ from pacsteward.base.errors import Broken, WouldWait
 from pacsteward.dicom.web.answers import (
     Request,
     Response,
+    accept_of,
     answer_range,
     array_answer,
     byte_range,
@@ -31,6 +32,17 @@ from pacsteward.dicom.web.streaming import PartsAnswer, StreamedAnswer
 
 def client(handler: object) -> TestClient:
     return TestClient(Starlette(routes=[Route("/", handler, methods=["GET"])]))  # type: ignore[arg-type]
+
+
+def test_c59_the_accept_parameter_overrides_the_header() -> None:
+    def handler(request: Request) -> Response:
+        return Response(accept_of(request))
+
+    asking = client(handler)
+    header = {"accept": "application/json"}
+    assert asking.get("/", headers=header).text == "application/json"
+    both = asking.get("/?accept=image/png&accept=image/jpeg", headers=header)
+    assert both.text == "image/png,image/jpeg"
 
 
 def test_pieces_arrive_in_order_with_their_length() -> None:

@@ -55,12 +55,6 @@ def test_nothing_that_fits_is_not_acceptable_and_says_what_there_is() -> None:
     assert 'multipart/related; type="application/dicom+xml"' in raised.value.remedy
 
 
-def test_c59_the_accept_parameter_overrides_the_header() -> None:
-    assert choose(accepted("application/json", ["image/png"]), (Offer(JPEG), Offer(PNG))) == Offer(
-        PNG
-    )
-
-
 @pytest.mark.parametrize(
     "header",
     [
