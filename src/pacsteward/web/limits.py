@@ -50,7 +50,6 @@ class Limits:
         headers_max: int = HEADERS_MAX,
         header_block_max_bytes: int = HEADER_BLOCK_MAX_BYTES,
         json_depth_max: int = JSON_DEPTH_MAX,
-        streamed: Sequence[tuple[str, str]] = STREAMED,
     ) -> None:
         self._app = app
         self._body_max_bytes = body_max_bytes
@@ -58,7 +57,6 @@ class Limits:
         self._headers_max = headers_max
         self._header_block_max_bytes = header_block_max_bytes
         self._json_depth_max = json_depth_max
-        self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
@@ -69,7 +67,7 @@ class Limits:
         if is_head_too_large(headers, self._headers_max, self._header_block_max_bytes):
             await _refuse(scope, receive, send, 431, "The request's headers are too large.")
             return
-        is_free = is_streamed(scope["method"], scope["path"], self._streamed)
+        is_free = is_streamed(scope["method"], scope["path"])
         limit = None if is_free else self._body_max_bytes
         if limit is not None and _promised_bytes(headers) > limit:
             await _refuse(scope, receive, send, 413, _too_large(limit))
@@ -78,9 +76,9 @@ class Limits:
         await _Watched(scope, receive, send, limit, self._stall_s, depth).run(self._app)
 
 
-def is_streamed(method: str, path: str, streamed: Sequence[tuple[str, str]] = STREAMED) -> bool:
+def is_streamed(method: str, path: str) -> bool:
     """Say whether the body of a request is read as it comes, whatever its size."""
-    return any(method == one and path.startswith(beginning) for one, beginning in streamed)
+    return any(method == one and path.startswith(beginning) for one, beginning in STREAMED)
 
 
 class _Watched:

@@ -61,7 +61,6 @@ class Pages:
         menu: Iterable[MenuItem] = (),
         *,
         version: str = "",
-        site: str = "",
     ) -> None:
         rooms: dict[str, BaseLoader] = {
             name: FileSystemLoader(folder) for name, folder in template_folders.items()
@@ -80,7 +79,6 @@ class Pages:
         )
         self.menu = sorted(menu, key=lambda item: (item.place, item.title))
         self.version = version
-        self.site = site
 
 
 _TRICKS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -126,7 +124,6 @@ def render(
         form_token=getattr(state, "form_token", ""),
         notice=notice,
         product_version=pages.version,
-        site=pages.site,
         now=datetime.now(UTC),
         **context,
     )

@@ -113,8 +113,6 @@ class Parts:
     is_ready: Readiness = lambda: True
     watch: Watch | None = None
     version: str = ""
-    site: str = ""
-    """Name of this installation, shown in the console."""
 
 
 def build_short_way(parts: Parts) -> ShortWay:
@@ -155,9 +153,7 @@ def build_server(parts: Parts) -> Starlette:
     for route in parts.routes:
         if route.permission is None and not route.path.startswith(PUBLIC_PATHS):
             raise ValueError(f"{route.path} is public and not on the list of public paths.")
-    pages = Pages(
-        parts.template_folders, _menu(parts.routes), version=parts.version, site=parts.site
-    )
+    pages = Pages(parts.template_folders, _menu(parts.routes), version=parts.version)
     machine_paths = {_first_segment(route.path) for route in bound if route.kind == "route"}
     answer_http = _HttpErrors(guard, machine_paths | {_first_segment(operations.PREFIX)})
     routes: list[BaseRoute] = [
