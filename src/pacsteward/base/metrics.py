@@ -122,6 +122,10 @@ class Snapshots:
         together.register(_Given(families.values()))
         return generate_latest(together)
 
+    def silent(self, names: Sequence[str]) -> list[str]:
+        """Name those of some processes that are gone, or have hung for a minute."""
+        return [name for name in names if not _is_fresh(self._path(name))]
+
     def _run(self, every_s: float) -> None:
         while True:
             try:
@@ -135,18 +139,25 @@ class Snapshots:
     def _others(self) -> list[tuple[str, str]]:
         found = []
         for path in sorted(self._folder.glob("metrics-*.prom")):
+            if path == self._path() or not _is_fresh(path):
+                continue
             try:
-                age_s = time.time() - path.stat().st_mtime
                 text = path.read_text(encoding="utf-8")
             except OSError:
-                # Its process ended between our look at the folder and at the file.
+                # Its process ended between our look at its age and at its text.
                 continue
-            if path != self._path() and age_s < STALE_AFTER_S:
-                found.append((path.stem.removeprefix("metrics-"), text))
+            found.append((path.stem.removeprefix("metrics-"), text))
         return found
 
-    def _path(self) -> Path:
-        return self._folder / f"metrics-{self._name}.prom"
+    def _path(self, name: str = "") -> Path:
+        return self._folder / f"metrics-{name or self._name}.prom"
+
+
+def _is_fresh(snapshot: Path) -> bool:
+    try:
+        return time.time() - snapshot.stat().st_mtime < STALE_AFTER_S
+    except OSError:
+        return False
 
 
 class _Given(Collector):

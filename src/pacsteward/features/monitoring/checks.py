@@ -46,6 +46,32 @@ def is_archive_open(house: House) -> Finding:
     )
 
 
+def do_processes_run(house: House) -> Finding:
+    """Find processes that no longer say what they count."""
+    silent = house.snapshots.silent(tuple(_WITHOUT))
+    if not silent:
+        return Finding("ok", "The processes beside this one run.")
+    if house.archive.space().is_full:
+        return Finding(
+            "unknown",
+            "Whether the other processes run was not found out.",
+            "On a full disk they cannot write down that they do.",
+            "Free space, or add some.",
+        )
+    return Finding(
+        "critical",
+        " ".join(_WITHOUT[name] for name in silent),
+        f"No sign of life comes from {' and '.join(silent)}.",
+    )
+
+
+_WITHOUT = {
+    "doors": "No modality or workstation is let in by DIMSE.",
+    "jobs": "No job is done.",
+}
+"""What does not happen while a process does not run, or hangs."""
+
+
 def are_conflicts_settled(house: House) -> Finding:
     """Find objects that came under a UID that was taken."""
     open_ones = house.archive.waiting().conflicts
@@ -140,6 +166,15 @@ CHECKS = (
             "Start the archive anew: `systemctl restart pacsteward` where it is a service.",
         ),
         is_archive_open,
+    ),
+    HouseCheck(
+        Check(
+            "do_processes_run",
+            "Do all processes run?",
+            "The log says why it does not: `logs/pacsteward.log` in the data folder. Start the "
+            "archive anew: `systemctl restart pacsteward` where it is a service.",
+        ),
+        do_processes_run,
     ),
     HouseCheck(
         Check(

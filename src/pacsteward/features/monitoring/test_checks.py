@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,11 +20,12 @@ from pacsteward.base.events import Dispatcher, Fact, FactLog
 from pacsteward.base.events.dispatch import Subscriber
 from pacsteward.base.jobs import JobKind, JobQueue, Retry
 from pacsteward.base.jobs.engine import JobEngine, Work
-from pacsteward.base.metrics import Snapshots
+from pacsteward.base.metrics import STALE_AFTER_S, Snapshots
 from pacsteward.feature import Feature, Figure, House, HouseCheck, Page, Subscription
 from pacsteward.features.monitoring.checks import (
     are_facts_told,
     do_jobs_succeed,
+    do_processes_run,
     is_disk_roomy,
     is_work_started,
 )
@@ -172,6 +175,28 @@ class Disk:
 
     def space(self) -> Space:
         return Space(self.total_bytes, self.free_bytes, self.reserve_bytes)
+
+
+def test_process_that_gives_no_sign_is_told_with_what_stands_still(
+    house: House, tmp_path: Path
+) -> None:
+    doors, jobs = Snapshots(tmp_path, "doors"), Snapshots(tmp_path, "jobs")
+    doors.write()
+    jobs.write()
+    roomy = Disk(100 * GIB, 60 * GIB, 2 * GIB)
+    house = replace(house, snapshots=Snapshots(tmp_path, "web"), archive=roomy)  # type: ignore[arg-type]
+    assert do_processes_run(house).status == "ok"
+    # It hangs: the file stays, and is not renewed.
+    then = time.time() - STALE_AFTER_S - 1
+    os.utime(tmp_path / "metrics-doors.prom", (then, then))
+    found = do_processes_run(house)
+    assert (found.status, "by DIMSE" in found.what) == ("critical", True)
+    assert "from doors." in found.why
+    # It ended: the file went with it.
+    jobs.stop()
+    assert "from doors and jobs." in do_processes_run(house).why
+    full = replace(house, archive=Disk(100 * GIB, 0, 2 * GIB))  # type: ignore[arg-type]
+    assert do_processes_run(full).status == "unknown"
 
 
 @pytest.mark.parametrize(
