@@ -338,6 +338,32 @@ def test_f186_a_study_without_images_says_what_the_viewer_makes_of_it(
     expect(console.page.get_by_text("This study holds no images.")).to_have_count(1)
 
 
+def test_f186_a_video_is_given_as_a_file_and_no_broken_picture(
+    console: Console, site: Site
+) -> None:
+    stream = bytes(range(256)) * 10
+    film = small(74, 1, 1, NumberOfFrames="25", SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.1.1")
+    film.file_meta.MediaStorageSOPClassUID = film.SOPClassUID
+    film.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.102"
+    film.PixelData = pydicom.encaps.encapsulate([stream], has_bot=False)
+    film["PixelData"].VR = "OB"
+    film["PixelData"].is_undefined_length = True
+    # The first piece of JPEG data is missing, so nobody can draw it.
+    torn = small(74, 2, 1)
+    torn.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.50"
+    torn.PixelData = film.PixelData
+    torn["PixelData"].is_undefined_length = True
+    assert site.stow(part10(film), part10(torn)).status_code == 200
+    console.go(f"/studies/2.25.99.74/series/2.25.99.74.1/instances/{film.SOPInstanceUID}")
+    expect(console.page.locator("img.picture")).to_have_count(0)
+    with console.page.expect_download() as download:
+        console.page.get_by_role("link", name="Download the video").click()
+    assert download.value.path().read_bytes() == stream
+    console.go(f"/studies/2.25.99.74/series/2.25.99.74.2/instances/{torn.SOPInstanceUID}")
+    expect(console.page.get_by_text("It cannot be drawn.")).to_have_count(1)
+    expect(console.page.locator("img.picture")).to_have_count(0)
+
+
 def test_f186_every_instance_of_a_long_series_is_on_some_page(console: Console, site: Site) -> None:
     long = [small(69, 1, number, PatientID="LONG") for number in range(1, 102)]
     assert site.stow(*map(part10, long)).status_code == 200
