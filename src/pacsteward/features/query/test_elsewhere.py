@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydicom import Dataset
 from pynetdicom import AE
 from pynetdicom.events import EVT_C_FIND, Event
+from tests.support.console import PASSWORD, cheap_passwords, small_house, visitor
 from tests.support.ports import free_port
 
+from pacsteward.base.db import Database
 from pacsteward.base.errors import Invalid, Unavailable
+from pacsteward.base.jobs import JobKind, JobQueue
 from pacsteward.dicom.uids import STUDY_ROOT_FIND
 from pacsteward.feature import House
 from pacsteward.features.query.elsewhere import Asked, find_elsewhere
+from pacsteward.features.query.feature import FEATURE
 from pacsteward.security import Actor, AuditEvent, AuditOutcome, Peer
 
 ADA = Actor("person", "ada", frozenset({"*"}), "192.0.2.7")
@@ -64,3 +69,21 @@ def test_what_nobody_was_asked_is_not_recorded_as_a_search(house: House) -> None
     with pytest.raises(Invalid):
         find_elsewhere(house, "GONE", Asked(), by=ADA)
     assert AuditEvent.QUERY not in {entry.event for entry in house.audit.entries()}
+
+
+def test_a_fetch_names_who_ordered_it(
+    house: House, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job's entries in the audit book are theirs."""
+    cheap_passwords(monkeypatch)
+    built = small_house(sqlite_database, house.clock)
+    queue = JobQueue(sqlite_database, house.clock, kinds=[JobKind("fetch_study", "Fetch")])
+    built.access.add_person("ada", PASSWORD, ["administrator"])
+    built.peers.add(Peer("OTHER", "127.0.0.1", 104))
+    console = visitor(replace(built, jobs=queue), FEATURE).sign_in("ada")
+    console.fill_in(
+        "/elsewhere", "/elsewhere/fetch", peer="OTHER", study_instance_uid="1.2.1", how="get"
+    )
+    (job,) = queue.jobs()
+    assert job.arguments["ordered_by"] == ["person", "ada", "127.0.0.1"]
+    assert (job.arguments["source"], job.arguments["how"]) == ("OTHER", "get")
