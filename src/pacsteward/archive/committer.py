@@ -87,8 +87,7 @@ class Committer:
         """Whether the writer waits for its turn; it takes then what was handed in, too."""
         self._unindexed: dict[int, Ticket] = {}
         self._arbiter: Arbiter | None = None
-        self._doubtful: list[tuple[str, int]] = []
-        """Files of big objects whose record failed, with the number of its segment."""
+        self._refused = _RefusedFiles(objects)
         self._gate = threading.Lock()
         self._has_ended = False
         self._state = threading.Condition()
@@ -183,13 +182,20 @@ class Committer:
     def _write_on(self) -> None:
         is_last = False
         while not is_last:
-            batch, is_last = self._take()
+            batch, is_last = self._take_submitted()
             # A lock is not given to who has waited longest: the others are asked to let it be.
             self._is_wanted = True
             with self._turn:
                 self._is_wanted = False
                 self._write_batch([*batch, *self._take_handed_in()])
             self._leave_to_writer()
+        self._fail(self._close_gate(), _closing())
+        with self._state:
+            self._is_complete = True
+            self._state.notify_all()
+
+    def _close_gate(self) -> list[Ticket]:
+        """Take nothing more; return what came behind the end."""
         with self._turn, self._gate:
             self._has_ended = True
             left = list(self._handed_in)
@@ -198,40 +204,33 @@ class Committer:
                 ticket = self._queue.get()
                 if ticket is not None:
                     left.append(ticket)
-        self._fail(left, _closing())
-        with self._state:
-            self._is_complete = True
-            self._state.notify_all()
+        return left
 
-    def _take(self) -> tuple[list[Ticket], bool]:
-        """Wait for a ticket, and take all that are ready with it."""
-        batch: list[Ticket] = []
-        size_bytes = 0
+    def _take_submitted(self) -> tuple[list[Ticket], bool]:
+        """Wait for a ticket, take all that are ready with it, and say whether it was the last."""
+        batch = _Batch()
         ticket = self._queue.get()
         while ticket is not None:
-            batch.append(ticket)
-            size_bytes += ticket.size_bytes if ticket.data else 0
-            if len(batch) >= BATCH_MAX or size_bytes >= BATCH_BYTES_MAX:
-                return batch, False
+            batch.add(ticket)
+            if batch.is_full:
+                return batch.tickets, False
             try:
                 ticket = self._queue.get_nowait()
             except queue.Empty:
-                return batch, False
-        return batch, True
+                return batch.tickets, False
+        return batch.tickets, True
 
     def _take_handed_in(self) -> list[Ticket]:
         """Take what was handed in, as much as makes a batch."""
-        batch: list[Ticket] = []
-        size_bytes = 0
+        batch = _Batch()
         # Until there is none: another thread may leave some to the writer meanwhile.
         with suppress(IndexError):
-            while len(batch) < BATCH_MAX and size_bytes < BATCH_BYTES_MAX:
-                ticket = self._handed_in.popleft()
-                batch.append(ticket)
-                size_bytes += ticket.size_bytes if ticket.data else 0
-        return batch
+            while not batch.is_full:
+                batch.add(self._handed_in.popleft())
+        return batch.tickets
 
     def _write_batch(self, batch: Sequence[Ticket]) -> None:
+        """Write those of a batch that the arbiter lets through; it takes care of the others."""
         assert self._arbiter is not None
         # Who waited for another one of its UID may have been told of a failure with that one.
         batch = [ticket for ticket in batch if not ticket.is_answered]
@@ -247,12 +246,15 @@ class Committer:
             else:
                 _log.exception("A batch of %d instances was not stored.", len(batch))
             try:
-                with self._state:
-                    # Behind a write that failed nothing more may follow in its segment.
-                    self._await_quiet()
-                    self._landing.retire()
+                self._leave_segment()
             finally:
                 self._fail(unwritten, _broken(error))
+
+    def _leave_segment(self) -> None:
+        """Have nothing more follow in the segment of a write that failed."""
+        with self._state:
+            self._await_quiet()
+            self._landing.retire()
 
     def _write(self, tickets: list[Ticket]) -> None:
         """Write tickets; those that the syncer has are taken from the list."""
@@ -266,24 +268,24 @@ class Committer:
                 self._state.notify_all()
 
     def _append_all(self, tickets: list[Ticket]) -> None:
+        """Write what can be written, then raise why the rest could not."""
         added: list[Written] = []
         failure: PacstewardError | None = None
         for ticket in list(tickets):
-            in_log_bytes = ticket.size_bytes if ticket.data else 0
-            if self._landing.must_turn_over(in_log_bytes + len(ticket.file_meta)):
+            if self._landing.must_turn_over(_in_log_bytes(ticket) + len(ticket.file_meta)):
                 # The next segment cuts off what is not safe in this one.
-                self._hand_over(added, tickets)
+                self._give_to_syncer(added, tickets)
                 self._let_syncer_finish()
             try:
                 added.append((ticket, self._append(ticket)))
             except PacstewardError as error:
                 failure = error
                 break
-        self._hand_over(added, tickets)
+        self._give_to_syncer(added, tickets)
         if failure is not None:
             raise failure
 
-    def _hand_over(self, added: list[Written], tickets: list[Ticket]) -> None:
+    def _give_to_syncer(self, added: list[Written], tickets: list[Ticket]) -> None:
         """Write what was added to the log, and let the syncer have it."""
         with disk.speaking(_NOT_STORED):
             self._landing.write()
@@ -387,34 +389,64 @@ class Committer:
             self._fail([ticket for ticket, _ in written], _broken(error))
         finally:
             self._arbiter.resubmit(waiting)
-        if self._doubtful:
-            self._discard_doubtful(segment_number)
+        self._refused.discard_before(segment_number)
 
     def _fail(self, tickets: Sequence[Ticket], error: PacstewardError) -> None:
         assert self._arbiter is not None
         for ticket in tickets:
             container = ticket.description.object_container
             if container and not ticket.is_safe:
-                self._put_aside(container)
+                self._refused.put_aside(container, self._landing.segment_number)
         release([(ticket, error) for ticket in tickets])
         for ticket in tickets:
             self._arbiter.settled(ticket)
 
-    def _put_aside(self, container: str) -> None:
-        self._doubtful.append((container, self._landing.segment_number))
+
+class _Batch:
+    """Tickets that are written together, with one sync."""
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket] = []
+        self._size_bytes = 0
+
+    def add(self, ticket: Ticket) -> None:
+        self.tickets.append(ticket)
+        self._size_bytes += _in_log_bytes(ticket)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.tickets) >= BATCH_MAX or self._size_bytes >= BATCH_BYTES_MAX
+
+
+def _in_log_bytes(ticket: Ticket) -> int:
+    """Return how much of a data set goes to the log; that of a big object has its own file."""
+    return ticket.size_bytes if ticket.data else 0
+
+
+class _RefusedFiles:
+    """Files of big objects whose record failed.
+
+    Until another segment is begun such a record might count after a restart (`landing.py`), and its
+    file with it. So they wait for that.
+    """
+
+    def __init__(self, objects: LocalObjects) -> None:
+        self._objects = objects
+        self._waiting: list[tuple[str, int]] = []
+        """With the number of the segment in which the record failed."""
+
+    def put_aside(self, container: str, segment_number: int) -> None:
+        """Take a file from among those that are stored."""
+        self._waiting.append((container, segment_number))
         with _logged("A big object that was not stored could not be put aside."):
             self._objects.take_back(container)
 
-    def _discard_doubtful(self, segment_number: int) -> None:
-        """Remove the files of big objects whose record failed, now that this segment has begun.
-
-        Until another segment was begun, such a record might have counted after a restart
-        (`landing.py`), and its file with it.
-        """
-        for one in list(self._doubtful):
+    def discard_before(self, segment_number: int) -> None:
+        """Remove those whose record failed in an earlier segment, now that this one has begun."""
+        for one in list(self._waiting):
             container, failed_in = one
             if failed_in < segment_number:
-                self._doubtful.remove(one)
+                self._waiting.remove(one)
                 with _logged("A big object that was not stored could not be removed."):
                     self._objects.discard(container)
 
