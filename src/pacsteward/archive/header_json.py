@@ -105,7 +105,7 @@ class HeaderTexts:
         written = {tag: raw for tag, _, raw in walked.elements}
         companions = [tag for tag in written if tag in _COMPANIONS or is_private_creator(tag)]
         context = (*encoding, b"".join([written[tag] for tag in companions]))
-        known = self._known.setdefault(context, {})
+        known = self._known_in(context)
         members = {tag: known.get(raw) for tag, raw in written.items()}
         unknown = {tag for tag, member in members.items() if member is None}
         wanted = unknown.union(companions)
@@ -124,6 +124,17 @@ class HeaderTexts:
             if tag not in made.with_uri:
                 self._remember(known, written[tag], member)
         return {tag: member for tag, member in members.items() if member}
+
+    def _known_in(self, context: tuple[bool, bool, bytes]) -> dict[bytes, bytes]:
+        """Return what attributes became in headers with the same companions."""
+        known = self._known.get(context)
+        if known is None:
+            known = {}
+            # A series may have other companions in each of its headers, and long ones.
+            self._room_bytes -= len(context[-1])
+            if self._room_bytes > 0:
+                self._known[context] = known
+        return known
 
     def _remember(self, known: dict[bytes, bytes], raw: bytes, member: bytes) -> None:
         self._room_bytes -= len(raw) + len(member)

@@ -251,3 +251,17 @@ def test_what_is_kept_is_bounded(
     kept = [raw + member for known in texts._known.values() for raw, member in known.items()]
     assert kept
     assert sum(map(len, kept)) <= 2000
+
+
+def test_what_is_kept_of_headers_with_other_companions_each_is_bounded(
+    shelf: Shelf, ct: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(header_json, "KNOWN_BYTES_MAX", 2000)
+    texts = HeaderTexts(1024)
+    for number in range(6):
+        creator = f"Of the {number}th slice alone ".encode() * 30
+        data = b"\x19\0\x10\0" + len(creator).to_bytes(4, "little") + creator
+        uid = shelf.keep_data(ct, data, ImplicitVRLittleEndian)
+        assert shelf.text(texts, uid) == shelf.text(HeaderTexts(1024), uid)
+    assert texts._known
+    assert sum(len(companions) for _, _, companions in texts._known) <= 2000
