@@ -68,7 +68,7 @@ OnIndexed = Callable[[Sequence[Landed], Sequence[Landed]], None]
 _log = logging.getLogger(__name__)
 
 
-class _NotWhereItWas(Unavailable):
+class NotWhereItWas(Unavailable):
     """The index is at another position than the last transaction left it at."""
 
     def __init__(self, found: int) -> None:
@@ -154,6 +154,18 @@ class Indexer:
         """Expect the index at this position; without it, wherever it is."""
         self._position = sequence
 
+    def go_on_behind(self, sequence: int) -> None:
+        """Go on behind a sequence when all that the log has up to it is indexed.
+
+        Raises
+        ------
+        Unavailable
+            The database is away.
+        """
+        assert self._position is not None
+        if self._position < sequence:
+            self._pass_over(sequence)
+
     def start(self) -> None:
         """Begin to follow."""
         self._thread.start()
@@ -189,7 +201,7 @@ class Indexer:
             try:
                 self._index_forgotten()
                 self.index(batch)
-            except _NotWhereItWas as error:
+            except NotWhereItWas as error:
                 self._go_back(error.found)
                 continue
             except Exception as error:  # noqa: BLE001
@@ -231,7 +243,7 @@ class Indexer:
         try:
             with self._database.read() as connection:
                 self._check(connection)
-        except _NotWhereItWas as error:
+        except NotWhereItWas as error:
             self._go_back(error.found)
         except Unavailable:
             # It says so when there is something to write.
@@ -245,7 +257,7 @@ class Indexer:
             return
         found = landing_position(connection, self._node)
         if found != self._position:
-            raise _NotWhereItWas(found)
+            raise NotWhereItWas(found)
 
     def _go_back(self, found: int) -> None:
         """Go on from where the index is."""
@@ -274,8 +286,7 @@ class Indexer:
                     self.index(batch)
                     batch = []
             self.index(batch)
-        if self._position < self._forgotten_until:
-            self._pass_over(self._forgotten_until)
+        self.go_on_behind(self._forgotten_until)
         self._forgotten_until = 0
 
     def _pass_over(self, sequence: int) -> None:
@@ -303,7 +314,7 @@ class Indexer:
         """
         try:
             self._index(batch)
-        except _NotWhereItWas:
+        except NotWhereItWas:
             raise
         except Unavailable:
             if not self._make_room():

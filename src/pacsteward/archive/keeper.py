@@ -280,6 +280,7 @@ class Keeper:
         replay(
             self._landing.replay(indexed), undone, index=self._indexer.index, decide=self._decide
         )
+        self._indexer.go_on_behind(landed)
         self.watermark.reset(landed=landed, indexed=landed)
         if landed > indexed:
             _log.info(

@@ -329,9 +329,7 @@ def test_nobody_waits_for_what_neither_the_index_nor_the_log_has_any_more(
         (segment,) = find_segments(tmp_path / "landing")[0]
         with reading(segment.path) as file:
             *_, last = walk(file, segment.head)
-        with segment.path.open("r+b") as damaged:
-            damaged.seek(last.offset)
-            damaged.write(bytes(16))
+        lose(segment.path, last.offset)
         forget(house)
         deadline = time.monotonic() + 60
         while not (len(house.uids()) == 2 and house.keeper.watermark.is_caught_up):
@@ -343,6 +341,35 @@ def test_nobody_waits_for_what_neither_the_index_nor_the_log_has_any_more(
         assert house.uids() == ["1.0", "1.2"]
     with running(tmp_path, postgres_database) as house:
         assert house.uids() == ["1.0", "1.2"]
+
+
+def test_decisions_are_made_after_a_start_although_index_and_log_have_lost_what_the_ledger_is_about(
+    tmp_path: Path, database: Database
+) -> None:
+    """As when the index of a backup is put in place, and the disk has lost the last record."""
+    with running(tmp_path, database) as house:
+        for number in range(3):
+            house.store(data_set(f"1.{number}"), f"1.{number}")
+        house.wait()
+        house.keeper.change("deleted", actor="admin", choose=lambda _connection: ["1.0"])
+        (segment,) = find_segments(tmp_path / "landing")[0]
+        with reading(segment.path) as file:
+            *_, last = walk(file, segment.head)
+    lose(segment.path, last.offset)
+    forget(house)
+    with running(tmp_path, database) as house:
+        house.keeper.change("deleted", actor="admin", choose=lambda _connection: ["1.1"])
+        assert "1.1" not in house.uids()
+        assert house.store(data_set("1.2"), "1.2").outcome is Outcome.STORED
+        house.wait()
+        assert "1.2" in house.uids()
+
+
+def lose(path: Path, offset: int) -> None:
+    """Have the disk lose a record, from its head on."""
+    with path.open("r+b") as damaged:
+        damaged.seek(offset)
+        damaged.write(bytes(16))
 
 
 def test_a_commit_that_was_made_and_not_confirmed_is_not_made_twice(
