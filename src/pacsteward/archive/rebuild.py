@@ -34,7 +34,7 @@ from pacsteward.archive.folder import (
     open_folder,
     unmark_half_made_index,
 )
-from pacsteward.archive.indexer import Audit, Indexer
+from pacsteward.archive.indexer import Audit, Indexer, NotWhereItWas
 from pacsteward.archive.known import (
     landing_position,
     ledger_position,
@@ -61,7 +61,7 @@ from pacsteward.archive.verify import Progress
 from pacsteward.archive.watermark import Watermark
 from pacsteward.base.clock import Clock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Conflict
+from pacsteward.base.errors import Conflict, Unavailable
 from pacsteward.base.events import FactLog
 
 # Children before parents.
@@ -93,6 +93,8 @@ def rebuild(
         The archive is running, or other nodes share the index.
     Broken
         The ledger is damaged: without it what was deleted would come back.
+    Unavailable
+        The database is away, or has lost its last transactions; to be run again.
     """
     with disk.speaking("The index was not made anew."), ExitStack() as resources:
         resources.callback(FolderLock(data_folder).release)
@@ -124,7 +126,7 @@ def rebuild(
         _keep_incomplete(database, before, clock.now() + timedelta(seconds=quiet_s))
         # A sequence is never used twice, even if the log has lost its end.
         sequence = max(before.sequence, landing.safe_sequence)
-        instances = _finish(database, clock, node, sequence)
+        instances = _finish(new, sequence)
         unmark_half_made_index(data_folder)
         return instances
 
@@ -150,9 +152,12 @@ def _settle_objects(data_folder: Path, landing: Landing) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _NewIndex:
     """Writes what landed and what was decided to the emptied index.
+
+    A server that crashes between two transactions is connected to anew without a word, and has
+    forgotten the last of them. So each looks whether the index is where the one before left it.
 
     Parameters
     ----------
@@ -175,21 +180,53 @@ class _NewIndex:
     tell: Tell
     progress: Progress | None
     landed: int
+    position: int = 0
+    """Sequence up to which the index has come."""
 
     def index(self, batch: Sequence[Landed]) -> None:
         """Index a batch."""
-        self.known.index([one for one in batch if one.sequence <= self.before.sequence])
-        self.news.index([one for one in batch if one.sequence > self.before.sequence])
+        self._write(self.known, [one for one in batch if one.sequence <= self.before.sequence])
+        self._write(self.news, [one for one in batch if one.sequence > self.before.sequence])
         if self.progress is not None:
             self.progress(batch[-1].sequence, self.landed)
+
+    def _write(self, indexer: Indexer, batch: Sequence[Landed]) -> None:
+        if not batch:
+            return
+        indexer.begin_at(self.position)
+        try:
+            indexer.index(batch)
+        except NotWhereItWas as error:
+            raise _forgotten() from error
+        self.position = batch[-1].sequence
+
+    def check(self, connection: Connection) -> None:
+        """Return if the index has all that was written.
+
+        Raises
+        ------
+        Unavailable
+            The database has forgotten some of it.
+        """
+        if landing_position(connection, self.node) != self.position:
+            raise _forgotten()
 
     def decide(self, entry: LedgerEntry) -> None:
         """Carry out a decision."""
         with self.database.write() as connection:
+            self.check(connection)
             if entry.sequence > self.before.ledger_sequence:
                 self.tell(connection, entry)
             apply_entry(connection, entry, self.clock.now())
             move_ledger_position(connection, self.node, entry.sequence)
+
+
+def _forgotten() -> Unavailable:
+    return Unavailable(
+        "The index was not made anew.",
+        why="The database has lost its last transactions.",
+        remedy="Run `pacsteward archive rebuild` again.",
+    )
 
 
 def _empty(database: Database, node: str) -> None:
@@ -231,12 +268,13 @@ def _keep_incomplete(database: Database, before: BeforeRebuild, completes_at: da
             )
 
 
-def _finish(database: Database, clock: Clock, node: str, sequence: int) -> int:
-    now = clock.now()
-    with database.write() as connection:
+def _finish(new: _NewIndex, sequence: int) -> int:
+    now = new.clock.now()
+    with new.database.write() as connection:
+        new.check(connection)
         # What was complete stays so: nothing is routed again because the index is new.
         connection.execute(
             update(STUDY).where(STUDY.c.completes_at.is_(None)).values(completed_at=now)
         )
-        move_landing_position(connection, node, sequence)
+        move_landing_position(connection, new.node, sequence)
         return int(connection.execute(select(func.count()).select_from(INSTANCE)).scalar_one())

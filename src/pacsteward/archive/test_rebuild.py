@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
+from pacsteward.archive import replay as replay_module
 from pacsteward.archive.completeness import complete_due
 from pacsteward.archive.containers import container_path, stored_data
 from pacsteward.archive.counters import recount
@@ -42,10 +43,11 @@ from pacsteward.archive.tables import (
     SET_ASIDE,
     STUDY,
 )
+from pacsteward.archive.test_failures import forget
 from pacsteward.archive.verify import verify
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import Database
-from pacsteward.base.errors import Broken, Conflict
+from pacsteward.base.errors import Broken, Conflict, Unavailable
 from pacsteward.base.events import FactLog
 from pacsteward.dicom.part10 import encode_part10_head
 
@@ -241,6 +243,31 @@ def test_an_interrupted_rebuild_is_run_again_and_nothing_is_announced_twice(
     rebuild(tmp_path, database, SystemClock(), SMALL)
     with running(tmp_path, database) as house:
         assert (picture(house), house.facts()) == (before, facts)
+
+
+@pytest.mark.parametrize("crashes_after", [1, 2, 3])
+def test_a_rebuild_during_which_the_database_forgets_is_not_taken_for_a_whole_one(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, crashes_after: int
+) -> None:
+    """A server that crashes between two transactions is connected to anew without a word."""
+    monkeypatch.setattr(replay_module, "BATCH_MAX", 1)
+    with running(tmp_path, database) as house:
+        for uid in ("1.1", "1.2", "1.3"):
+            house.store(data_set(uid), uid)
+        house.wait()
+        change(house, "rejected", "1.2", code="113001")
+
+    def crash(done: int, _total: int) -> None:
+        if done == crashes_after:
+            forget(house)
+
+    with pytest.raises(Unavailable, match="archive rebuild"):
+        rebuild(tmp_path, database, SystemClock(), SMALL, crash)
+    with pytest.raises(Conflict):
+        House(tmp_path, database).keeper.start()
+    rebuild(tmp_path, database, SystemClock(), SMALL)
+    with running(tmp_path, database) as house:
+        assert house.uids() == ["1.1", "1.2", "1.3"]
 
 
 def test_rebuild_is_refused_while_the_archive_runs(tmp_path: Path, database: Database) -> None:
