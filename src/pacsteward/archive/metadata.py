@@ -47,7 +47,7 @@ from pacsteward.base.db import Database
 from pacsteward.base.errors import Broken, NotFound
 from pacsteward.dicom.dicomjson import dumps
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Raised when the JSON of a header is made in another way; what was kept is then made anew."""
 
 IN_MEMORY_BYTES: Final = 12 * 1024 * 1024
