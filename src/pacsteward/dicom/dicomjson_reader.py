@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pacsteward.base.errors import Invalid
 from pacsteward.dicom import charset, vrs
 from pacsteward.dicom.attributes import name_of, tag_of, vr_of
+from pacsteward.dicom.tags import SPECIFIC_CHARACTER_SET
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -85,7 +86,9 @@ class _Reader:
         dataset = Dataset()
         for name, attribute in model.items():
             tag = _tag(name)
-            if tag & 0xFFFF:
+            # The texts of an item are Unicode as well, whatever it says that they came from.
+            is_outdated = bool(depth) and tag == SPECIFIC_CHARACTER_SET
+            if tag & 0xFFFF and not is_outdated:
                 self._add(dataset, tag, attribute, depth)
         return dataset
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import tracemalloc
 from typing import Any
 
 import pydicom
@@ -86,6 +87,58 @@ def test_bulk_data_stand_where_they_were_referred_to_whatever_their_vr() -> None
     assert made.DataSetTrailingPadding == b"\0\0"
 
 
+def test_texts_are_in_the_character_set_that_the_file_names_wherever_they_stand() -> None:
+    latin = {"00080005": {"vr": "CS", "Value": ["ISO_IR 100"]}}
+    model, _ = described(
+        "CT_small.dcm",
+        **latin,
+        **{
+            "00081115": {
+                "vr": "SQ",
+                "Value": [latin | {"00081030": {"vr": "LO", "Value": ["Größe Ж"]}}],
+            },
+            "7FE10010": {"vr": "LO", "Value": ["HERSTELLER"]},
+            "7FE11001": {"vr": "LO", "Value": ["Größe Ж"]},
+        },
+    )
+    made = put_together(model, pixels=octets(b"12"))
+    assert made.ReferencedSeriesSequence[0].StudyDescription == "Größe Ж"
+    assert made[0x7FE11001].value == "Größe Ж"
+
+
+def test_a_text_that_comes_apart_is_utf_8() -> None:
+    text = "Größe Ж"
+    model = {
+        "00080005": {"vr": "CS", "Value": ["ISO_IR 100"]},
+        "00080016": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.88.11"]},
+        "00080018": {"vr": "UI", "Value": ["1.2.3"]},
+        "0040A160": {"vr": "UT", "BulkDataURI": "text"},
+    }
+    made = put_together(model, text=octets(text.encode()))
+    assert (made.SpecificCharacterSet, made.TextValue) == ("ISO_IR 192", text)
+
+
+@pytest.mark.parametrize(("vr", "data"), [("US", b"\1\0" * 500_000), ("DS", b"1\\" * 500_000)])
+def test_numbers_that_come_apart_are_passed_on_without_being_parsed(vr: str, data: bytes) -> None:
+    item = {"00283006": {"vr": vr, "BulkDataURI": "other"}}
+    model, _ = described(
+        "CT_small.dcm",
+        **{
+            "00283000": {"vr": "SQ", "Value": [item]},
+            "00283006": {"vr": vr, "BulkDataURI": "numbers"},
+        },
+    )
+    bulk = {"pixels": octets(b"12"), "numbers": octets(data), "other": octets(data)}
+    tracemalloc.start()
+    try:
+        size = sum(map(len, assemble(model, bulk.__getitem__)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size > 2 * len(data)
+    assert peak < 12 * len(data)
+
+
 def test_an_object_without_pixels_needs_no_bulk_data() -> None:
     model = {
         "00080016": {"vr": "UI", "Value": ["1.2.840.10008.5.1.4.1.1.88.11"]},
@@ -112,6 +165,16 @@ def test_an_object_without_pixels_needs_no_bulk_data() -> None:
         ({"00080000": {"vr": "OB", "BulkDataURI": "x"}}, octets(b"12"), "where no value can be"),
         ({"00080000": "text"}, octets(b"12"), "where no value can be"),
         ({"00283000": {"vr": "SQ", "BulkDataURI": "x"}}, octets(b"12"), "in place of a sequence"),
+        ({"00080005": {"vr": "CS", "BulkDataURI": "x"}}, octets(b"12"), "of the character set"),
+        ({"00280010": {"vr": "US", "BulkDataURI": "x"}}, octets(b"12"), "do not say how .*: Rows"),
+        ({"7fe00010": {"vr": "OW", "BulkDataURI": "x"}}, octets(b"12"), "belong to one attribute"),
+        ({"0040A160": {"vr": "UT", "BulkDataURI": "x"}}, octets(b"\xf6"), "not in UTF-8"),
+        (
+            {"00080018": {"vr": "UI", "Value": ["1" * 70_000]}},
+            octets(b"12"),
+            "has 70000 characters",
+        ),
+        ({"00080005": {"vr": "US", "Value": [5]}}, octets(b"12"), "cannot be written"),
         (
             {"00280000": {"vr": "SQ", "Value": [{"00283006": {"vr": "US", "BulkDataURI": "x"}}]}},
             octets(b"12"),

@@ -189,6 +189,7 @@ def test_c65_a_transfer_syntax_in_the_part_is_tolerated_and_names_need_no_quotes
         ("application/dicom+json", b"[" + b"{}," * 10_000 + b"{}]", 413),
         ("application/dicom+json", b" " * (4 * 1024 * 1024) + b"[{}]", 413),
         ("application/dicom+json", b"[" + b"[]," * 200_000 + b"{}]", 413),
+        ("application/dicom+json", b'[{"a": [' + b"1," * 400_000 + b"1]}]", 413),
         ("application/dicom+json", b"[3]", 409),
         ('multipart/related; type="application/dicom+json"; boundary=x', b"--x--", 400),
         ('multipart/related; type="application/dicom"', b"--x--", 400),

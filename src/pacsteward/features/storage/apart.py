@@ -40,8 +40,9 @@ from pacsteward.web.inflow import inflow_of
 from pacsteward.web.threads import in_thread_of
 
 METADATA_BYTES_MAX: Final = 4 * 1024 * 1024
-BRACKETS_MAX: Final = 200_000
-"""Of the JSON part, which parsed takes many times as much, above all where it is all brackets."""
+SIGNS_MAX: Final = 400_000
+"""Brackets, braces and commas of the JSON part, which parsed takes many times as much: a short
+number with its comma 400 bytes, once it is a decimal text of a data set."""
 
 _THREADS: Final = ThreadPoolExecutor(2, thread_name_prefix="assemble")
 """Few, since each may hold metadata that are large when parsed."""
@@ -154,8 +155,8 @@ def _metadata(parts: Sequence[_Part], whole: memoryview, max_instances: int) -> 
     if parts[0].end - parts[0].start > METADATA_BYTES_MAX:
         raise _too_much(f"Its metadata may have {METADATA_BYTES_MAX} bytes.")
     text = bytes(whole[parts[0].start : parts[0].end])
-    if text.count(b"[") + text.count(b"{") > BRACKETS_MAX:
-        raise _too_much(f"Its metadata may have {BRACKETS_MAX} arrays and objects.")
+    if sum(map(text.count, (b"[", b"{", b","))) > SIGNS_MAX:
+        raise _too_much(f"Its metadata may have {SIGNS_MAX} brackets, braces and commas.")
     try:
         models = json.loads(text)
     except (ValueError, RecursionError) as error:
