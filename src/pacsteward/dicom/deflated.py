@@ -14,6 +14,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -134,8 +135,11 @@ class InflatedFile:
                 for piece in inflated_pieces(read, size):
                     self._file.write(piece)
                     self.size += len(piece)
+                # Else the last bytes would meet the full disk when somebody reads.
+                self._file.flush()
         except BaseException:
-            self._file.close()
+            with suppress(OSError):  # what a full disk has not taken, nobody wants any more
+                self._file.close()
             raise
 
     def read(self, offset: int, length: int) -> bytes:

@@ -120,7 +120,9 @@ class _Reader:
         contents = [_person_name_text(one) if vr == "PN" else _scalar(vr, one) for one in values]
         if not contents:
             return "" if vr in vrs.TEXT else None
-        if any(isinstance(one, str) and not one.isascii() for one in contents):
+        beyond_ascii = [one for one in contents if isinstance(one, str) and not one.isascii()]
+        for one in beyond_ascii:
+            one.encode()  # raises for half a surrogate pair, which would be kept as "?"
             self.needs_unicode = True
         return contents[0] if len(contents) == 1 else contents
 

@@ -29,8 +29,9 @@ def test_a_large_data_set_is_read_from_a_file_without_a_name(tmp_path: Path) -> 
     inflated.close()
 
 
-def test_a_full_disk_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = Path("/dev/full").open("r+b")  # noqa: SIM115 - whoever writes there closes it
+@pytest.mark.parametrize("buffer_bytes", [8192, 4 * IN_MEMORY_BYTES])
+def test_a_full_disk_is_said_to_be_one(monkeypatch: pytest.MonkeyPatch, buffer_bytes: int) -> None:
+    full = Path("/dev/full").open("r+b", buffer_bytes)  # noqa: SIM115 - whoever writes closes it
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: full)
     with pytest.raises(Exhausted, match=os.strerror(errno.ENOSPC)):
         InflatedFile(read, len(DEFLATED))

@@ -399,6 +399,7 @@ def test_what_clients_often_get_wrong_is_understood() -> None:
         {"00291010": {"vr": "OB", "InlineBinary": 1}},
         {"00081140": {"vr": "SQ", "Value": ["x"]}}, {"00100010": {"vr": "PN", "Value": [1]}},
         {"00100010": {"vr": "PN", "Value": [{"Alphabetic": 1}]}},
+        {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "half a pair: \ud800"}]}},
     ],
 )  # fmt: skip
 def test_what_is_not_the_model_is_refused(model: object) -> None:
