@@ -16,6 +16,7 @@ data), F.2.2 (BulkDataURI); PS3.5 A.4 (encapsulation).
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -183,6 +184,7 @@ def _syntax(dataset: Dataset, pixels: BulkData | None) -> str:
     if uid in ("", *PROPOSED):
         if pixels.media_type != OCTETS:
             raise _refused(f"Its pixel data are {pixels.media_type}, of no transfer syntax.")
+        _check_size(dataset, len(pixels.data))
         return EXPLICIT_VR_LITTLE_ENDIAN
     syntax = TRANSFER_SYNTAXES.get(uid)
     if syntax is None or not syntax.is_encapsulated:
@@ -192,6 +194,19 @@ def _syntax(dataset: Dataset, pixels: BulkData | None) -> str:
     if not syntax.is_video and str(dataset.get("NumberOfFrames") or 1) != "1":
         raise _refused("It has several compressed frames, and one part for all of them.")
     return uid
+
+
+def _check_size(dataset: Dataset, size: int) -> None:
+    """Refuse octets that are too few: compressed ones, most likely, whose label was lost."""
+    try:
+        frames = int(dataset.get("NumberOfFrames") or 1)
+        bits = math.prod(int(dataset[name].value) for name in _DESCRIPTION) * frames
+    except (TypeError, ValueError) as error:
+        raise _refused("Its Rows, Columns and the like are no single numbers.") from error
+    if "422" in str(dataset.get("PhotometricInterpretation", "")):
+        bits = bits * 2 // 3
+    if size * 8 < bits:
+        raise _refused(f"Its pixel data have {size} bytes, and {(bits + 7) // 8} are described.")
 
 
 def _pieces(meta: FileMeta, dataset: Any, pixels: BulkData | None) -> Iterator[bytes]:
