@@ -12,6 +12,11 @@ how far it had come, are the lost numbers left out (`Ledger.open`). An entry bel
 only when its sequence is less than the first sequence of every later file; another file is begun
 after a failed write, which cuts off whatever the failure left behind (`Ledger.settle`).
 
+What a process wrote before it ended may stand in the ledger without being on the disk, and a sync
+that failed cannot be told by the next process: a second one would succeed all the same. So entries
+that no index has applied yet are written once more, into a file of their own, before anybody acts
+on them.
+
 ``landed_sequence`` ties the ledger to the landing log: an entry is about what had landed until
 then. An instance that is stored anew after its deletion landed later, and stays.
 """
@@ -97,7 +102,7 @@ class Ledger:
         self._is_doubtful = False
 
     def open(self, known_sequence: int = 0) -> list[LedgerEntry]:
-        """Read all entries and get ready to append.
+        """Read all entries, durable when this returns, and get ready to append.
 
         Parameters
         ----------
@@ -109,6 +114,8 @@ class Ledger:
         ------
         Broken
             An entry other than the last, which may be half written, cannot be read.
+        OSError
+            The disk failed.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = _files(self._folder)
@@ -121,15 +128,16 @@ class Ledger:
                 last_sequence + 1,
                 known_sequence,
             )
-        if files:
-            self._last_number = int(files[-1].stem)
+        self._last_number = int(files[-1].stem) if files else 0
+        if unapplied := [entry for entry in entries if entry.sequence > known_sequence]:
+            self._write_anew(unapplied)
+        elif files:
             text = files[-1].read_bytes()
             is_next = _first_sequence(text) <= last_sequence + 1 == self._last_sequence + 1
             if is_next and _ends_whole(text):
                 self._descriptor = disk.open_file(files[-1], os.O_RDWR)
                 self._offset = len(text)
-                # A killed process may have written the last entry, or the file, without having
-                # synced it; from now on it counts.
+                # A killed process may have made the file without having synced it, or its name.
                 disk.sync(self._descriptor)
             disk.sync_folder(self._folder)
         return entries
@@ -198,17 +206,30 @@ class Ledger:
         with self._lock:
             self._close()
 
+    def _write_anew(self, entries: Sequence[LedgerEntry]) -> None:
+        """Make durable what is in the ledger already, so that it can be acted on."""
+        self._last_number += 1
+        path = self._folder / f"{self._last_number:012d}.jsonl"
+        # Not under its name before it is whole: it cuts off the entries that it repeats.
+        unfinished = path.with_suffix(".unfinished")
+        lines = [_head(entries[0].sequence), *(_line(_fields(entry)) for entry in entries)]
+        descriptor = disk.open_file(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            self._offset = disk.write_all(descriptor, [b"".join(lines)], 0)
+            disk.sync(descriptor)
+            disk.rename(unfinished, path)
+            disk.sync_folder(self._folder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
     def _begin_file(self) -> None:
         self._last_number += 1
         path = self._folder / f"{self._last_number:012d}.jsonl"
-        head = {
-            "format": "pacsteward ledger",
-            "version": VERSION,
-            "first_sequence": self._last_sequence + 1,
-        }
         descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
-            self._offset = disk.write_all(descriptor, [_line(head)], 0)
+            self._offset = disk.write_all(descriptor, [_head(self._last_sequence + 1)], 0)
             disk.sync(descriptor)
             disk.sync_folder(self._folder)
         except BaseException:
@@ -327,6 +348,12 @@ def _checked(line: bytes) -> bytes | None:
 def _line(fields: Mapping[str, Any]) -> bytes:
     body = json.dumps(fields, separators=(",", ":")).encode("ascii")
     return body[:-1] + f',"checksum":"{crc32(body):08x}"}}\n'.encode("ascii")
+
+
+def _head(first_sequence: int) -> bytes:
+    return _line(
+        {"format": "pacsteward ledger", "version": VERSION, "first_sequence": first_sequence}
+    )
 
 
 def _fields(entry: LedgerEntry) -> dict[str, Any]:

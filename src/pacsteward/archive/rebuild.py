@@ -42,7 +42,7 @@ from pacsteward.archive.known import (
     move_ledger_position,
 )
 from pacsteward.archive.landing import Landed, Landing
-from pacsteward.archive.ledger import LedgerEntry, Tell, landed_before, read_ledger
+from pacsteward.archive.ledger import Ledger, LedgerEntry, Tell, landed_before
 from pacsteward.archive.replay import replay
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.archive.storage.local import LocalObjects
@@ -99,8 +99,8 @@ def rebuild(
     with disk.speaking("The index was not made anew."), ExitStack() as resources:
         resources.callback(FolderLock(data_folder).release)
         node = open_folder(data_folder, clock)
-        entries = read_ledger(data_folder / "ledger")
         before = _known_before(data_folder, database, node)
+        entries = _decisions(data_folder, before)
         landing = Landing(data_folder / "landing", segment_bytes=settings.segment_bytes)
         landing.open(max(before.sequence, landed_before(entries)))
         resources.callback(landing.close)
@@ -141,6 +141,14 @@ def _known_before(data_folder: Path, database: Database, node: str) -> BeforeReb
             _incomplete_studies(connection),
         )
     return known_before(data_folder, found)
+
+
+def _decisions(data_folder: Path, before: BeforeRebuild) -> list[LedgerEntry]:
+    ledger = Ledger(data_folder / "ledger")
+    try:
+        return ledger.open(before.ledger_sequence)
+    finally:
+        ledger.close()
 
 
 def _settle_objects(data_folder: Path, landing: Landing) -> None:

@@ -151,6 +151,40 @@ def test_what_could_not_be_kept_is_cut_off_although_the_next_file_failed_too(
     assert append(_opened(tmp_path), "1.5").sequence == 3
 
 
+def test_what_comes_to_light_at_a_start_is_not_lost_after_it(tmp_path: Path) -> None:
+    """A sync failed, the process was killed, the archive started, and then the power failed."""
+    ledger = Ledger(tmp_path)
+    ledger.open()
+    append(ledger, "1.1")
+    path = tmp_path / "000000000001.jsonl"
+    synced = path.read_bytes()
+    with faults.armed("before-fsync:eio@1"), pytest.raises(Unavailable):
+        append(ledger, "1.2")
+    # It was killed while it began the file that would have cut the entry off.
+    (tmp_path / "000000000002.jsonl").touch()
+    again = Ledger(tmp_path)
+    assert [entry.sequence for entry in again.open(known_sequence=1)] == [1, 2]
+    again.close()
+    path.write_bytes(synced)
+    assert uids(tmp_path) == ["1.1", "1.2"]
+    assert append(_opened(tmp_path), "1.3").sequence == 3
+    assert uids(tmp_path) == ["1.1", "1.2", "1.3"]
+
+
+@pytest.mark.parametrize(
+    "point", ["after-open", "after-write", "before-fsync", "after-rename", "after-dirsync"]
+)
+def test_a_start_that_fails_loses_no_entry(tmp_path: Path, point: str) -> None:
+    two_entries(tmp_path)
+    again = Ledger(tmp_path)
+    with faults.armed(f"{point}:eio@1"), pytest.raises(OSError):
+        again.open()
+    again.close()
+    assert uids(tmp_path) == ["1.1", "1.2"]
+    assert append(_opened(tmp_path), "1.3").sequence == 3
+    assert uids(tmp_path) == ["1.1", "1.2", "1.3"]
+
+
 def _opened(folder: Path) -> Ledger:
     ledger = Ledger(folder)
     ledger.open()
