@@ -4,6 +4,9 @@ Stands between the archive and `archive/disk.py`: each write notes what it wrote
 and each new file is noted until its folder is synced. `Unsynced.lose` does to a copy of the data
 folder what a power cut may do: whole writes are lost, or all of one but its first sectors, names
 are not yet given.
+
+What a failed sync could not write stays readable and is forgotten: a later sync succeeds without
+it, unless all its pages have been written anew meanwhile. That is what Linux does.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import random
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from unittest import mock
@@ -21,6 +24,7 @@ from unittest import mock
 from pacsteward.archive import disk
 
 _SECTOR: Final = 512
+_PAGE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,25 @@ class _Write:
     length: int
     before: bytes
     """What was there; shorter than `length` where the file ended."""
+    is_forgotten: bool = False
+    """Whether a sync of it has failed."""
+
+    @property
+    def end(self) -> int:
+        """Return the offset behind it."""
+        return self.offset + self.length
+
+    @property
+    def pages(self) -> range:
+        """Return which pages of the file it touches."""
+        return range(self.offset // _PAGE, -(-self.end // _PAGE))
+
+    def forgotten(self) -> Iterator[_Write]:
+        """Give what a failed sync makes of it, page by page."""
+        for page in self.pages:
+            offset, end = max(page * _PAGE, self.offset), min((page + 1) * _PAGE, self.end)
+            before = self.before[offset - self.offset : end - self.offset]
+            yield _Write(offset, end - offset, before, is_forgotten=True)
 
 
 class Unsynced:
@@ -68,9 +91,17 @@ class Unsynced:
             return int(real["write_blocks"](descriptor, blocks, offset))
 
         def sync(descriptor: int) -> None:
-            real["sync"](descriptor)
+            path = _path_of(descriptor)
+            try:
+                real["sync"](descriptor)
+            except OSError:
+                with self._lock:
+                    self._writes[path] = [
+                        page for one in self._writes.get(path, ()) for page in one.forgotten()
+                    ]
+                raise
             with self._lock:
-                self._writes.pop(_path_of(descriptor), None)
+                self._written(path)
 
         def sync_folder(folder: Path) -> None:
             real["sync_folder"](folder)
@@ -125,6 +156,22 @@ class Unsynced:
         with self._lock:
             writes = self._writes.setdefault(_path_of(descriptor), [])
             writes.append(_Write(offset, length, before))
+
+    def _written(self, path: str) -> None:
+        """Take note of a sync: what was forgotten is safe if it was written anew since."""
+        left: list[_Write] = []
+        anew: set[int] = set()
+        end = 0
+        for one in reversed(self._writes.pop(path, [])):
+            if not one.is_forgotten:
+                anew.update(one.pages)
+                end = max(end, one.end)
+            elif not anew.issuperset(one.pages):
+                # The file is as long as what was synced behind it needs.
+                size = max(len(one.before), min(end - one.offset, one.length))
+                left.insert(0, replace(one, before=one.before.ljust(size, b"\0")))
+        if left:
+            self._writes[path] = left
 
     def _move(self, source: str, target: str) -> None:
         if source in self._writes:

@@ -55,6 +55,8 @@ _ZEROS = memoryview(bytes(ALIGNMENT))
 _SMALL_BYTES: Final = 128 << 10
 """A batch of fewer costs more to sync where it makes the file longer than its share of zeros."""
 
+_PIECE_BYTES: Final = 4 << 20
+
 _AHEAD_BYTES: Final = 1 << 20
 _ZEROS_AHEAD: Final = memoryview(bytes(_AHEAD_BYTES))
 
@@ -164,11 +166,15 @@ class Landing:
         last_sequence, offset, previous = segment.head.first_sequence - 1, HEAD_BYTES, 0
         previous = segment.head.check
         with reading(segment.path) as file:
-            for record in _trusted(file, segment, known_sequence):
-                last_sequence, offset, previous = record.sequence, record.end, record.check
+            records, synced_until = _trusted(file, segment, known_sequence)
+        if records:
+            last = records[-1]
+            last_sequence, offset, previous = last.sequence, last.end, last.check
         self._descriptor = disk.open_file(segment.path, os.O_RDWR)
         # What a killed process wrote and did not sync is here, and in memory only. From now on a
-        # sender may be told that it is stored.
+        # sender may be told that it is stored. Its last sync may have failed, and the system does
+        # not write again what it could not write then, unless it is written anew.
+        _write_again(self._descriptor, synced_until, offset)
         disk.sync(self._descriptor)
         if offset % disk.BLOCK_BYTES:
             # Its last record is of a format that did not fill its blocks.
@@ -424,12 +430,23 @@ def _whole_blocks(descriptor: int) -> int:
     return os.fstat(descriptor).st_size & -ALIGNMENT
 
 
-def _trusted(file: FileRange, segment: Segment, known_sequence: int) -> Iterator[Record]:
-    """Give the records of the last segment up to the first that was never synced."""
+def _trusted(file: FileRange, segment: Segment, known_sequence: int) -> tuple[list[Record], int]:
+    """Return the records up to the first that was never whole, and up to where all was synced."""
     records = list(walk(file, segment.head))
     safe_sequence = max((record.safe_sequence for record in records), default=0)
+    trusted: list[Record] = []
+    synced_until = HEAD_BYTES
     for record in records:
-        is_unproven = record.sequence > max(known_sequence, safe_sequence)
-        if is_unproven and not has_sound_data(file, record):
-            return
-        yield record
+        is_proven = record.sequence <= max(known_sequence, safe_sequence)
+        if is_proven:
+            synced_until = record.end
+        elif not has_sound_data(file, record):
+            break
+        trusted.append(record)
+    return trusted, synced_until
+
+
+def _write_again(descriptor: int, begin: int, end: int) -> None:
+    """Write bytes over themselves."""
+    while begin < end and (data := os.pread(descriptor, min(end - begin, _PIECE_BYTES), begin)):
+        begin = disk.write_all(descriptor, [data], begin)

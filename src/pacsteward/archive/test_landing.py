@@ -6,13 +6,14 @@ import errno
 import fcntl
 import os
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from pacsteward.archive import disk, record
 from pacsteward.archive import landing as landing_module
-from pacsteward.archive import record
 from pacsteward.archive.disk import BLOCK_BYTES
 from pacsteward.archive.landing import Landed, Landing
 from pacsteward.archive.model import Origin
@@ -408,6 +409,42 @@ def test_what_a_failed_sync_left_is_cut_off_for_good(tmp_path: Path) -> None:
     landing.sync()
     assert len(find_segments(tmp_path)[0]) == 2
     assert uids(tmp_path) == ["1.1", "1.3"]
+
+
+def test_what_a_killed_process_left_is_written_again_before_it_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sync may have failed: another alone would succeed, and write nothing."""
+    landing = opened(tmp_path)
+    append(landing, "1.1")
+    landing.sync()
+    synced = append(landing, "1.2")
+    landing.sync()
+    append(landing, "1.3")
+    last = append(landing, "1.4")
+    with faults.armed("before-fsync:eio@1"), pytest.raises(Unavailable):
+        landing.sync()
+    landing.close()
+    calls: list[tuple[str, int, bytes]] = []
+    write_all, sync = disk.write_all, disk.sync
+
+    def write(descriptor: int, parts: Sequence[bytes | memoryview], offset: int) -> int:
+        calls.append(("write", offset, b"".join(parts)))
+        return write_all(descriptor, parts, offset)
+
+    def synced_again(descriptor: int) -> None:
+        calls.append(("sync", 0, b""))
+        sync(descriptor)
+
+    monkeypatch.setattr(disk, "write_all", write)
+    monkeypatch.setattr(disk, "sync", synced_again)
+    before = last_segment(tmp_path).read_bytes()
+    again = Landing(tmp_path, segment_bytes=SEGMENT_BYTES)
+    again.open(synced.sequence)
+    begin = aligned(synced.location.offset + synced.location.length)
+    end = aligned(last.location.offset + last.location.length)
+    assert calls == [("write", begin, before[begin:end]), ("sync", 0, b"")]
+    assert last_segment(tmp_path).read_bytes() == before
 
 
 def test_a_full_disk_is_said_to_be_full(tmp_path: Path) -> None:
