@@ -2,7 +2,8 @@
 
 Nothing can be put together before the last part is here, so all of the request is received first:
 in one spool, so that many parts cost no more files or memory than one. Then each instance is
-assembled in a spool of its own and stored as if it had come whole.
+assembled in a spool of its own and stored as if it had come whole. Few requests at a time lie in
+spools: each may be as large as a request may be, and the disk is the archive's.
 
 The request as a whole is refused where it is not certain what the sender meant: parts of which two
 have one name, one that nothing refers to, or that two values share (one part for ten thousand
@@ -15,7 +16,9 @@ PS3.18 10.5.1.4 — metadata in the first part, bulk data named by Content-Locat
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +27,9 @@ from functools import partial
 from typing import Any, Final
 
 from pacsteward.archive import Origin
-from pacsteward.base.errors import Invalid, PacstewardError
+from pacsteward.base.errors import Broken, Invalid, PacstewardError
 from pacsteward.dicom.assemble import OCTETS, BulkData, assemble, bulk_data_uris
+from pacsteward.dicom.status import PROCESSING_FAILURE
 from pacsteward.dicom.uids import check_uid
 from pacsteward.dicom.web.answers import Request
 from pacsteward.dicom.web.bodies import Spool, check_announced, chunks, received
@@ -39,6 +43,8 @@ from pacsteward.features.storage.stow import Failed, Verdict, store_instance
 from pacsteward.web.inflow import inflow_of
 from pacsteward.web.threads import in_thread_of
 
+_log: Final = logging.getLogger(__name__)
+
 METADATA_BYTES_MAX: Final = 4 * 1024 * 1024
 SIGNS_MAX: Final = 400_000
 """Brackets, braces and commas of the JSON part, which parsed takes many times as much: a short
@@ -46,6 +52,10 @@ number with its comma 400 bytes, once it is a decimal text of a data set."""
 
 _THREADS: Final = ThreadPoolExecutor(2, thread_name_prefix="assemble")
 """Few, since each may hold metadata that are large when parsed."""
+
+_SPOOLS: Final = asyncio.Semaphore(3)
+"""Requests of this process that are received or stored; of others nothing is received meanwhile.
+One more than there are threads, so that one is received while two are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +88,12 @@ async def store_apart(
         study_instance_uid=study,
     )
     new_spool = partial(Spool, house.archive.scratch_folder(), max_bytes=settings.max_request_bytes)
-    with new_spool() as spool:
-        parts = await _received(request, content_type, settings, spool)
-        return await in_thread_of(
-            _THREADS, _store_all, spool, parts, settings.max_parts, new_spool, store
-        )
+    async with _SPOOLS:
+        with new_spool() as spool:
+            parts = await _received(request, content_type, settings, spool)
+            return await in_thread_of(
+                _THREADS, _store_all, spool, parts, settings.max_parts, new_spool, store
+            )
 
 
 async def _received(
@@ -136,16 +147,27 @@ def _store_all(
     models = _metadata(parts, whole, max_instances)
     bulk = _bulk(parts[1:], whole)
     _check_references(models, bulk)
-    verdicts: list[Verdict] = []
-    for model in models:
-        try:
-            with new_spool() as assembled:
-                for piece in assemble(model, partial(_found, bulk)):
-                    assembled.write(piece)
-                verdicts.append(store(assembled.value()))
-        except PacstewardError as error:
-            verdicts.append(Failed(refusal_status(error), error, *_named(model)))
-    return verdicts
+    return [_stored(model, bulk, new_spool, store) for model in models]
+
+
+def _stored(
+    model: Any,
+    bulk: Mapping[str, BulkData],
+    new_spool: Callable[[], Spool],
+    store: Callable[[memoryview], Verdict],
+) -> Verdict:
+    """Put one instance together and store it; whatever befalls it, the others are not touched."""
+    try:
+        with new_spool() as assembled:
+            for piece in assemble(model, partial(_found, bulk)):
+                assembled.write(piece)
+            return store(assembled.value())
+    except PacstewardError as error:
+        return Failed(refusal_status(error), error, *_named(model))
+    except Exception:  # noqa: BLE001
+        # Those before it are safe, and an answer of 500 would not say so.
+        _log.exception("An instance whose metadata and bulk data came apart was not stored.")
+        return Failed(PROCESSING_FAILURE, _at_fault(), *_named(model))
 
 
 def _metadata(parts: Sequence[_Part], whole: memoryview, max_instances: int) -> list[Any]:
@@ -188,6 +210,14 @@ def _check_references(models: list[Any], bulk: Mapping[str, BulkData]) -> None:
         raise _unclear("Several values refer to one of its parts.")
     if any(location not in uses for location in bulk):
         raise _unclear("Nothing in its metadata refers to one of its parts.")
+
+
+def _at_fault() -> Broken:
+    return Broken(
+        "The instance was not stored.",
+        why="Something unforeseen went wrong here while it was put together or stored.",
+        remedy="The log tells what. Sending it again, or whole as application/dicom, does no harm.",
+    )
 
 
 def _found(bulk: Mapping[str, BulkData], uri: str) -> BulkData:
