@@ -65,6 +65,11 @@ BYTES = metrics.counter("dimse_bytes", "Bytes of associations that are over.", [
 GRACE_S = 6.0
 """What is being served may go on so long after SIGTERM."""
 
+KEEP_ALIVE_S = 75
+"""How long an HTTP connection is kept on which nothing is asked. Longer than clients and proxies do
+(httpx 5 s, nginx as a proxy 60 s): they close first then, and no request of theirs is on its way
+just when we do."""
+
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread of the keeper may have the interpreter while another one waits for it. A sender
 waits for three hand-overs between threads; at Python's 5 ms the indexer would hold up each."""
@@ -304,6 +309,7 @@ def run_web(place: Place, tell_ready: Tell, *, company: WebCompany, number: int)
                 # Only our own setting decides whom to believe, see web/.
                 proxy_headers=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=int(GRACE_S),
                 h11_max_incomplete_event_size=64 * 1024,
             ),

@@ -22,8 +22,13 @@ RFC 9112 2.2 — message parsing; RFC 6585 5 — 431; RFC 9110 6.5.1 — what no
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import socket
+import sys
+import termios
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar, cast
 
 import httptools
@@ -293,7 +298,14 @@ class PatientProtocol(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection on which nothing more is asked."""
-        self._close()
+        if _has_come(self.transport.get_extra_info("socket")):
+            # In a turn of the loop that took long. This loop looks at its clocks before it receives
+            # again, and to close now would throw away a request that came in time.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            self._close()
 
     def shutdown(self) -> None:
         """Close when what is asked is answered: this process ends."""
@@ -342,6 +354,15 @@ class PatientProtocol(HttpToolsProtocol):
         if answer:
             self.transport.write(answer)
         self._close()
+
+
+def _has_come(connection: socket.socket | None) -> bool:
+    """Whether the system holds something that was not received yet."""
+    if connection is not None:
+        with suppress(OSError, ValueError):  # gone already
+            count = fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4))
+            return int.from_bytes(count, sys.byteorder) > 0
+    return False
 
 
 class _Refused(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 
 import pytest
 
@@ -104,6 +105,30 @@ def test_kept_connection_takes_the_next_request(pause_s: float) -> None:
 
     answers = converse(talk())
     assert [answer[:12] for answer in answers] == [b"HTTP/1.1 200"] * 3
+
+
+def test_a_request_that_has_come_when_its_connection_was_to_be_closed_is_answered() -> None:
+    """The loop was busy with others, and looks at its clocks before it receives again."""
+
+    async def talk() -> bytes:
+        made: list[Noting] = []
+
+        class Noting(Hasty):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                made.append(self)
+
+        async with connected(protocol=Noting) as (reader, writer), asyncio.timeout(60):
+            writer.write(get("/"))
+            await reader.readuntil(b"hi")
+            os.write(writer.get_extra_info("socket").fileno(), get("/"))
+            made[0].timeout_keep_alive_handler()
+            answer = await reader.readuntil(b"hi")
+            made[0].timeout_keep_alive_handler()
+            assert await reader.read() == b""
+            return answer
+
+    assert converse(talk()).startswith(b"HTTP/1.1 200")
 
 
 def test_large_body_is_no_large_head() -> None:
