@@ -35,24 +35,38 @@ def inflated_header(read: RangeReader, size: int) -> DataSetReader:
     The size is not known before all is inflated, so it is taken as the limit; a frame that is
     not there is found out when it is read.
     """
-    return _HeaderReader(_Inflated(read, size).read, SIZE_MAX)
+    return _HeaderReader(_Inflated(read, size))
 
 
 class _HeaderReader(DataSetReader):
     """A reader that finds out where the data set ends by coming there, since no length says it."""
 
-    __slots__ = ()
+    __slots__ = ("_inflated",)
+
+    def __init__(self, inflated: _Inflated) -> None:
+        super().__init__(inflated.read, SIZE_MAX)
+        self._inflated = inflated
 
     def is_over_at(self, offset: int) -> bool:
-        return not self._read(offset, 1)
+        is_over = not self._read(offset, 1)
+        if is_over and self._inflated.is_cut_short:
+            # Between two elements, it may be: what would have followed is not known to be missing.
+            raise cannot_inflate("it ends early")
+        return is_over
 
 
 class _Inflated:
     """Range reads over a deflated data set; keeps what it has inflated, up to `HEADER_MAX`."""
 
     def __init__(self, read: RangeReader, size: int) -> None:
-        self._chunks = inflated_pieces(read, size)
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._chunks = _pieces(self._inflater, read, size)
         self._data = bytearray()
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the stream has not come to its own end (RFC 1951 3.2.3, BFINAL)."""
+        return not self._inflater.eof
 
     def read(self, offset: int, length: int) -> bytes:
         while len(self._data) < offset + length:
@@ -70,8 +84,14 @@ class _Inflated:
 
 
 def inflated_pieces(read: RangeReader, size: int) -> Iterator[bytes]:
-    """Yield the inflated data set in pieces, bounded in size and in memory (PS3.5 A.5)."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    """Yield the inflated data set in pieces, bounded in size and in memory (PS3.5 A.5).
+
+    Of a stream that is cut short, as much as there is.
+    """
+    return _pieces(zlib.decompressobj(-zlib.MAX_WBITS), read, size)
+
+
+def _pieces(inflater: zlib._Decompress, read: RangeReader, size: int) -> Iterator[bytes]:
     limit = min(SIZE_MAX, max(RATIO_FROM, size * RATIO_MAX))
     total = 0
     try:

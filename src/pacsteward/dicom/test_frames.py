@@ -171,6 +171,29 @@ def test_a_deflated_object_gives_inflated_frames():
         frame_bytes(reader(stored[:-40]), table, 3)
 
 
+def test_a_deflated_object_cut_between_two_elements_is_damaged_rather_than_without_a_picture():
+    """Whoever hears that there is no picture stops looking for it."""
+    whole = written(image(gradient()))
+    before_pixels = whole[: whole.index(b"\xe0\x7f\x10\x00")]
+    syntax = uids.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+    packer = zlib.compressobj(wbits=-15)
+    cut = packer.compress(before_pixels) + packer.flush(zlib.Z_SYNC_FLUSH)
+    with pytest.raises(Invalid, match="it ends early"):
+        locate_frames(reader(cut), len(cut), syntax)
+    ended = cut + packer.flush()
+    with pytest.raises(NotFound, match="no pixel data"):
+        locate_frames(reader(ended), len(ended), syntax)
+
+
+def test_frames_before_the_end_of_a_deflated_object_that_is_cut_short_are_read():
+    pixels = np.stack([gradient() + n for n in range(3)])
+    packer = zlib.compressobj(wbits=-15)
+    cut = packer.compress(written(image(pixels, frames=3))[:-20])
+    cut += packer.flush(zlib.Z_SYNC_FLUSH)
+    table = locate_frames(reader(cut), len(cut), uids.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+    assert frame_bytes(reader(cut), table, 2).data == pixels[1].tobytes()
+
+
 def test_frames_deflated_one_by_one_are_inflated():
     frames = [np.full(16, n, "u1").tobytes() for n in (1, 2)]
     packed = []
