@@ -285,6 +285,10 @@ def test_c44_c45_a_video_comes_as_itself_and_in_ranges(
         part = site.http.get(path, headers={"range": asked})
         assert (part.status_code, part.content) == (206, expected)
     assert site.http.get(path, headers={"accept": "image/jpeg"}).status_code == 406
+    # A frame or a picture of it is not given, which is no fault of ours (501), and said so.
+    for form in ("frames/1", "frames/1,2", "frames/1/thumbnail", "thumbnail"):
+        refused = site.http.get(f"{instance_path(data)}/{form}")
+        assert (refused.status_code, "It is a video" in refused.text) == (406, True), form
     # No default that could be made: it leaves as it is, and says so.
     alone = site.http.get(instance_path(data), headers={"accept": "application/dicom"})
     assert pydicom.dcmread(io.BytesIO(alone.content)).file_meta.TransferSyntaxUID == MPEG4

@@ -364,6 +364,26 @@ def test_f186_a_video_is_given_as_a_file_and_no_broken_picture(
     expect(console.page.locator("img.picture")).to_have_count(0)
 
 
+def test_f186_a_document_is_given_as_a_file(console: Console, site: Site) -> None:
+    text = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
+    sheet = small(75, 1, 1, Modality="DOC", SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1")
+    sheet.file_meta.MediaStorageSOPClassUID = sheet.SOPClassUID
+    for keyword in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit"):
+        delattr(sheet, keyword)
+    sheet.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    sheet.EncapsulatedDocument = text + b"\0" * (len(text) % 2)
+    picture = small(75, 2, 1)
+    assert site.stow(part10(sheet), part10(picture)).status_code == 200
+    console.go(f"/studies/2.25.99.75/series/2.25.99.75.1/instances/{sheet.SOPInstanceUID}")
+    with console.page.expect_download() as download:
+        console.page.get_by_role("link", name="Download the document").click()
+    assert download.value.suggested_filename == f"{sheet.SOPInstanceUID}.pdf"
+    assert download.value.path().read_bytes().rstrip(b"\0") == text
+    console.go(f"/studies/2.25.99.75/series/2.25.99.75.2/instances/{picture.SOPInstanceUID}")
+    expect(console.page.get_by_role("link", name="Download as stored")).to_have_count(1)
+    expect(console.page.get_by_role("link", name="Download the document")).to_have_count(0)
+
+
 def test_f186_every_instance_of_a_long_series_is_on_some_page(console: Console, site: Site) -> None:
     long = [small(69, 1, number, PatientID="LONG") for number in range(1, 102)]
     assert site.stow(*map(part10, long)).status_code == 200

@@ -33,6 +33,7 @@ FILTERS = ("days", "since", "until", "modality", "patient", "accession")
 ASKED = {"words": "q"} | {name: name for name in FILTERS}
 """What the audit book calls the parameters of the address."""
 INSTANCES_SHOWN = 100
+ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 
 
 def list_studies(house: House, request: Request) -> Response:
@@ -140,6 +141,7 @@ def show_instance(house: House, request: Request) -> Response:
         report=report_lines,
         places=study.places_of(house.archive, (line.sop_instance_uid for line in report_lines)),
         syntaxes=TRANSFER_SYNTAXES,
+        is_pdf=instance.sop_class_uid == ENCAPSULATED_PDF,
     )
 
 

@@ -18,7 +18,8 @@ from pacsteward.dicom.pixels import ImagePixel
 from pacsteward.dicom.render import frame_source
 from pacsteward.dicom.render_request import RenderRequest
 from pacsteward.dicom.transcode import FrameCoder
-from pacsteward.dicom.web.errors import TooLarge
+from pacsteward.dicom.uids import transfer_syntax
+from pacsteward.dicom.web.errors import NotAcceptable, TooLarge
 from pacsteward.features.retrieve.settings import RetrieveSettings
 
 WORKERS_MAX: Final = 4
@@ -81,6 +82,22 @@ def frames_of(archive: Archive | PromptArchive, instance: Instance) -> FrameTabl
         raise _too_large(error) from error
 
 
+def check_frames_are_apart(instance: Instance) -> None:
+    """Refuse a video, of which no single frame is cut out here.
+
+    Raises
+    ------
+    NotAcceptable
+        It is one. The frame exists, so it is not 404, and it is no method that we lack (501).
+    """
+    if instance.has_pixel_data and transfer_syntax(instance.transfer_syntax_uid).is_video:
+        raise NotAcceptable(
+            f"Instance {instance.sop_instance_uid} has no frames or pictures that could be given.",
+            why="It is a video; its frames are one compressed stream.",
+            remedy="Ask for the rendered instance: that is the video itself.",
+        )
+
+
 def bulk_data_of(archive: Archive, instance: Instance, path: str) -> BulkData:
     """Return where a value of an instance is; see `Archive.locate_bulk_data`.
 
@@ -102,6 +119,8 @@ def draw(
     ------
     NotFound
         It has no pixel data, or no such frame.
+    NotAcceptable
+        It is a video.
     Unsupported, Invalid, TooLarge
         It cannot be decoded, is damaged, or is too large.
     """
@@ -111,6 +130,7 @@ def draw(
             why="It has no pixel data.",
             remedy="Retrieve the object as it is stored.",
         )
+    check_frames_are_apart(instance)
     with archive.open(instance) as stored, _bounded():
         # A small object is read once for both.
         table = archive.prompt.frames_in(stored) or archive.frames(instance)

@@ -50,6 +50,7 @@ from pacsteward.feature import House, Route
 from pacsteward.features.retrieve import payloads
 from pacsteward.features.retrieve.decoding import (
     bulk_data_of,
+    check_frames_are_apart,
     coder_at_once,
     frame_coder,
     frames_of,
@@ -233,6 +234,7 @@ def _frame(
     coder: FrameCoder,
 ) -> PiecesAnswer:
     instance = target.one(archive)
+    check_frames_are_apart(instance)
     table = (
         frames_of(archive, instance) if isinstance(archive, Archive) else archive.frames(instance)
     )
@@ -250,6 +252,7 @@ def _several_frames(
     archive: Archive, request: Request, target: Target, numbers: Sequence[int], coder: FrameCoder
 ) -> StreamedAnswer:
     instance = target.one(archive)
+    check_frames_are_apart(instance)
     table = frames_of(archive, instance)
     offer = choose(ranges_of(request), frame_offers(table, is_single=False))
     writer = Writer(offer.media_type)
