@@ -42,7 +42,7 @@ def fetch(house: House, request: Request) -> Response:
     actor = request.state.actor
     house.jobs.enqueue(
         "fetch_study",
-        key=f"{uid}<{peer.ae_title}",
+        key=f"{uid}<{peer.ae_title} {actor.kind} {actor.name}",
         study_instance_uid=uid,
         source=peer.ae_title,
         how="get" if form.text("how") == "get" else "move",

@@ -38,7 +38,8 @@ def send(
     uid = check_uid(study_instance_uid, "The Study Instance UID")
     job_id = house.jobs.enqueue(
         "send_study",
-        key=f"{uid}>{wanted.destination}",
+        # Of each one his own: the audit book names whoever ordered a job, and a second one too.
+        key=f"{uid}>{wanted.destination} {actor.kind} {actor.name}",
         study_instance_uid=uid,
         destination=wanted.destination,
         ordered_by=ordered_by(actor),
@@ -54,7 +55,7 @@ def fetch(
     uid = check_uid(study_instance_uid, "The Study Instance UID")
     job_id = house.jobs.enqueue(
         "fetch_study",
-        key=f"{uid}<{wanted.source}",
+        key=f"{uid}<{wanted.source} {actor.kind} {actor.name}",
         study_instance_uid=uid,
         source=wanted.source,
         how=wanted.how,

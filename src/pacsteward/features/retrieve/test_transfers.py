@@ -24,7 +24,7 @@ from pacsteward.feature import House, Job
 from pacsteward.features.retrieve import routes
 from pacsteward.features.retrieve.elsewhere import fetch_study, send_study
 from pacsteward.features.retrieve.jobs import FETCH_STUDY, SEND_STUDY
-from pacsteward.features.retrieve.transfers import Sending, sent
+from pacsteward.features.retrieve.transfers import Sending, record_leaving, sent
 from pacsteward.security import Actor, AuditEvent, AuditFilter, AuditOutcome, Peer, RecordedEntry
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -126,6 +126,47 @@ def test_each_attempt_of_a_job_names_the_job_and_who_ordered_it(
         f"ada had 0 of 2 instances sent to GONE (job {accepted.job_id}, attempt 2). 2 failed.",
     ]
     assert entries[-1].outcome is AuditOutcome.SERIOUS_FAILURE
+
+
+def test_whoever_orders_what_waits_already_is_in_the_book_too(house: House) -> None:
+    wanted = routes.SendRequest(destination="GONE")
+    first, again = (routes.send(house, ADA, STUDY, wanted).job_id for _ in range(2))
+    assert first == again
+    ben = Actor("person", "ben", frozenset({"*"}), "192.0.2.8")
+    routes.send(house, ben, STUDY, wanted)
+    for _ in range(2):
+        routes.fetch(house, ADA, STUDY, routes.FetchRequest(source="GONE"))
+        routes.fetch(house, ben, STUDY, routes.FetchRequest(source="GONE"))
+    _run(house, SEND_STUDY)
+    _run(house, FETCH_STUDY)
+    begun = [one for one in _entries(house) if one.event is BEGUN]
+    assert sorted((one.actor, one.what.split(" (job")[0]) for one in begun) == [
+        ("ada", "ada has 2 instances sent to GONE"),
+        ("ada", "ada has a study fetched from GONE"),
+        ("ben", "ben has 2 instances sent to GONE"),
+        ("ben", "ben has a study fetched from GONE"),
+    ]
+
+
+def test_nothing_leaves_while_too_much_waits_for_the_book(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The beginning of a minute ago is enough for this one; its end needs room."""
+    sending = Sending(ADA, house.archive.instances(Selection(study_instance_uids=(STUDY,))), "PACS")
+    record_leaving(house.audit, sending)
+
+    def fail(*_given: Any) -> None:
+        raise Unavailable("The database is away.")
+
+    monkeypatch.setattr("pacsteward.security.audit_later.WAITING_MAX", 1)
+    with monkeypatch.context() as away:
+        away.setattr("pacsteward.security.audit.audit_rows.append", fail)
+        with sent(house.audit, sending):
+            pass
+        with pytest.raises(Unavailable):
+            record_leaving(house.audit, sending)
+    record_leaving(house.audit, sending)
+    assert [one.event for one in _entries(house)] == [BEGUN, ENDED]
 
 
 def test_a_job_of_an_earlier_version_is_put_down_to_the_house(house: House) -> None:

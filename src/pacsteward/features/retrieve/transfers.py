@@ -6,8 +6,10 @@ a second and keeps nobody waiting. A beginning without an end is a transfer duri
 process died.
 
 What is sent for C-MOVE and C-GET begins once in each minute for each study and receiver, as a
-reader's look does: a workstation may ask for a study image by image. Each attempt of a job has a
-beginning and an end of its own, and both name the job, so several attempts are seen to be one deed.
+reader's look does: a workstation may ask for a study image by image. The ends are one for each
+request all the same: to add them up would mean to keep them in memory for a minute. Each attempt of
+a job has a beginning and an end of its own, and both name the job, so several attempts are seen to
+be one deed.
 
 References
 ----------
@@ -63,7 +65,15 @@ class Sending:
 
 
 def record_leaving(audit: AuditBook, sending: Sending) -> None:
-    """Record that a sending begins, before any of it leaves. Blocks."""
+    """Record that a sending begins, before any of it leaves. Blocks.
+
+    Raises
+    ------
+    Unavailable
+        So many entries wait for the book that nothing more may be done that has to stand in it.
+    """
+    # For the end, which is taken in any case; within a minute a beginning may cost nothing.
+    audit.make_room()
     what = (
         f"{sending.by.name} has {_instances(len(sending.instances))} sent to "
         f"{sending.receiver}{_of_job()}."
