@@ -15,6 +15,8 @@ that failed, records that were refused may be on the disk there, and would count
 That no row names a segment is not enough: rows may be gone for another reason than a deletion. So
 the ledger has to say of each of its records that it was deleted, and it is kept where one cannot be
 read. One is looked at when something in it is deleted, and at the next start where something was.
+One in which only records of big objects ever were stays, since no decision names it: with the usual
+`archive.big_object_bytes` it takes less than a thousandth of what they took.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ from pacsteward.archive.segment import (
 )
 from pacsteward.archive.tables import CONFLICT, LOCATION, SET_ASIDE
 from pacsteward.base.db import Database
-from pacsteward.base.errors import PacstewardError
+from pacsteward.base.errors import PacstewardError, Unavailable
 
 _NAME: Final = re.compile(r"(prepared|new)-[0-9a-f]{16}\.(segment|part)")
 _STEP_BYTES: Final = 4 << 20
@@ -176,7 +178,7 @@ class PreparedSegments:
                     self._prepare()
             except (OSError, PacstewardError) as error:
                 # For comfort only: without it the log grows as it is written.
-                _log.warning("No segment could be prepared. %s", error)
+                _log.warning("No segment could be prepared or given back. %s", error)
                 self._sleep(_WAIT_S)
 
     def _is_short(self) -> bool:
@@ -276,10 +278,13 @@ class PreparedSegments:
                     self._cutting = set()
 
     def _tried(self, segment: Segment, before: Segment | None, following: Segment | None) -> bool:
-        """Do as `_reclaim` does; a segment that cannot be read is put off."""
+        """Do as `_reclaim` does; one is put off when it, or the ledger, cannot be read."""
         try:
             return self._reclaim(segment, before, following)
-        except OSError as error:
+        except Unavailable:
+            # The database is away, so it would be the same with each of them.
+            raise
+        except (OSError, PacstewardError) as error:
             _log.warning("%s could not be looked at. %s", segment.path.name, error)
             with self._lock:
                 self._last.add(segment.container)
@@ -303,6 +308,12 @@ class PreparedSegments:
             # The usual answer, and the cheapest question.
             if self._is_named(connection, segment.container):
                 return True
+            # These two are asked again below. While one of them is in the way, this is tried twice
+            # a second, and segment and ledger are long to read.
+            if not self._has_been_passed(connection, segment):
+                return False
+        if _is_leased(segment):
+            return False
         if not _is_whole(segment, following):
             _log.error(
                 "%s is kept: some of its records cannot be read, and they may not be deleted ones. "
@@ -316,7 +327,7 @@ class PreparedSegments:
         # they said of this segment must not be forgotten once it is gone.
         with self._database.write() as connection:
             touch_landing_position(connection, self._node)
-            if landing_position(connection, self._node) < segment.before_sequence - 1:
+            if not self._has_been_passed(connection, segment):
                 return False
             if self._is_named(connection, segment.container):
                 return True
@@ -335,6 +346,11 @@ class PreparedSegments:
         finally:
             os.close(descriptor)
         return True
+
+    def _has_been_passed(self, connection: Connection, segment: Segment) -> bool:
+        """Whether all records that count are in the index, or have been."""
+        assert segment.before_sequence is not None
+        return landing_position(connection, self._node) >= segment.before_sequence - 1
 
     def _was_deleted(self, segment: Segment) -> bool:
         """Whether the ledger says of each record that counts that it was deleted."""
@@ -397,6 +413,18 @@ class PreparedSegments:
 
 def _new_name() -> str:
     return f"prepared-{secrets.token_hex(8)}.segment"
+
+
+def _is_leased(segment: Segment) -> bool:
+    """Whether a reader holds it just now."""
+    descriptor = disk.open_file(segment.path, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _is_whole(segment: Segment, following: Segment | None) -> bool:

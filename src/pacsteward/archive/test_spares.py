@@ -173,6 +173,55 @@ def test_nothing_more_is_prepared_once_the_disk_is_full(
         assert went_on == []
 
 
+@pytest.mark.parametrize("in_the_way", ["a reader", "the index"])
+def test_the_ledger_is_not_read_while_a_segment_could_not_be_taken_anyway(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, in_the_way: str
+) -> None:
+    """It is looked at twice a second for as long as that lasts, and the ledger may be long."""
+    with running(tmp_path, database) as house:
+        fill_segments(house, 10)
+        first = find_segments(tmp_path / "landing")[0][0]
+        spares = house.keeper._spares
+        real, reads, looks = spares._deletions, [], []
+        spares._deletions = lambda: reads.append(True) or real()
+        with monkeypatch.context() as patched, first.path.open("rb") as held:
+            if in_the_way == "a reader":
+                fcntl.flock(held, fcntl.LOCK_SH)
+            else:
+                patched.setattr(spares_module, "landing_position", lambda *_of: 0)
+            tried = spares._tried
+            spares._tried = lambda *of: looks.append(True) or tried(*of)  # type: ignore[method-assign]
+            change(house, *lying_in(house, first))
+            until(lambda: len(looks) >= 3)
+            assert reads == []
+            assert first.path.exists()
+        until(lambda: not first.path.exists())
+        assert reads
+
+
+def test_segments_are_prepared_although_the_ledger_was_damaged_meanwhile(
+    tmp_path: Path,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(spares_module, "_WAIT_S", 0.05)
+    with running(tmp_path, database, PREPARED) as house:
+        fill_segments(house, 10)
+        first = find_segments(tmp_path / "landing")[0][0]
+        inside = lying_in(house, first)
+        change(house, "1.9")
+        change(house, "1.8")
+        (ledger,) = (tmp_path / "ledger").iterdir()
+        flip(ledger, ledger.read_bytes().index(b"\n"))
+        change(house, *inside)
+        until(lambda: first.container in house.keeper._spares._last)
+        until(lambda: len(prepared(tmp_path)) == 2)
+    assert first.path.exists()
+    assert "could not be looked at. The ledger is damaged" in caplog.text
+    assert "No segment could be prepared" not in caplog.text
+
+
 def test_a_segment_that_cannot_be_read_is_put_off_and_holds_up_no_other(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
