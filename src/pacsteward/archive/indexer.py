@@ -103,7 +103,8 @@ class Indexer:
     reread
         Reads the log again behind a sequence.
     make_room
-        Called when the index cannot be written; says whether there is more room than before.
+        Called with the error when the index cannot be written; says whether there is more room than
+        before.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Indexer:
         on_indexed: OnIndexed = lambda _landed, _clashed: None,
         write_lock: threading.Lock | None = None,
         reread: Callable[[int], Iterable[Landed]] = lambda _sequence: (),
-        make_room: Callable[[], bool] = lambda: False,
+        make_room: Callable[[Unavailable], bool] = lambda _error: False,
     ) -> None:
         self._data_folder = data_folder
         self._database = database
@@ -138,8 +139,8 @@ class Indexer:
         self._make_room = make_room
         self._position: int | None = None
         self._forgotten_until = 0
-        self._clashed: list[Landed] = []
-        """Of the batch that is being written, whichever attempt found it."""
+        self._clashed: dict[int, Landed] = {}
+        """By its sequence, of the batch that is being written, whichever attempt found it."""
         self._waiting: deque[Landed] = deque()
         self._arrived = threading.Event()
         self._is_stopping = False
@@ -292,14 +293,15 @@ class Indexer:
     def _pass_over(self, sequence: int) -> None:
         """Go on behind what neither the index nor the log has any more: all else waits for it."""
         assert self._position is not None
+        with self._write_lock, self._database.write() as connection:
+            self._check(connection)
+            move_landing_position(connection, self._node, sequence)
+        # Only now, since until it is written it is tried again and again.
         _log.error(
             "%d instances at most are lost: the database has forgotten them, and the log has lost "
             "its end. Have what was received last sent again.",
             sequence - self._position,
         )
-        with self._write_lock, self._database.write() as connection:
-            self._check(connection)
-            move_landing_position(connection, self._node, sequence)
         self._position = self._watermark.indexed = sequence
 
     # --- a batch ----------------------------------------------------------------------------
@@ -316,8 +318,8 @@ class Indexer:
             self._index(batch)
         except NotWhereItWas:
             raise
-        except Unavailable:
-            if not self._make_room():
+        except Unavailable as error:
+            if not self._make_room(error):
                 raise
             self._index(batch)
 
@@ -337,8 +339,8 @@ class Indexer:
             for landed in fresh:
                 self._write_alone(landed)
         self._watermark.indexed = batch[-1].sequence
-        clashed, self._clashed = self._clashed, []
-        self._on_indexed(batch, clashed)
+        clashed, self._clashed = self._clashed, {}
+        self._on_indexed(batch, list(clashed.values()))
 
     def _write(self, batch: Sequence[Landed]) -> None:
         items = [Item(landed, self._header(landed)) for landed in batch]
@@ -352,7 +354,7 @@ class Indexer:
                     move_landing_position(connection, self._node, batch[-1].sequence)
                     self._announce(connection, written)
                     # Noted before the commit, which may be kept although nobody is told of it.
-                    self._clashed += _clashed(written)
+                    self._clashed |= _clashed(written)
                     faults.reach("before-commit")
                 self._wrote(batch[-1].sequence)
                 faults.reach("after-commit")
@@ -443,9 +445,9 @@ def header_of(data_folder: Path, landed: Landed) -> Header:
         return read_header(data, landed.description.transfer_syntax_uid)
 
 
-def _clashed(written: Written) -> list[Landed]:
-    """Return those of the conflicts that the arbiter did not know of."""
-    return [one for one in written.conflicts if not one.description.is_conflict]
+def _clashed(written: Written) -> dict[int, Landed]:
+    """Return those of the conflicts that the arbiter did not know of, by their sequence."""
+    return {one.sequence: one for one in written.conflicts if not one.description.is_conflict}
 
 
 def _reason(error: Exception) -> str:

@@ -58,7 +58,7 @@ from pacsteward.archive.storage.local import LocalObjects
 from pacsteward.archive.ticket import Ticket
 from pacsteward.archive.watermark import Watermark
 from pacsteward.base.clock import Clock
-from pacsteward.base.db import Database
+from pacsteward.base.db import Database, took_nothing
 from pacsteward.base.errors import NotFound, Unavailable
 from pacsteward.base.events import FactLog
 from pacsteward.dicom.decode import DecoderPool
@@ -235,7 +235,7 @@ class Keeper:
             on_indexed=self._indexed,
             write_lock=self._write_lock,
             reread=self._landing.replay,
-            make_room=self._kept_room.give_up,
+            make_room=self._make_room,
         )
 
     def _prepare_reception(self) -> None:
@@ -413,6 +413,10 @@ class Keeper:
         self._arbiter.indexed(landed)
         self._committer.indexed(landed, clashed)
         self._kept_room.keep()
+
+    def _make_room(self, error: Unavailable) -> bool:
+        # A server that is only away is tried many times; that says nothing of our quota.
+        return self._kept_room.give_up(may_be_quota=self.database.is_sqlite or took_nothing(error))
 
     # --- changing ---------------------------------------------------------------------------
 

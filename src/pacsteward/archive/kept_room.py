@@ -89,8 +89,15 @@ class KeptRoom:
         finally:
             os.close(descriptor)
 
-    def give_up(self) -> bool:
-        """Give the room to the index if the disk is full; say whether it was given."""
+    def give_up(self, *, may_be_quota: bool = True) -> bool:
+        """Give the room to the index if the disk is full; say whether it was given.
+
+        Parameters
+        ----------
+        may_be_quota
+            Also look whether the folder may grow, where the disk says that it has room: that asks
+            the file system for as much again.
+        """
         if not self._is_kept:
             return False
         try:
@@ -99,7 +106,7 @@ class KeptRoom:
                     # Somebody has removed it.
                     self._note(is_kept=False)
                     return False
-                if not self._is_full():
+                if not self._has_run_out() and not (may_be_quota and self._is_at_limit()):
                     return False
                 # Before it is free, so that no sender gets it first.
                 self._note(is_kept=False)
@@ -111,23 +118,25 @@ class KeptRoom:
         _log.warning("The disk is full; the index gets what was kept for it.")
         return True
 
-    def _is_full(self) -> bool:
-        return self._room().free_bytes < KEPT_BYTES or not self._would_grow()
+    def _has_run_out(self) -> bool:
+        return self._room().free_bytes < KEPT_BYTES
 
-    def _would_grow(self) -> bool:
-        """Whether the file could be twice as long: a quota is not in what the disk says is free."""
+    def _is_at_limit(self) -> bool:
+        """Whether the file cannot be twice as long: no quota is in what the disk says is free."""
         descriptor = disk.open_file(self._path, os.O_WRONLY)
         try:
             os.posix_fallocate(descriptor, KEPT_BYTES, KEPT_BYTES)
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            return False
-        else:
             return True
+        else:
+            return False
         finally:
-            os.ftruncate(descriptor, KEPT_BYTES)
-            os.close(descriptor)
+            try:
+                os.ftruncate(descriptor, KEPT_BYTES)
+            finally:
+                os.close(descriptor)
 
 
 def _takes_room(path: Path) -> bool:

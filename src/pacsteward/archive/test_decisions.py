@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from pacsteward.archive import keeper as keeping
 from pacsteward.archive.fixtures.sender import SMALL, House, data_set, running
 from pacsteward.archive.keeper import Keeper
+from pacsteward.archive.landing import Landed
 from pacsteward.archive.ledger import LedgerEntry
 from pacsteward.archive.model import Outcome
 from pacsteward.archive.rebuild import rebuild
@@ -199,6 +200,28 @@ def test_a_sender_hears_of_a_clash_that_only_the_index_sees_although_its_commit_
                 result = house.store(data_set("1.1", number=number), "1.1")
             assert result.outcome is Outcome.CONFLICT
         assert len(house.rows(CONFLICT)) == 2
+
+
+def test_a_clash_that_is_found_at_each_attempt_is_noted_once(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    with running(tmp_path, database) as house:
+        house.store(data_set("1.1"), "1.1")
+        house.wait()
+        monkeypatch.setattr(house.keeper._arbiter._taken, "among", lambda _uids: (set(), {}))
+        indexer = house.keeper._indexer
+        real = indexer._on_indexed
+
+        def indexed(landed: Sequence[Landed], clashed: Sequence[Landed]) -> None:
+            told.extend(one.sequence for one in clashed)
+            real(landed, clashed)
+
+        indexer._on_indexed = indexed
+        with faults.armed("before-commit:eio@1"):
+            house.store(data_set("1.1", number=2), "1.1")
+            house.wait()
+        assert told == [2]
 
 
 def test_a_decision_is_not_carried_out_at_a_start_during_which_the_database_forgets(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, delete, update
+from tests.support.full_disk import FullDisk
 
 from pacsteward.archive import keeper as keeping
 from pacsteward.archive.completeness import CompletenessWatch
@@ -34,6 +35,7 @@ from pacsteward.archive.tables import (
     SET_ASIDE,
     STUDY,
 )
+from pacsteward.archive.watermark import Watermark
 from pacsteward.base import faults
 from pacsteward.base.clock import SystemClock
 from pacsteward.base.db import METADATA, Database, Question, open_database
@@ -341,6 +343,36 @@ def test_nobody_waits_for_what_neither_the_index_nor_the_log_has_any_more(
         assert house.uids() == ["1.0", "1.2"]
     with running(tmp_path, postgres_database) as house:
         assert house.uids() == ["1.0", "1.2"]
+
+
+def test_a_loss_is_told_once_however_often_the_database_is_tried(
+    tmp_path: Path,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    disk = FullDisk(database, monkeypatch)
+    watermark = Watermark(tmp_path / "run")
+    indexer = Indexer(
+        tmp_path,
+        database,
+        SystemClock(),
+        node="here",
+        study_quiet_s=None,
+        facts=None,
+        audit=None,
+        watermark=watermark,
+    )
+    indexer.begin_at(0)
+    disk.is_locked = True
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            indexer.go_on_behind(5)
+    assert "are lost" not in caplog.text
+    disk.is_locked = False
+    indexer.go_on_behind(5)
+    assert caplog.text.count("5 instances at most are lost") == 1
+    watermark.close()
 
 
 def test_decisions_are_made_after_a_start_although_index_and_log_have_lost_what_the_ledger_is_about(

@@ -18,6 +18,7 @@ from pacsteward.archive.kept_room import KEPT_BYTES, NAME, KeptRoom
 from pacsteward.archive.model import Space
 from pacsteward.archive.settings import ArchiveSettings
 from pacsteward.archive.space import SpaceGuard
+from pacsteward.archive.test_spares import until
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database
 from pacsteward.base.errors import Exhausted
@@ -122,6 +123,60 @@ def test_the_room_is_given_when_a_quota_is_used_up_although_the_disk_has_more(
     assert not (tmp_path / NAME).exists()
 
 
+def test_a_quota_is_asked_for_only_where_it_may_be_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    disk = Disk()
+    room = disk.kept(tmp_path)
+    room.keep()
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_of: asked.append(1))
+    assert not room.give_up(may_be_quota=False)
+    assert asked == []
+    assert not room.give_up(may_be_quota=True)
+    assert asked == [1]
+    # Its server may be away since the disk that they share is full.
+    disk.free_bytes = 0
+    assert room.give_up(may_be_quota=False)
+
+
+def test_a_server_that_is_away_is_no_reason_to_ask_for_a_quota(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def give_up(_room: KeptRoom, *, may_be_quota: bool) -> bool:
+        asked.append(may_be_quota)
+        return False
+
+    monkeypatch.setattr(KeptRoom, "give_up", give_up)
+    disk = FullDisk(database, monkeypatch)
+    with running(tmp_path, database) as house:
+        disk.is_locked = True
+        house.store(data_set("1.1"), "1.1")
+        until(lambda: len(asked) > 1)
+        assert set(asked) == {database.is_sqlite}
+        disk.is_locked, disk.is_full = False, True
+        until(lambda: asked[-1])
+        disk.is_full = False
+        house.wait()
+
+
+def test_a_file_that_cannot_be_cut_off_again_costs_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failed(_descriptor: int, _size: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    room = Disk().kept(tmp_path)
+    room.keep()
+    before = set(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "ftruncate", failed)
+        assert not room.give_up()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
 def test_as_much_is_kept_from_senders_after_a_start_on_a_full_disk(tmp_path: Path) -> None:
     disk = Disk()
     disk.free_bytes = 20 * MIB
@@ -183,8 +238,8 @@ def test_what_has_landed_is_found_although_others_have_filled_the_disk(
     database = FullDisk(sqlite_database, monkeypatch)
     give_up = KeptRoom.give_up
 
-    def given(room: KeptRoom) -> bool:
-        is_given = give_up(room)
+    def given(room: KeptRoom, *, may_be_quota: bool) -> bool:
+        is_given = give_up(room, may_be_quota=may_be_quota)
         database.is_full = database.is_full and not is_given
         return is_given
 
