@@ -302,6 +302,14 @@ class Keeper:
         )
 
     def _decide(self, entry: LedgerEntry) -> None:
+        try:
+            self._decide_now(entry)
+        except Unavailable as error:
+            if not self._make_room(error):
+                raise
+            self._decide_now(entry)
+
+    def _decide_now(self, entry: LedgerEntry) -> None:
         with self.database.write() as connection:
             self._refuse_if_forgetful(connection, self.watermark.indexed)
             self._carry_out(connection, entry)

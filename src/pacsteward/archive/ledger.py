@@ -12,10 +12,9 @@ how far it had come, are the lost numbers left out (`Ledger.open`). An entry bel
 only when its sequence is less than the first sequence of every later file; another file is begun
 after a failed write, which cuts off whatever the failure left behind (`Ledger.settle`).
 
-What a process wrote before it ended may stand in the ledger without being on the disk, and a sync
-that failed cannot be told by the next process: a second one would succeed all the same. So entries
-that no index has applied yet are written once more, into a file of their own, before anybody acts
-on them.
+What a process wrote before it ended may stand in the ledger without being on the disk, and that its
+sync failed the next process cannot tell: a second one would succeed all the same. So entries that
+no index has applied yet are written once more, over themselves, before anybody acts on them.
 
 ``landed_sequence`` ties the ledger to the landing log: an entry is about what had landed until
 then. An instance that is stored anew after its deletion landed later, and stays.
@@ -119,7 +118,8 @@ class Ledger:
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = _files(self._folder)
-        entries = list(_entries(files))
+        texts = [path.read_bytes() for path in files]
+        entries = list(_entries(files, texts))
         last_sequence = entries[-1].sequence if entries else 0
         self._last_sequence = max(last_sequence, known_sequence)
         if last_sequence < known_sequence:
@@ -128,11 +128,11 @@ class Ledger:
                 last_sequence + 1,
                 known_sequence,
             )
-        self._last_number = int(files[-1].stem) if files else 0
-        if unapplied := [entry for entry in entries if entry.sequence > known_sequence]:
-            self._write_anew(unapplied)
-        elif files:
-            text = files[-1].read_bytes()
+        for path, text in zip(files, texts, strict=True):
+            _write_again(path, text, known_sequence)
+        if files:
+            self._last_number = int(files[-1].stem)
+            text = texts[-1]
             is_next = _first_sequence(text) <= last_sequence + 1 == self._last_sequence + 1
             if is_next and _ends_whole(text):
                 self._descriptor = disk.open_file(files[-1], os.O_RDWR)
@@ -206,30 +206,17 @@ class Ledger:
         with self._lock:
             self._close()
 
-    def _write_anew(self, entries: Sequence[LedgerEntry]) -> None:
-        """Make durable what is in the ledger already, so that it can be acted on."""
-        self._last_number += 1
-        path = self._folder / f"{self._last_number:012d}.jsonl"
-        # Not under its name before it is whole: it cuts off the entries that it repeats.
-        unfinished = path.with_suffix(".unfinished")
-        lines = [_head(entries[0].sequence), *(_line(_fields(entry)) for entry in entries)]
-        descriptor = disk.open_file(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        try:
-            self._offset = disk.write_all(descriptor, [b"".join(lines)], 0)
-            disk.sync(descriptor)
-            disk.rename(unfinished, path)
-            disk.sync_folder(self._folder)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-
     def _begin_file(self) -> None:
         self._last_number += 1
         path = self._folder / f"{self._last_number:012d}.jsonl"
+        head = {
+            "format": "pacsteward ledger",
+            "version": VERSION,
+            "first_sequence": self._last_sequence + 1,
+        }
         descriptor = disk.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
-            self._offset = disk.write_all(descriptor, [_head(self._last_sequence + 1)], 0)
+            self._offset = disk.write_all(descriptor, [_line(head)], 0)
             disk.sync(descriptor)
             disk.sync_folder(self._folder)
         except BaseException:
@@ -252,7 +239,8 @@ def read_ledger(folder: Path) -> list[LedgerEntry]:
     Broken
         An entry other than the last cannot be read.
     """
-    return list(_entries(_files(folder))) if folder.is_dir() else []
+    files = _files(folder) if folder.is_dir() else []
+    return list(_entries(files, [path.read_bytes() for path in files]))
 
 
 def landed_before(entries: Sequence[LedgerEntry]) -> int:
@@ -273,8 +261,27 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder / name for name in os.listdir(folder) if _NAME.fullmatch(name))
 
 
-def _entries(files: Sequence[Path]) -> Iterator[LedgerEntry]:
-    texts = [path.read_bytes() for path in files]
+def _write_again(path: Path, text: bytes, known_sequence: int) -> None:
+    """Write the entries behind a sequence over themselves, and sync them."""
+    head, newline, rest = text.partition(b"\n")
+    begin = len(head) + len(newline)
+    for line in rest.splitlines(keepends=True):
+        body = _checked(line.removesuffix(b"\n"))
+        if body is None:
+            return  # half written when the machine stopped
+        if json.loads(body)["sequence"] > known_sequence:
+            break
+        begin += len(line)
+    if begin < len(text):
+        descriptor = disk.open_file(path, os.O_RDWR)
+        try:
+            disk.write_all(descriptor, [text[begin:]], begin)
+            disk.sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _entries(files: Sequence[Path], texts: Sequence[bytes]) -> Iterator[LedgerEntry]:
     # The next file may be one that was never whole, so each of the later ones cuts off.
     firsts = [_first_sequence(text) for text in texts]
     for index, path in enumerate(files):
@@ -348,12 +355,6 @@ def _checked(line: bytes) -> bytes | None:
 def _line(fields: Mapping[str, Any]) -> bytes:
     body = json.dumps(fields, separators=(",", ":")).encode("ascii")
     return body[:-1] + f',"checksum":"{crc32(body):08x}"}}\n'.encode("ascii")
-
-
-def _head(first_sequence: int) -> bytes:
-    return _line(
-        {"format": "pacsteward ledger", "version": VERSION, "first_sequence": first_sequence}
-    )
 
 
 def _fields(entry: LedgerEntry) -> dict[str, Any]:

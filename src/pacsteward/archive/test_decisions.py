@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from pacsteward.archive import keeper as keeping
 from pacsteward.archive.fixtures.sender import SMALL, House, data_set, running
 from pacsteward.archive.keeper import Keeper
+from pacsteward.archive.kept_room import KeptRoom
 from pacsteward.archive.landing import Landed
 from pacsteward.archive.ledger import LedgerEntry
 from pacsteward.archive.model import Outcome
@@ -114,6 +115,32 @@ def test_what_is_sent_again_while_its_deletion_is_undone_is_stored_anew(
         assert house.uids() == ["1.1"]
     with running(tmp_path, database) as house:
         assert house.uids() == ["1.1"]
+
+
+def test_a_decision_that_a_start_has_to_carry_out_gets_the_room_that_was_kept(
+    tmp_path: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path, sqlite_database) as house:
+        house.store(data_set("1.1"), "1.1")
+        house.wait()
+        with failing_index(monkeypatch), pytest.raises(Unavailable):
+            delete(house, "1.1")
+    full = [True]
+    apply_entry = keeping.apply_entry
+
+    def apply_if_there_is_room(*arguments: Any) -> None:
+        if full:
+            raise Unavailable("The index could not be written.", why="The disk is full.")
+        apply_entry(*arguments)
+
+    def give_up(_room: KeptRoom, *, may_be_quota: bool) -> bool:
+        assert may_be_quota
+        return bool(full) and full.pop()
+
+    monkeypatch.setattr(keeping, "apply_entry", apply_if_there_is_room)
+    monkeypatch.setattr(KeptRoom, "give_up", give_up)
+    with running(tmp_path, sqlite_database) as house:
+        assert house.uids() == []
 
 
 def test_a_decision_that_was_interrupted_while_another_one_waited_is_carried_out_before_it(
