@@ -128,8 +128,10 @@ class Ledger:
                 last_sequence + 1,
                 known_sequence,
             )
-        for path, text in zip(files, texts, strict=True):
-            _write_again(path, text, known_sequence)
+        for path, text, before in zip(files, texts, _limits(texts), strict=True):
+            # The head of the last one cuts off what could not be kept, with or without entries.
+            if last_sequence > known_sequence or path == files[-1]:
+                _write_again(path, text, known_sequence, before=before)
         if files:
             self._last_number = int(files[-1].stem)
             text = texts[-1]
@@ -261,32 +263,45 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder / name for name in os.listdir(folder) if _NAME.fullmatch(name))
 
 
-def _write_again(path: Path, text: bytes, known_sequence: int) -> None:
-    """Write the entries behind a sequence over themselves, and sync them."""
+def _write_again(path: Path, text: bytes, known_sequence: int, *, before: int) -> None:
+    """Write the entries that are not applied yet over themselves, and sync them.
+
+    The head, too, where no entry of the file is applied: nothing proves that it is on the disk.
+    """
     head, newline, rest = text.partition(b"\n")
-    begin = len(head) + len(newline)
+    if not newline or _checked(head) is None:
+        return
+    begin, end = 0, len(head) + len(newline)
     for line in rest.splitlines(keepends=True):
         body = _checked(line.removesuffix(b"\n"))
-        if body is None:
-            return  # half written when the machine stopped
-        if json.loads(body)["sequence"] > known_sequence:
+        sequence = json.loads(body)["sequence"] if body is not None else before
+        if sequence >= before:
             break
-        begin += len(line)
-    if begin < len(text):
+        end += len(line)
+        if sequence <= known_sequence:
+            begin = end
+    if begin < end:
         descriptor = disk.open_file(path, os.O_RDWR)
         try:
-            disk.write_all(descriptor, [text[begin:]], begin)
+            disk.write_all(descriptor, [text[begin:end]], begin)
             disk.sync(descriptor)
         finally:
             os.close(descriptor)
 
 
+def _limits(texts: Sequence[bytes]) -> list[int]:
+    """Return for each file from which sequence on later ones cut off what is in it."""
+    limits, limit = [], _ENDLESS
+    for text in reversed(texts):
+        limits.append(limit)
+        # The next file may be one that was never whole, so each of the later ones cuts off.
+        limit = min(limit, _first_sequence(text))
+    return limits[::-1]
+
+
 def _entries(files: Sequence[Path], texts: Sequence[bytes]) -> Iterator[LedgerEntry]:
-    # The next file may be one that was never whole, so each of the later ones cuts off.
-    firsts = [_first_sequence(text) for text in texts]
-    for index, path in enumerate(files):
-        before = min(firsts[index + 1 :], default=_ENDLESS)
-        for number, fields in _lines(path, texts[index]):
+    for path, text, before in zip(files, texts, _limits(texts), strict=True):
+        for number, fields in _lines(path, text):
             if number == 1:
                 continue
             entry = _entry(fields)

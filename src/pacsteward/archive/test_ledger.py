@@ -154,6 +154,24 @@ def test_what_could_not_be_kept_is_cut_off_although_the_next_file_failed_too(
     assert append(_opened(tmp_path), "1.5").sequence == 3
 
 
+def watch(patch: pytest.MonkeyPatch) -> list[tuple[str, int, bytes]]:
+    """Note what is written, with file and offset, and what is synced, with an offset of -1."""
+    calls: list[tuple[str, int, bytes]] = []
+    write_all, sync = disk.write_all, disk.sync
+
+    def write(descriptor: int, parts: Sequence[bytes | memoryview], offset: int) -> int:
+        calls.append((os.readlink(f"/proc/self/fd/{descriptor}"), offset, b"".join(parts)))
+        return write_all(descriptor, parts, offset)
+
+    def synced(descriptor: int) -> None:
+        calls.append((os.readlink(f"/proc/self/fd/{descriptor}"), -1, b""))
+        sync(descriptor)
+
+    patch.setattr(disk, "write_all", write)
+    patch.setattr(disk, "sync", synced)
+    return calls
+
+
 def test_what_comes_to_light_at_a_start_is_written_again_before_it_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,19 +186,7 @@ def test_what_comes_to_light_at_a_start_is_written_again_before_it_is_synced(
     # It was killed while it began the file that would have cut the entry off.
     (tmp_path / "000000000002.jsonl").touch()
     text = path.read_bytes()
-    calls: list[tuple[str, int, bytes]] = []
-    write_all, sync = disk.write_all, disk.sync
-
-    def write(descriptor: int, parts: Sequence[bytes | memoryview], offset: int) -> int:
-        calls.append((os.readlink(f"/proc/self/fd/{descriptor}"), offset, b"".join(parts)))
-        return write_all(descriptor, parts, offset)
-
-    def synced_again(descriptor: int) -> None:
-        calls.append((os.readlink(f"/proc/self/fd/{descriptor}"), -1, b""))
-        sync(descriptor)
-
-    monkeypatch.setattr(disk, "write_all", write)
-    monkeypatch.setattr(disk, "sync", synced_again)
+    calls = watch(monkeypatch)
     again = Ledger(tmp_path)
     assert [entry.sequence for entry in again.open(known_sequence=1)] == [1, 2]
     assert calls == [(str(path), synced, text[synced:]), (str(path), -1, b"")]
@@ -188,6 +194,48 @@ def test_what_comes_to_light_at_a_start_is_written_again_before_it_is_synced(
     calls.clear()
     assert [entry.sequence for entry in Ledger(tmp_path).open(known_sequence=2)] == [1, 2]
     assert not calls
+
+
+def test_what_was_refused_stays_cut_off_although_both_syncs_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open()
+    append(ledger, "1.1")
+    with faults.armed("before-fsync:eio@1"), pytest.raises(Unavailable):
+        append(ledger, "1.2")
+    with faults.armed("before-fsync:eio@1"), pytest.raises(Unavailable):
+        ledger.settle()
+    second = tmp_path / "000000000002.jsonl"
+    head = second.read_bytes()
+    calls = watch(monkeypatch)
+    again = Ledger(tmp_path)
+    assert [entry.sequence for entry in again.open(known_sequence=1)] == [1]
+    assert calls[:2] == [(str(second), 0, head), (str(second), -1, b"")]
+    assert {path for path, _, _ in calls} == {str(second)}
+
+
+def test_undone_entries_are_written_again_in_all_files_and_torn_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = two_entries(tmp_path)
+    ledger = Ledger(tmp_path)
+    ledger.open(known_sequence=2)
+    with faults.armed("before-fsync:eio@1"), pytest.raises(Unavailable):
+        append(ledger, "1.0")
+    append(ledger, "1.3")
+    ledger.close()
+    second = tmp_path / "000000000002.jsonl"
+    whole = second.read_bytes()
+    second.write_bytes(whole + b'{"sequence":4,"landed')
+    lines = first.read_bytes().splitlines(keepends=True)
+    calls = watch(monkeypatch)
+    again = Ledger(tmp_path)
+    assert [entry.sequence for entry in again.open(known_sequence=1)] == [1, 2, 3]
+    assert [call for call in calls if call[1] >= 0] == [
+        (str(first), len(lines[0] + lines[1]), lines[2]),
+        (str(second), 0, whole),
+    ]
 
 
 @pytest.mark.parametrize("point", ["after-open", "after-write", "before-fsync", "after-dirsync"])
