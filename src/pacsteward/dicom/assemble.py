@@ -143,6 +143,8 @@ def _fill(whole: Any, path: Path, data: memoryview) -> None:
         raise _refused("A BulkDataURI stands where no value can be.") from error
     if element.VR == "SQ" or path[-1] == SPECIFIC_CHARACTER_SET:
         raise _refused("A BulkDataURI stands in place of a sequence, or of the character set.")
+    if len(data) % vrs.VALUE_SIZES.get(element.VR, 1):
+        raise _refused(f"{len(data)} bytes that came apart are no values of VR {element.VR}.")
     is_text = element.VR in vrs.TEXT
     if is_text and not _is_ascii(data):
         whole.SpecificCharacterSet = charset.UTF_8
@@ -201,12 +203,14 @@ def _check_size(dataset: Dataset, size: int) -> None:
     try:
         frames = int(dataset.get("NumberOfFrames") or 1)
         bits = math.prod(int(dataset[name].value) for name in _DESCRIPTION) * frames
+        if "422" in str(dataset.get("PhotometricInterpretation", "")):
+            bits = bits * 2 // 3
+        # Here, since Python does not write a number of more than 4,300 digits.
+        described = f"{(bits + 7) // 8} are described"
     except (TypeError, ValueError) as error:
         raise _refused("Its Rows, Columns and the like are no single numbers.") from error
-    if "422" in str(dataset.get("PhotometricInterpretation", "")):
-        bits = bits * 2 // 3
     if size * 8 < bits:
-        raise _refused(f"Its pixel data have {size} bytes, and {(bits + 7) // 8} are described.")
+        raise _refused(f"Its pixel data have {size} bytes, and {described}.")
 
 
 def _pieces(meta: FileMeta, dataset: Any, pixels: BulkData | None) -> Iterator[bytes]:

@@ -151,6 +151,22 @@ def test_an_object_without_pixels_needs_no_bulk_data() -> None:
 
 
 @pytest.mark.parametrize(
+    ("vr", "size"),
+    [
+        *(("AT", 4), ("OW", 2), ("OF", 4), ("OL", 4), ("OD", 8), ("OV", 8), ("US", 2), ("SS", 2)),
+        *(("UL", 4), ("SL", 4), ("UV", 8), ("SV", 8), ("FL", 4), ("FD", 8)),
+    ],
+)
+def test_bulk_data_are_whole_values_of_their_vr(vr: str, size: int) -> None:
+    model, _ = described("CT_small.dcm", **{"00091010": {"vr": vr, "BulkDataURI": "x"}})
+    made = put_together(model, pixels=PIXELS, x=octets(bytes(3 * size)))
+    assert len(made.get_item(0x00091010).value) == 3 * size
+    for wrong in (2 * size + 1, 3 * size - 1):
+        with pytest.raises(Invalid, match=f"{wrong} bytes .* no values of VR {vr}"):
+            put_together(model, pixels=PIXELS, x=octets(bytes(wrong)))
+
+
+@pytest.mark.parametrize(
     ("more", "bulk", "why"),
     [
         ({"00280010": {"vr": "US"}}, PIXELS, "do not say how .*: Rows"),
@@ -165,6 +181,11 @@ def test_an_object_without_pixels_needs_no_bulk_data() -> None:
         ),
         ({}, octets(bytes(32_767)), "have 32767 bytes, and 32768 are described"),
         ({"00280010": {"vr": "US", "Value": [1, 2]}}, PIXELS, "no single numbers"),
+        (
+            {tag: {"vr": "US", "Value": [10**4000]} for tag in ("00280010", "00280011")},
+            PIXELS,
+            "no single numbers",
+        ),
         ({"7FE00010": {"vr": "US", "Value": [1]}}, PIXELS, "VR US"),
         ({"00080000": {"vr": "OB", "BulkDataURI": "x"}}, PIXELS, "where no value can be"),
         ({"00080000": "text"}, PIXELS, "where no value can be"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -25,6 +26,12 @@ NUMBER_CODES: Final[Mapping[str, str]] = MappingProxyType(
     {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
 )
 """Codes of `struct` for binary numbers."""
+
+VALUE_SIZES: Final[Mapping[str, int]] = MappingProxyType(
+    {"AT": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "OW": 2}
+    | {vr: struct.calcsize(f"<{code}") for vr, code in NUMBER_CODES.items()}
+)
+"""Bytes of one value, or word, of those that are neither characters nor single bytes."""
 
 SINGLE_VALUED: Final = frozenset({"LT", "ST", "UT", "UR"})
 """A backslash is a letter in these, and leading spaces count (6.2, 6.4)."""
