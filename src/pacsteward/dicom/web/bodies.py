@@ -62,9 +62,15 @@ def check_announced(request: Request, *, max_bytes: int) -> None:
     TooLarge
         It would be longer than `max_bytes`.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > max_bytes:
+    announced = announced_bytes(request)
+    if announced is not None and announced > max_bytes:
         raise _too_large(max_bytes)
+
+
+def announced_bytes(request: Request) -> int | None:
+    """Return how long the body is said to be; None where that is not said."""
+    announced = request.headers.get("content-length", "")
+    return int(announced) if announced.isdigit() else None
 
 
 async def received(inflow: Inflow, take: Take, room: Room | None = None) -> None:

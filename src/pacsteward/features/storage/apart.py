@@ -2,8 +2,9 @@
 
 Nothing can be put together before the last part is here, so all of the request is received first:
 in one spool, so that many parts cost no more files or memory than one. Then each instance is
-assembled in a spool of its own and stored as if it had come whole. Few requests at a time lie in
-spools: each may be as large as a request may be, and the disk is the archive's.
+assembled in a spool of its own and stored as if it had come whole. Few large requests are received
+at a time, and only while there is room: each may be as large as a request may be, and the disk is
+the archive's. A small one lies in memory, and waits for no place on the disk.
 
 The request as a whole is refused where it is not certain what the sender meant: parts of which two
 have one name, one that nothing refers to, or that two values share (one part for ten thousand
@@ -20,19 +21,27 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from pacsteward.archive import Origin
-from pacsteward.base.errors import Broken, Invalid, PacstewardError
+from pacsteward.archive import Origin, Space
+from pacsteward.base.errors import Broken, Exhausted, Invalid, PacstewardError, Unavailable
 from pacsteward.dicom.assemble import OCTETS, BulkData, assemble, bulk_data_uris
 from pacsteward.dicom.status import PROCESSING_FAILURE
 from pacsteward.dicom.uids import check_uid
 from pacsteward.dicom.web.answers import Request
-from pacsteward.dicom.web.bodies import Spool, check_announced, chunks, received
+from pacsteward.dicom.web.bodies import (
+    IN_MEMORY_BYTES,
+    Spool,
+    announced_bytes,
+    check_announced,
+    chunks,
+    received,
+)
 from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.dicom.web.multipart import PartBegin, PartData, PartEnd, Reader, boundary_of
 from pacsteward.dicom.web.negotiation import DICOM_JSON, MediaType, parse_media_type
@@ -54,8 +63,12 @@ _THREADS: Final = ThreadPoolExecutor(2, thread_name_prefix="assemble")
 """Few, since each may hold metadata that are large when parsed."""
 
 _SPOOLS: Final = asyncio.Semaphore(3)
-"""Requests of this process that are received or stored; of others nothing is received meanwhile.
-One more than there are threads, so that one is received while two are stored."""
+"""Places for requests of this process that lie on the disk, from the first byte until they are
+stored. One more than there are threads, so that one is received while two are stored."""
+
+WAIT_S: Final = 30.0
+"""How long a request waits for such a place; nothing of it is received meanwhile. Senders that are
+slow have theirs for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,8 @@ async def store_apart(
     ------
     Invalid
         It is not certain what belongs together; nothing was stored.
+    Exhausted, Unavailable
+        It cannot be received now; nothing was stored.
     """
     settings = house.settings.of(StorageSettings)
     actor = request.state.actor
@@ -88,12 +103,49 @@ async def store_apart(
         study_instance_uid=study,
     )
     new_spool = partial(Spool, house.archive.scratch_folder(), max_bytes=settings.max_request_bytes)
-    async with _SPOOLS:
+    check_announced(request, max_bytes=settings.max_request_bytes)
+    async with _place_for(announced_bytes(request), house):
         with new_spool() as spool:
             parts = await _received(request, content_type, settings, spool)
             return await in_thread_of(
                 _THREADS, _store_all, spool, parts, settings.max_parts, new_spool, store
             )
+
+
+@asynccontextmanager
+async def _place_for(announced: int | None, house: House) -> AsyncIterator[None]:
+    """Have a place on the disk for a request that may need one.
+
+    Parameters
+    ----------
+    announced
+        How many bytes it is said to have; None where that is not said.
+    """
+    if announced is not None and announced <= IN_MEMORY_BYTES:
+        yield
+        return
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await _SPOOLS.acquire()
+    except TimeoutError:
+        raise _no_place() from None
+    try:
+        _check_room(house.archive.space(), announced)
+        yield
+    finally:
+        _SPOOLS.release()
+
+
+def _check_room(room: Space, announced: int | None) -> None:
+    """Refuse what would use up the reserve: the request lies there, and its instances once more."""
+    if room.is_full or room.free_bytes - room.reserve_bytes < 2 * (announced or 0):
+        raise Exhausted(
+            "The request was not taken.",
+            why=f"The disk of the archive has {room.free_bytes >> 20} MiB free and keeps "
+            f"{room.reserve_bytes >> 20} MiB in reserve. Until it is stored, such a request takes "
+            "twice its length there.",
+            remedy="Free space on it, then send the request again; or send it in several.",
+        )
 
 
 async def _received(
@@ -118,7 +170,6 @@ async def _received(
     if content_type.is_multipart:
         reader = Reader(boundary_of(content_type), max_parts=settings.max_parts)
         take = take_part
-    check_announced(request, max_bytes=settings.max_request_bytes)
     inflow = inflow_of(request)
     if inflow is not None:
         await received(inflow, take)
@@ -238,6 +289,16 @@ def _named(model: Any) -> tuple[str, str]:
         return check_uid(sop_class, "SOPClassUID"), check_uid(instance, "SOPInstanceUID")
     except (KeyError, IndexError, TypeError, Invalid):
         return "", ""
+
+
+def _no_place() -> Unavailable:
+    return Unavailable(
+        "The request was not taken.",
+        why="Others whose metadata and bulk data come apart are being received, and no more of "
+        f"them at once; none was done within {WAIT_S:.0f} s.",
+        remedy="Send it again later, or in requests of "
+        f"{IN_MEMORY_BYTES >> 20} MiB at most that announce their length: those need not wait.",
+    )
 
 
 def _too_much(why: str) -> TooLarge:

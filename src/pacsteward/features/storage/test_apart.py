@@ -1,4 +1,4 @@
-"""STOW-RS requests whose metadata and bulk data come apart: many at once, and one that fails."""
+"""STOW-RS requests whose metadata and bulk data come apart: many at once, and what fails."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from starlette.requests import Request
 from tests.support.console import small_house
 from tests.support.samples import small
 
-from pacsteward.archive import Archive, ArchiveSettings
+from pacsteward.archive import Archive, ArchiveSettings, Space
 from pacsteward.archive.fixtures import sender as sent
 from pacsteward.base.clock import ManualClock
 from pacsteward.base.db import Database
+from pacsteward.base.errors import Exhausted, Unavailable
 from pacsteward.base.events import FactLog
 from pacsteward.base.settings import load
+from pacsteward.dicom.web.bodies import IN_MEMORY_BYTES
+from pacsteward.dicom.web.errors import TooLarge
 from pacsteward.dicom.web.negotiation import parse_media_type
 from pacsteward.feature import House
 from pacsteward.features.storage import apart
@@ -29,6 +32,7 @@ from pacsteward.features.storage.stow import Failed, Stored, Verdict
 from pacsteward.security import HOUSE
 
 JSON = parse_media_type("application/dicom+json")
+LARGE = IN_MEMORY_BYTES + 1
 
 
 @pytest.fixture
@@ -51,10 +55,19 @@ def house(sqlite_database: Database, tmp_path: Path, clock: ManualClock) -> Iter
 
 
 class Sender:
-    """One request, whose body comes when it may."""
+    """One request, whose body comes when it may.
 
-    def __init__(self, *models: dict[str, Any]) -> None:
+    Parameters
+    ----------
+    announced
+        Its Content-Length; None for none.
+    """
+
+    def __init__(self, *models: dict[str, Any], announced: int | None = None) -> None:
         self._body = json.dumps(models).encode()
+        self._headers = []
+        if announced is not None:
+            self._headers.append((b"content-length", b"%d" % announced))
         self.may_send = asyncio.Event()
         self.is_awaited = asyncio.Event()
 
@@ -64,7 +77,12 @@ class Sender:
         return {"type": "http.request", "body": self._body, "more_body": False}
 
     async def send(self, house: House) -> list[Verdict]:
-        scope = {"type": "http", "method": "POST", "headers": [], "state": {"actor": HOUSE}}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "headers": self._headers,
+            "state": {"actor": HOUSE},
+        }
         return await apart.store_apart(house, Request(scope, self._receive), JSON, "")
 
 
@@ -94,6 +112,69 @@ def test_of_many_requests_a_few_are_received_at_a_time(
 
     for verdicts in asyncio.run(run()):
         assert [type(verdict) for verdict in verdicts] == [Stored]
+
+
+def test_a_small_request_waits_for_no_large_one(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never lies on the disk; a few slow senders must not close the door to all."""
+    monkeypatch.setattr(apart, "_SPOOLS", asyncio.Semaphore(0))
+    monkeypatch.setattr(apart, "WAIT_S", 0.01)
+    sender = Sender(_model(10), announced=IN_MEMORY_BYTES)
+    sender.may_send.set()
+    (verdict,) = asyncio.run(sender.send(house))
+    assert isinstance(verdict, Stored)
+
+
+@pytest.mark.parametrize("announced", [None, LARGE])
+def test_a_large_request_is_told_to_come_again_when_it_waited_for_long(
+    house: House, monkeypatch: pytest.MonkeyPatch, announced: int | None
+) -> None:
+    monkeypatch.setattr(apart, "_SPOOLS", asyncio.Semaphore(0))
+    monkeypatch.setattr(apart, "WAIT_S", 0.01)
+    with pytest.raises(Unavailable, match="announce their length"):
+        asyncio.run(Sender(announced=announced).send(house))
+
+
+def test_what_is_too_large_in_any_case_is_refused_without_waiting(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "_SPOOLS", asyncio.Semaphore(0))
+    monkeypatch.setattr(apart, "WAIT_S", 0.01)
+    with pytest.raises(TooLarge):
+        asyncio.run(Sender(announced=1 << 60).send(house))
+
+
+@pytest.mark.parametrize(
+    ("announced", "free_bytes", "is_taken"),
+    [
+        (LARGE, 1000 + 2 * LARGE, True),
+        (LARGE, 1000 + 2 * LARGE - 1, False),
+        (None, 1001, True),
+        (None, 1000, False),
+        (1000, 1000, True),  # it needs no room there; the archive refuses its instances
+    ],
+)
+def test_what_would_use_up_the_reserve_is_refused_before_it_is_received(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    announced: int | None,
+    free_bytes: int,
+    is_taken: bool,
+) -> None:
+    places = asyncio.Semaphore(1)
+    monkeypatch.setattr(apart, "_SPOOLS", places)
+    monkeypatch.setattr(house.archive, "space", lambda: Space(1 << 40, free_bytes, 1000))
+    sender = Sender(_model(11), announced=announced)
+    sender.may_send.set()
+    if is_taken:
+        (verdict,) = asyncio.run(sender.send(house))
+        assert isinstance(verdict, Stored)
+    else:
+        with pytest.raises(Exhausted, match="twice its length"):
+            asyncio.run(sender.send(house))
+    assert sender.is_awaited.is_set() is is_taken
+    assert not places.locked()
 
 
 def test_what_nobody_foresaw_is_the_failure_of_one_instance(
