@@ -123,7 +123,10 @@ class Snapshots:
         return generate_latest(together)
 
     def silent(self, names: Sequence[str]) -> list[str]:
-        """Name those of some processes that are gone, or have hung for a minute."""
+        """Name those of some processes that are gone, or stand still, for a minute.
+
+        Not one that hangs in part: its snapshot is written by a thread of its own.
+        """
         return [name for name in names if not _is_fresh(self._path(name))]
 
     def _run(self, every_s: float) -> None:

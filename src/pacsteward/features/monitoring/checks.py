@@ -58,6 +58,13 @@ def do_processes_run(house: House) -> Finding:
             "On a full disk they cannot write down that they do.",
             "Free space, or add some.",
         )
+    if house.snapshots.silent(("keeper",)) and house.archive.is_open():
+        return Finding(
+            "unknown",
+            "Whether the other processes run was not found out.",
+            "Not even the keeper, which does run, could write down that it does.",
+            "Look whether the disk of the data folder can be written, and let the archive do so.",
+        )
     return Finding(
         "critical",
         " ".join(_WITHOUT[name] for name in silent),
@@ -69,7 +76,7 @@ _WITHOUT = {
     "doors": "No modality or workstation is let in by DIMSE.",
     "jobs": "No job is done.",
 }
-"""What does not happen while a process does not run, or hangs."""
+"""What does not happen while a process does not run."""
 
 
 def are_conflicts_settled(house: House) -> Finding:
@@ -172,7 +179,8 @@ CHECKS = (
             "do_processes_run",
             "Do all processes run?",
             "The log says why it does not: `logs/pacsteward.log` in the data folder. Start the "
-            "archive anew: `systemctl restart pacsteward` where it is a service.",
+            "archive anew: `systemctl restart pacsteward` where it is a service. It is told of a "
+            "process that is left out on purpose (`serve --only`), too.",
         ),
         do_processes_run,
     ),

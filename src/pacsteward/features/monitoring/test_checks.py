@@ -167,11 +167,15 @@ MIB, GIB = 1024**2, 1024**3
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Stands for the archive: says how much room there is."""
+    """Stands for the archive: says how much room there is, and whether its keeper answers."""
 
     total_bytes: int
     free_bytes: int
     reserve_bytes: int
+    has_keeper: bool = True
+
+    def is_open(self) -> bool:
+        return self.has_keeper
 
     def space(self) -> Space:
         return Space(self.total_bytes, self.free_bytes, self.reserve_bytes)
@@ -181,12 +185,13 @@ def test_process_that_gives_no_sign_is_told_with_what_stands_still(
     house: House, tmp_path: Path
 ) -> None:
     doors, jobs = Snapshots(tmp_path, "doors"), Snapshots(tmp_path, "jobs")
-    doors.write()
-    jobs.write()
+    keeper = Snapshots(tmp_path, "keeper")
+    for one in (doors, jobs, keeper):
+        one.write()
     roomy = Disk(100 * GIB, 60 * GIB, 2 * GIB)
     house = replace(house, snapshots=Snapshots(tmp_path, "web"), archive=roomy)  # type: ignore[arg-type]
     assert do_processes_run(house).status == "ok"
-    # It hangs: the file stays, and is not renewed.
+    # It was killed: the file stays, and is not renewed.
     then = time.time() - STALE_AFTER_S - 1
     os.utime(tmp_path / "metrics-doors.prom", (then, then))
     found = do_processes_run(house)
@@ -197,6 +202,13 @@ def test_process_that_gives_no_sign_is_told_with_what_stands_still(
     assert "from doors and jobs." in do_processes_run(house).why
     full = replace(house, archive=Disk(100 * GIB, 0, 2 * GIB))  # type: ignore[arg-type]
     assert do_processes_run(full).status == "unknown"
+    # The disk takes nothing, though there is room: of nobody is known whether it runs.
+    keeper.stop()
+    found = do_processes_run(house)
+    assert (found.status, "could write" in found.why) == ("unknown", True)
+    # Not so when the keeper does not run either.
+    alone = replace(house, archive=replace(roomy, has_keeper=False))  # type: ignore[arg-type]
+    assert do_processes_run(alone).status == "critical"
 
 
 @pytest.mark.parametrize(
