@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.events import EVT_C_MOVE, EVT_C_STORE, Event
+from tests.support.full_disk import FullDisk
 from tests.support.ports import free_port
 
 from pacsteward.archive import Selection
@@ -24,7 +25,12 @@ from pacsteward.feature import House, Job
 from pacsteward.features.retrieve import routes
 from pacsteward.features.retrieve.elsewhere import fetch_study, send_study
 from pacsteward.features.retrieve.jobs import FETCH_STUDY, SEND_STUDY
-from pacsteward.features.retrieve.transfers import Sending, record_leaving, sent
+from pacsteward.features.retrieve.transfers import (
+    Sending,
+    record_fetching,
+    record_leaving,
+    sent,
+)
 from pacsteward.security import Actor, AuditEvent, AuditFilter, AuditOutcome, Peer, RecordedEntry
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -167,6 +173,22 @@ def test_nothing_leaves_while_too_much_waits_for_the_book(
             record_leaving(house.audit, sending)
     record_leaving(house.audit, sending)
     assert [one.event for one in _entries(house)] == [BEGUN, ENDED]
+
+
+def test_nothing_is_fetched_while_too_much_waits_for_the_book(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the beginning may wait in memory, as the end does; not ever more of them."""
+    disk = FullDisk(house.database, monkeypatch)
+    disk.is_full = True
+    other = Peer("OTHER", "192.0.2.9", 104)
+    record_fetching(house.audit, ADA, STUDY, other)
+    monkeypatch.setattr("pacsteward.security.audit_later.WAITING_MAX", 1)
+    with pytest.raises(Unavailable):
+        record_fetching(house.audit, ADA, STUDY, other)
+    disk.is_full = False
+    record_fetching(house.audit, ADA, STUDY, other)
+    assert [one.event for one in _entries(house)] == [BEGUN, BEGUN]
 
 
 def test_a_job_of_an_earlier_version_is_put_down_to_the_house(house: House) -> None:

@@ -163,7 +163,15 @@ def _arrived(sending: Sending, tally: Tally) -> Iterator[AuditObject]:
 
 
 def record_fetching(audit: AuditBook, by: Actor, study_instance_uid: str, source: Peer) -> None:
-    """Record that a peer is about to be asked for a study. Blocks."""
+    """Record that a peer is about to be asked for a study. Blocks.
+
+    Raises
+    ------
+    Unavailable
+        As `record_leaving`.
+    """
+    # For the end, which is taken in any case.
+    audit.make_room()
     audit.record_or_keep(
         AuditEntry(
             event=AuditEvent.BEGIN_TRANSFERRING,
