@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -178,7 +179,7 @@ class Keeper:
         self._kept_room = KeptRoom(
             self.data_folder,
             room=self._guard.now,
-            has_room_for=self._guard.has_room_for,
+            has_room_for=partial(self._guard.has_room_for, is_held_back=True),
             hold_back=self._guard.hold_back,
         )
 

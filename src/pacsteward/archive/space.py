@@ -93,9 +93,16 @@ class SpaceGuard:
                 remedy="Free space on it; the sender will try again.",
             )
 
-    def has_room_for(self, size_bytes: int) -> bool:
-        """Whether `size_bytes` can be used for comfort, leaving twice as much and the reserve."""
-        return self._left_bytes(self.now()) > 3 * size_bytes
+    def has_room_for(self, size_bytes: int, *, is_held_back: bool = False) -> bool:
+        """Whether `size_bytes` can be used for comfort, leaving twice as much and the reserve.
+
+        Parameters
+        ----------
+        is_held_back
+            It is what is held back from senders, which it takes the place of.
+        """
+        left_bytes = self._left_bytes(self.now())
+        return left_bytes + (self._held_back_bytes if is_held_back else 0) > 3 * size_bytes
 
     def _left_bytes(self, room: Space) -> int:
         """Return what senders may still use up."""
