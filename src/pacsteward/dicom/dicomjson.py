@@ -324,13 +324,10 @@ class _Writer:
             return {"vr": vr}
         if len(content) > self._inline_limit_bytes and (uri := self._bulk_data_uri(path)):
             return {"vr": vr, "BulkDataURI": uri}
-        if not is_little_endian and vr in _WORD_BYTES:
-            content = _swap_bytes(content, _WORD_BYTES[vr])
+        if not is_little_endian and vr in vrs.WORD_SIZES:
+            # InlineBinary is little endian whatever the data set was (F.2.7).
+            content = _swap_bytes(content, vrs.WORD_SIZES[vr])
         return {"vr": vr, "InlineBinary": base64.b64encode(content).decode("ascii")}
-
-
-_WORD_BYTES: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
-"""InlineBinary is little endian whatever the data set was (F.2.7)."""
 
 
 def _swap_bytes(content: bytes, size: int) -> bytes:

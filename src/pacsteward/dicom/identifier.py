@@ -308,7 +308,7 @@ def _raw(tag: int, vr: str, text: str, character_set: str, codes: _Codes) -> byt
 
 def _plain_bytes(vr: str, value: bytes, codes: _Codes) -> bytes:
     """Put bytes into the byte order of the answer, padded to even length."""
-    unit = _BYTES_OF_A_WORD.get(vr, 1)
+    unit = vrs.WORD_SIZES.get(vr, 1)
     if unit > 1 and codes.prefix == ">" and len(value) % unit == 0:
         swapped = array(_ARRAY_CODES[unit], value)
         swapped.byteswap()
@@ -316,7 +316,6 @@ def _plain_bytes(vr: str, value: bytes, codes: _Codes) -> bytes:
     return value + b"\0" * (len(value) % 2)
 
 
-_BYTES_OF_A_WORD: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 _ARRAY_CODES: Final = {2: "H", 4: "I", 8: "Q"}
 
 

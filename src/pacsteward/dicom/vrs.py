@@ -27,9 +27,17 @@ NUMBER_CODES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Codes of `struct` for binary numbers."""
 
+WORD_SIZES: Final[Mapping[str, int]] = MappingProxyType(
+    {"OD": 8, "OF": 4, "OL": 4, "OV": 8, "OW": 2}
+)
+"""Bytes of one word of those binary values that have a byte order."""
+
 VALUE_SIZES: Final[Mapping[str, int]] = MappingProxyType(
-    {"AT": 4, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "OW": 2}
-    | {vr: struct.calcsize(f"<{code}") for vr, code in NUMBER_CODES.items()}
+    {
+        "AT": 4,
+        **WORD_SIZES,
+        **{vr: struct.calcsize(f"<{code}") for vr, code in NUMBER_CODES.items()},
+    }
 )
 """Bytes of one value, or word, of those that are neither characters nor single bytes."""
 
